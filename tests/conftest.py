@@ -1,0 +1,96 @@
+"""What every test shares: no network, no chatter, a studio folder of its own, few threads.
+
+The environment is set when this file is read, before any test module can import torch or a
+Hugging Face library, because those read it once at import; worker processes inherit it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["DIFFUSERS_VERBOSITY"] = "error"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# The models in the tests are too small to feed many cores; more threads make them slower.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def find_chromium() -> str | None:
+    """Path of the Chromium that browser tests drive, or None.
+
+    ``PATINA_CHROMIUM`` names one explicitly; otherwise the usual names on PATH are tried.
+    """
+    for candidate in (os.environ.get("PATINA_CHROMIUM", ""), *CHROMIUM_NAMES):
+        if candidate and (found := shutil.which(candidate)):
+            return found
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what this machine cannot run, and say why; in CI a missing browser is a failure."""
+    if item.get_closest_marker("browser") and find_chromium() is None:
+        reason = "no Chromium on PATH (install it, or name one in PATINA_CHROMIUM)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must run the browser tests: {reason}", pytrace=False)
+        pytest.skip(reason)
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A studio folder for fixtures that outlive one test, so that none touches the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATINA_HOME", str(tmp_path_factory.mktemp("session-home")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def patina_home(
+    _session_home: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """This test's own studio folder, outside ``tmp_path`` so that tests may list that freely."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("PATINA_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The folder that holds ``pyproject.toml``."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def bundled_dir() -> Path:
+    """The base model that ships with the package, in Stable Diffusion's folder layout."""
+    return REPOSITORY / "trainer" / "bases" / "bundled"
+
+
+@pytest.fixture(scope="session")
+def sample_data_dir() -> Path:
+    """The two sample styles of the repository."""
+    return REPOSITORY / "sample_data"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the browser, for tests marked ``browser``."""
+    found = find_chromium()
+    assert found is not None, "mark the test with pytest.mark.browser"
+    return found
