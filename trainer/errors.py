@@ -1,0 +1,58 @@
+"""Every error a user can meet, as one tree.
+
+PatinaError
+├── ConfigError         a setting is missing, out of range or contradicts another
+├── DatasetError        the image folder cannot be trained on
+├── ImageError          one image cannot be used (the run goes on without it)
+├── BaseError           the base model cannot be found, read or used
+├── AdapterFileError    a style file cannot be read, or does not fit the base
+├── RunError            a run folder cannot be started, resumed or finished
+├── DeviceError         the device cannot do what was asked
+│   └── DoesNotFit      not enough memory, with what would fit
+└── StudioError         the studio folder or its worker cannot do what was asked
+
+Each message is one sentence or two: what is wrong with which file or field, and what to do next.
+Messages are shown as they are; whoever shows them in HTML escapes them.
+"""
+
+from __future__ import annotations
+
+
+class PatinaError(Exception):
+    """Base of all errors that a user can mend; the command line prints the message and exits with 2."""
+
+
+class ConfigError(PatinaError):
+    """A setting is missing, out of range, or contradicts another."""
+
+
+class DatasetError(PatinaError):
+    """The image folder cannot be trained on."""
+
+
+class ImageError(PatinaError):
+    """One image cannot be used."""
+
+
+class BaseError(PatinaError):
+    """The base model cannot be found, read or used."""
+
+
+class AdapterFileError(PatinaError):
+    """A style file cannot be read, or does not fit the base."""
+
+
+class RunError(PatinaError):
+    """A run folder cannot be started, resumed or finished."""
+
+
+class DeviceError(PatinaError):
+    """The device cannot do what was asked."""
+
+
+class DoesNotFit(DeviceError):
+    """Not enough memory; the message says what would fit."""
+
+
+class StudioError(PatinaError):
+    """The studio folder or its worker cannot do what was asked."""
