@@ -1,0 +1,166 @@
+"""What is in each image, in words: from a text file beside it, from metadata.jsonl, or its name.
+
+A caption describes the content; the trigger, which stands for the style, is added to each.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.data.names import caption_from_name
+from trainer.errors import DatasetError
+
+CaptionSource = Literal["sidecar", "metadata", "name", "none"]
+
+SIDECAR_SUFFIXES = (".txt", ".caption")
+METADATA = "metadata.jsonl"
+MAX_CAPTION_BYTES = 64 * 1024
+"""A larger text file is no caption: a hundred times what a text encoder reads."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What describes an image and where it was found; `text` is None when nothing does."""
+
+    text: str | None
+    source: CaptionSource
+
+
+def read_captions(folder: Path, files: Sequence[Path]) -> dict[str, Caption]:
+    """A caption per file, by its name relative to `folder` (with `/` on every system).
+
+    A sidecar (`cat.txt` or `cat.caption` beside `cat.png`) wins over the `metadata.jsonl` of the
+    image's folder, that one over the one of `folder`, and all over the file's name. An empty
+    sidecar says that the image has no caption.
+
+    Raises:
+        DatasetError: a caption file cannot be read, is not UTF-8, or is malformed.
+    """
+    metadata: dict[Path, str] = {}
+    for home in sorted({file.parent for file in files} | {folder}, key=lambda p: len(p.parts)):
+        metadata |= read_metadata(home / METADATA)
+    return {file.relative_to(folder).as_posix(): _caption_of(file, metadata.get(file)) for file in files}
+
+
+def read_metadata(path: Path) -> dict[Path, str]:
+    """Captions by image path from a Hugging Face `metadata.jsonl`; empty when there is no such file.
+
+    Each line is an object with `file_name` and `text` (or `caption`).
+
+    Raises:
+        DatasetError: the file cannot be read, is not UTF-8, or a line is malformed.
+    """
+    if not path.is_file():
+        return {}
+    captions: dict[Path, str] = {}
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"Line {number} of {path.name}"
+        row = _row(line, where)
+        text = row.get("text", row.get("caption"))
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise DatasetError(f"{where} has a caption that is not text: put it in quotes.")
+        name = str(row["file_name"]).replace("\\", "/")
+        captions[path.parent / name] = _one_line(text)
+    return captions
+
+
+def compose(caption: str | None, trigger: str) -> str:
+    """The caption with the trigger after it: content, then style ("red apple, ink style").
+
+    The trigger is not repeated when the caption already has it as whole words, in whatever case.
+    Without a caption the trigger stands alone; without either the result is empty.
+    """
+    content = _one_line(caption or "")
+    style = _one_line(trigger).strip(" ,")
+    if not content or not style:
+        return content or style
+    if re.search(rf"(?<!\w){re.escape(style)}(?!\w)", content, re.IGNORECASE):
+        return content
+    return f"{content.rstrip(' ,.;:')}, {style}"
+
+
+def add_trigger(captions: Mapping[str, str], trigger: str) -> dict[str, str]:
+    """Every caption with the trigger in it, once."""
+    return {name: compose(caption, trigger) for name, caption in captions.items()}
+
+
+def find_replace(captions: Mapping[str, str], find: str, replace: str, *, whole_words: bool = True) -> dict[str, str]:
+    """Every caption with `find` replaced, in whatever case it is written; both are plain text.
+
+    With `whole_words`, "cat" leaves "category" alone. An empty `find` changes nothing.
+    """
+    if not find:
+        return dict(captions)
+    pattern = re.escape(find)
+    if whole_words:
+        pattern = rf"(?<!\w){pattern}(?!\w)"
+    wanted = re.compile(pattern, re.IGNORECASE)
+    return {
+        name: _tidy(wanted.sub(lambda _: replace, text)) if wanted.search(text) else text
+        for name, text in captions.items()
+    }
+
+
+def from_names(names: Iterable[str]) -> dict[str, str]:
+    """Captions made of file names; empty where the name says nothing."""
+    return {name: caption_from_name(Path(name).stem) or "" for name in names}
+
+
+def _caption_of(file: Path, from_metadata: str | None) -> Caption:
+    for suffix in SIDECAR_SUFFIXES:
+        sidecar = file.with_suffix(suffix)
+        if sidecar.is_file():
+            return Caption(_one_line(_read_text(sidecar)) or None, "sidecar")
+    if from_metadata is not None:
+        return Caption(from_metadata or None, "metadata")
+    name = caption_from_name(file.stem)
+    return Caption(name, "name" if name else "none")
+
+
+def _read_text(path: Path) -> str:
+    """A small text file as text: UTF-8, or UTF-16 when its byte order mark says so."""
+    limit = MAX_CAPTION_BYTES if path.name != METADATA else MAX_CAPTION_BYTES * 1024
+    try:
+        if path.stat().st_size > limit:
+            raise DatasetError(f"{path.name} is too large for captions: check what it is.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path.name} cannot be read ({error.strerror or error}).") from error
+    is_utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if is_utf_16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise DatasetError(
+            f"{path.name} is not saved as UTF-8 text: open it in a text editor and save it with the encoding UTF-8."
+        ) from None
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise DatasetError(f"{where} is not a JSON object: correct or remove it.") from None
+    if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+        raise DatasetError(f'{where} needs a "file_name", as in {{"file_name": "cat.png", "text": "a cat"}}.')
+    return row
+
+
+def _one_line(text: str) -> str:
+    """Line breaks and runs of blanks become single blanks."""
+    return " ".join(text.split())
+
+
+def _tidy(text: str) -> str:
+    """Without the doubled commas and blanks that taking a word out leaves behind."""
+    text = re.sub(r"\s+,", ",", re.sub(r"(?:\s*,){2,}", ",", text))
+    return _one_line(text).strip(" ,")

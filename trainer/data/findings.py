@@ -1,0 +1,40 @@
+"""What the doctor says about an image: one finding a row in the tables of terminal and browser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "unreadable",
+    "exact_duplicate",
+    "near_duplicate",
+    "too_small",
+    "aspect",
+    "rotated",
+    "transparent",
+    "animated",
+    "caption_missing",
+    "caption_long",
+    "not_read",
+    "repeats",
+]
+
+Severity = Literal["skipped", "warning", "note"]
+"""`skipped`: the image is not trained on. `warning`: it is, but the result may suffer. `note`: it
+was taken care of."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about one image.
+
+    `image` is its name (or its folder's), `message` says what is so, `action` what is done about
+    it; both are plain text without a full stop.
+    """
+
+    image: str
+    kind: Kind
+    severity: Severity
+    message: str
+    action: str
