@@ -1,0 +1,117 @@
+"""The studio folder: where runs, pictures and imported styles lie, and which names they have there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import StudioError
+
+SPARE_BYTES = 512 * 2**20
+
+
+def studio_path() -> Path:
+    """The folder in ``PATINA_HOME``, or the user's data folder for Patina."""
+    chosen = os.environ.get("PATINA_HOME", "").strip()
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_data_path
+
+    return user_data_path("patina", appauthor=False)
+
+
+def new_id(prefix: str) -> str:
+    """A name for a new run, job or style: sorts by time, is safe in file names, and cannot be guessed twice."""
+    return f"{prefix}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The studio folder's layout; `prepare` makes what is missing."""
+
+    path: Path
+
+    @property
+    def database(self) -> Path:
+        return self.path / "studio.sqlite3"
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    @property
+    def previews(self) -> Path:
+        return self.path / "previews"
+
+    @property
+    def styles(self) -> Path:
+        return self.path / "styles"
+
+    @property
+    def downloads(self) -> Path:
+        return self.path / "downloads"
+
+    @property
+    def trash(self) -> Path:
+        return self.path / "trash"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def worker_log(self) -> Path:
+        return self.logs / "worker.log"
+
+    def run(self, run_id: str) -> Path:
+        """The folder of a run."""
+        return self.runs / run_id
+
+    def images(self, run_id: str) -> Path:
+        """The run's own, re-encoded training images."""
+        return self.run(run_id) / "images"
+
+    def removed_images(self, run_id: str) -> Path:
+        """Where an image waits after it was taken out of a draft, so that taking it out can be undone."""
+        return self.run(run_id) / "removed"
+
+    def preview(self, job_id: str) -> Path:
+        """The folder of a preview's pictures."""
+        return self.previews / job_id
+
+    def prepare(self) -> Home:
+        """Make the folders.
+
+        Raises:
+            StudioError: the place is not writable.
+        """
+        try:
+            for folder in (self.runs, self.previews, self.styles, self.downloads, self.trash, self.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StudioError(
+                f"The studio folder {self.path} cannot be used ({error.strerror}). "
+                "Set PATINA_HOME to a folder you can write to."
+            ) from None
+        return self
+
+    def free_bytes(self) -> int:
+        """Free space on the studio folder's disk."""
+        return shutil.disk_usage(self.path).free
+
+    def require_space(self, needed_bytes: int, purpose: str) -> None:
+        """Refuse work that would fill the disk.
+
+        Raises:
+            StudioError: fewer than ``needed_bytes`` and a reserve of 512 MiB are free.
+        """
+        free = self.free_bytes()
+        if free < needed_bytes + SPARE_BYTES:
+            raise StudioError(
+                f"{purpose} needs {(needed_bytes + SPARE_BYTES) / 2**30:.1f} GB of disk space, but only "
+                f"{free / 2**30:.1f} GB are free in {self.path}. Delete old runs or free some space."
+            )

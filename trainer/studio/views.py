@@ -1,0 +1,347 @@
+"""What the studio shows, as plain values: no file handles, no live objects, safe to keep and to compare.
+
+Times are Unix seconds, durations seconds, sizes bytes, sides pixels. Paths are absolute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from trainer.config import BaseConfig, FileLayout
+from trainer.events import Message, Notice, Planned, PreviewRow, PreviewSettings
+from trainer.studio.store import State, Wish
+
+# ---- drafts
+
+
+@dataclass(frozen=True)
+class FindingView:
+    """What is worth knowing about an image; ``image`` is empty when it concerns the whole set."""
+
+    image: str
+    kind: str
+    severity: Literal["skipped", "warning", "note"]
+    message: str
+    action: str
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """A training image of a draft.
+
+    Attributes:
+        id: the key of everything about this image; never changes when others come or go.
+        name: the file's name as it was uploaded.
+        path: our own re-encoded copy (PNG), safe to show.
+        crop: (left, top, right, bottom) of what training will see, in pixels of the copy.
+        bucket: (width, height) it is resized to.
+        caption: what the picture shows, without the trigger.
+    """
+
+    id: str
+    name: str
+    path: Path
+    width: int
+    height: int
+    caption: str
+    crop: tuple[int, int, int, int]
+    bucket: tuple[int, int]
+    findings: tuple[FindingView, ...]
+    removed: bool = False
+
+
+@dataclass(frozen=True)
+class DraftView:
+    """A draft: its settings as a nested mapping (absent: chosen for you) and its images in order."""
+
+    id: str
+    name: str
+    settings: Mapping[str, Any]
+    images: tuple[ImageView, ...]
+    removed: tuple[ImageView, ...]
+    findings: tuple[FindingView, ...]
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What became of uploaded files: ids of new images, and a sentence for each file that was not taken."""
+
+    added: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """What a draft would do; ``None`` where only the start can measure it.
+
+    Attributes:
+        source: ``measured`` when a run like this was timed on this machine, else ``estimated``.
+        problem: a sentence on why it cannot start, or empty.
+        choices: dotted setting -> value that will be used, for everything left to the preset.
+    """
+
+    images: int
+    steps: int
+    rank: int
+    learning_rate: float
+    batch_size: int
+    resolution: int
+    seconds: float | None
+    memory_bytes: int | None
+    memory_available_bytes: int
+    file_bytes: int | None
+    source: Literal["measured", "estimated"]
+    problem: str
+    notes: tuple[str, ...]
+    choices: Mapping[str, Any]
+
+
+# ---- runs
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in the list; ``queue_place`` counts from 1."""
+
+    id: str
+    name: str
+    trigger: str
+    state: State
+    wish: Wish
+    step: int
+    steps: int
+    queue_place: int | None
+    created: float
+    updated: float
+    thumbnail: Path | None
+    message: str
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """A sample picture made while training."""
+
+    step: int
+    index: int
+    prompt: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class CheckpointView:
+    """A saved state that still exists."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class PhaseView:
+    """Work that is not training steps; ``total`` 0 is unknown."""
+
+    name: str
+    done: int
+    total: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class ValidationPoint:
+    """Loss on held-out images, beside the base's own."""
+
+    step: int
+    loss: float
+    base_loss: float
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything about one run.
+
+    Attributes:
+        version: changes exactly when something else here does; compare it to skip a tick.
+        loss_steps, losses: one point per optimizer step that was reported, raw; same length.
+        phase: what it does besides steps, or None.
+        plan: what was announced at the start, with measured time and memory.
+        seconds_left, samples_per_second: the last reported, or None before the first step.
+        adapter: the finished style file.
+        sheet: before/after sheet (PNG).
+        verified: what was checked about the file, as short texts.
+        error: a sentence, when it failed.
+    """
+
+    id: str
+    name: str
+    trigger: str
+    state: State
+    wish: Wish
+    version: tuple[float, int]
+    settings: Mapping[str, Any]
+    step: int
+    steps: int
+    phase: PhaseView | None
+    loss_steps: tuple[int, ...]
+    losses: tuple[float, ...]
+    learning_rate: float | None
+    validation: tuple[ValidationPoint, ...]
+    samples: tuple[SampleView, ...]
+    checkpoints: tuple[CheckpointView, ...]
+    samples_per_second: float | None
+    seconds_left: float | None
+    plan: Planned | None
+    notices: tuple[Notice, ...]
+    adapter: Path | None
+    sheet: Path | None
+    verified: tuple[str, ...]
+    seconds: float | None
+    error: str
+    queue_place: int | None
+    created: float
+    folder: Path
+
+
+# ---- pictures
+
+JobState = Literal["queued", "working", "done", "failed", "cancelled"]
+
+
+class StyleUse(Message):
+    """A style in a preview.
+
+    Attributes:
+        style: id of a finished run or an imported style, or of a run in training.
+        step: a checkpoint's step; 0 is the finished file, or for a run in training its weights of this moment.
+    """
+
+    style: str
+    step: int = 0
+
+
+class PreviewOrder(Message):
+    """Pictures to make: ``rows[i].strengths[j]`` belongs to ``styles[j]``; all strengths 0 is the base itself.
+
+    Attributes:
+        columns: pictures per line when this is a sheet (rows in reading order); 0 is no sheet.
+        row_labels, column_labels: of the sheet.
+        note: a word of the asker about what this is for, given back in the job ("wipe", "film", ...).
+    """
+
+    base: BaseConfig = Field(default_factory=BaseConfig.model_construct)
+    styles: tuple[StyleUse, ...] = ()
+    rows: tuple[PreviewRow, ...]
+    settings: PreviewSettings = Field(default_factory=PreviewSettings.model_construct)
+    columns: int = 0
+    row_labels: tuple[str, ...] = ()
+    column_labels: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PictureView:
+    """A picture of a job; ``index`` is its row in the order."""
+
+    index: int
+    path: Path
+    row: PreviewRow
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A preview job.
+
+    Attributes:
+        done, total: denoising steps over all pictures.
+        pictures: those made so far; pictures made before are there at once.
+        message: why it waits, failed or was cancelled; a sentence or empty.
+    """
+
+    id: str
+    state: JobState
+    created: float
+    done: int
+    total: int
+    pictures: tuple[PictureView, ...]
+    order: PreviewOrder
+    message: str
+
+
+# ---- library
+
+
+@dataclass(frozen=True)
+class StyleCard:
+    """A style in the library; ``None`` and empty where its file does not say."""
+
+    id: str
+    name: str
+    trigger: str
+    origin: Literal["trained", "imported"]
+    base: str
+    family: str
+    rank: int | None
+    size_bytes: int
+    created: float
+    file: Path
+    layout: FileLayout
+    thumbnails: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class StyleView:
+    """A style opened: its card, what its file says (for people), and the run it came from, if it was trained here."""
+
+    card: StyleCard
+    metadata: Mapping[str, str]
+    inspection: Mapping[str, Any]
+    run: RunView | None
+
+
+@dataclass(frozen=True)
+class BaseView:
+    """A base as the picker shows it; ``problem`` is a sentence when it cannot be used."""
+
+    source: str
+    family: str
+    title: str
+    kind: Literal["bundled", "hub", "folder", "file"]
+    prediction: str
+    resolution: int | None
+    size_bytes: int | None
+    notes: tuple[str, ...]
+    problem: str
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """A style that comes along to try."""
+
+    name: str
+    title: str
+    folder: Path
+    images: int
+    sheet: Path | None
+
+
+@dataclass(frozen=True)
+class MachineView:
+    """The machine for the device chip.
+
+    Attributes:
+        device: ``cpu``, ``cuda`` or ``mps``, or empty while unknown (no worker has looked yet).
+        name: such as ``CPU, 2 cores`` or ``RTX 3060``.
+        memory_used_bytes, memory_total_bytes: the accelerator's, or the machine's on a CPU.
+        worker: ``off``, ``starting``, ``idle``, ``training`` or ``drawing``.
+        disk_free_bytes: on the studio folder's disk.
+    """
+
+    device: str
+    name: str
+    memory_used_bytes: int
+    memory_total_bytes: int
+    worker: Literal["off", "starting", "idle", "training", "drawing"]
+    disk_free_bytes: int
