@@ -6,8 +6,6 @@ Nothing here changes Pillow's global switches. Sizes are (width, height) in pixe
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import Any, cast
 
 from PIL import ExifTags, Image, ImageCms, ImageColor, UnidentifiedImageError
 
+from trainer.data.atomic import replace_file
 from trainer.errors import ConfigError, ImageError, PatinaError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
@@ -317,13 +316,7 @@ def _too_large(path: Path, max_pixels: int) -> str:
 
 def _write(image: Image.Image, dst: Path, options: dict[str, Any]) -> None:
     """Save beside `dst` and move into place."""
-    handle, name = tempfile.mkstemp(prefix=f".{dst.name}.", dir=dst.parent)
-    scratch = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, **options)
-        scratch.replace(dst)
+        replace_file(dst, lambda file: image.save(file, **options))
     except (OSError, ValueError, MemoryError) as error:
         raise ImageError(f"{dst.name} could not be written ({error}).") from error
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -1,0 +1,30 @@
+"""Files that are there whole or not at all, whenever the process or the machine stops."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Give `path` the content that `write` puts into a file beside it, in one step.
+
+    The content is on the disk before the name points to it; a reader sees the old file or the new.
+
+    Raises:
+        OSError: the folder is missing, full or may not be written.
+        Exception: whatever `write` raises; `path` is then as it was.
+    """
+    # Not tempfile's, which only its owner could read after the move.
+    scratch = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
+    try:
+        with scratch.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,312 @@
+"""Latents and text embeddings, computed once and kept on disk under a hash of what they depend on.
+
+Shapes: B batch, C latent channels, H W image pixels, h w latent pixels, L tokens, D width of a text
+encoder's hidden state, P width of its pooled one.
+
+Every image and text is encoded alone: in a batch the last bits of the result depend on its
+neighbours, and a run that was interrupted while it filled the cache would end up with other bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as spell_tensors
+
+from trainer.data.atomic import replace_file
+from trainer.data.dataset import Example
+from trainer.data.doctor import file_sha256
+from trainer.data.images import open_image
+from trainer.errors import BaseError, DatasetError, ImageError, RunError
+
+PIXELS_VERSION = 1
+"""Part of every latent's key: raise it when `load_pixels` makes other pixels of the same image."""
+
+Progress = Callable[[int, int], None]
+"""Told (items done, items in all)."""
+
+EncodeImages = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Pixels (B, 3, H, W), float32 in [-1, 1] -> posterior mean and standard deviation, each (B, C, h, w)."""
+
+EncodeTexts = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor | None]]
+"""B texts -> hidden states (B, L, D) and, where the base has them, pooled ones (B, P)."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The VAE's posterior of one image: `mean` and `std`, each (C, h, w)."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TextEmbedding:
+    """What the text encoders make of one text: `hidden` (L, D) and perhaps `pooled` (P,)."""
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+
+class _TensorFiles:
+    """A folder of safetensors files named by their keys; a file that fails its checksum is absent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"The cache folder {folder} cannot be made ({error.strerror}).") from error
+
+    def path(self, key: str) -> Path:
+        """The file of a key, whether it exists or not."""
+        return self.folder / f"{key}.safetensors"
+
+    def read(self, key: str) -> dict[str, torch.Tensor] | None:
+        """The tensors under a key; None when there are none or the file is torn or altered."""
+        try:
+            data = self.path(key).read_bytes()
+            body = data[8 + int.from_bytes(data[:8], "little") :]
+            header = json.loads(data[8 : len(data) - len(body)])
+            if header["__metadata__"]["sha256"] != hashlib.sha256(body).hexdigest():
+                return None
+            return parse_tensors(data)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None
+
+    def write(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Keep tensors under a key.
+
+        Raises:
+            RunError: the disk is full or the folder may not be written.
+        """
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        draft = spell_tensors(plain)
+        body = draft[8 + int.from_bytes(draft[:8], "little") :]
+        data = spell_tensors(plain, metadata={"sha256": hashlib.sha256(body).hexdigest()})
+        try:
+            replace_file(self.path(key), lambda file: file.write(data))
+        except OSError as error:
+            raise RunError(
+                f"The cache folder {self.folder} cannot be written ({error.strerror or error}): free some space there."
+            ) from error
+
+
+class LatentCache:
+    """Latents on disk, one file per image and variant."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = _TensorFiles(folder)
+
+    def path(self, key: str) -> Path:
+        """The file of a key, whether it exists or not."""
+        return self._files.path(key)
+
+    def load(self, key: str) -> Latents | None:
+        """The latents under a key from `latent_key`; None when they must be computed."""
+        tensors = self._files.read(key)
+        if tensors is None or tensors.keys() != {"mean", "std"}:
+            return None
+        return Latents(tensors["mean"], tensors["std"])
+
+    def store(self, key: str, latents: Latents) -> None:
+        """Keep latents under a key.
+
+        Raises:
+            RunError: the disk is full or the folder may not be written.
+        """
+        self._files.write(key, {"mean": latents.mean, "std": latents.std})
+
+
+class TextCache:
+    """Text embeddings on disk, one file per text."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = _TensorFiles(folder)
+
+    def path(self, key: str) -> Path:
+        """The file of a key, whether it exists or not."""
+        return self._files.path(key)
+
+    def load(self, key: str) -> TextEmbedding | None:
+        """The embedding under a key from `text_key`; None when it must be computed."""
+        tensors = self._files.read(key)
+        if tensors is None or "hidden" not in tensors:
+            return None
+        return TextEmbedding(tensors["hidden"], tensors.get("pooled"))
+
+    def store(self, key: str, embedding: TextEmbedding) -> None:
+        """Keep an embedding under a key.
+
+        Raises:
+            RunError: the disk is full or the folder may not be written.
+        """
+        tensors = {"hidden": embedding.hidden}
+        if embedding.pooled is not None:
+            tensors["pooled"] = embedding.pooled
+        self._files.write(key, tensors)
+
+
+def latent_key(example: Example, *, vae: str, background: str, dtype: torch.dtype, flip: bool) -> str:
+    """Hash of everything that an image's latents depend on; `vae` identifies the encoder's weights."""
+    return _key(
+        "latents",
+        PIXELS_VERSION,
+        example.sha256,
+        example.crop,
+        example.bucket,
+        flip,
+        background.strip().lower(),
+        vae,
+        str(dtype),
+    )
+
+
+def text_key(text: str, *, encoder: str, clip_skip: int, dtype: torch.dtype) -> str:
+    """Hash of everything that a text's embedding depends on; `encoder` identifies its weights."""
+    return _key("text", text, encoder, clip_skip, str(dtype))
+
+
+def load_pixels(example: Example, *, background: str = "white", flip: bool = False) -> torch.Tensor:
+    """The training picture of an example: (3, H, W), float32 in [-1, 1], H and W its bucket's.
+
+    The crop is scaled in one step by a Lanczos filter, which looks at every source pixel when it
+    shrinks (no aliasing).
+
+    Raises:
+        ImageError: the file cannot be read any more.
+        DatasetError: it is another image than the one that was examined.
+        ConfigError: `background` is no colour.
+    """
+    image = open_image(example.path, background=background)
+    if image.size != (example.width, example.height):
+        raise DatasetError(_changed(example))
+    picture = image.resize(example.bucket, Image.Resampling.LANCZOS, box=example.crop)
+    width, height = example.bucket
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    chw = pixels.view(height, width, 3).permute(2, 0, 1).float() / 127.5 - 1.0
+    return chw.flip(-1) if flip else chw.contiguous()
+
+
+def cache_latents(
+    examples: Sequence[Example],
+    encode: EncodeImages,
+    folder: Path,
+    *,
+    vae: str,
+    dtype: torch.dtype = torch.float32,
+    background: str = "white",
+    flip: bool = False,
+    progress: Progress | None = None,
+) -> list[tuple[Latents, ...]]:
+    """The latents of every example: as it is and, with `flip`, mirrored as the second variant.
+
+    Args:
+        encode: called for one picture at a time, and only for what the cache does not hold.
+        vae: identity of the encoder's weights and settings.
+        dtype: what the latents are kept in.
+
+    Raises:
+        DatasetError: an image is gone, unreadable or another one than was examined.
+        BaseError: the encoder made something that is not finite.
+        RunError: the cache cannot be written.
+        ConfigError: `background` is no colour.
+    """
+    cache = LatentCache(folder)
+    variants = (False, True) if flip else (False,)
+    result: list[tuple[Latents, ...]] = []
+    for done, example in enumerate(examples, start=1):
+        found: list[Latents] = []
+        for flipped in variants:
+            key = latent_key(example, vae=vae, background=background, dtype=dtype, flip=flipped)
+            latents = cache.load(key)
+            if latents is None:
+                latents = _encode_image(example, encode, background, flipped, dtype)
+                cache.store(key, latents)
+            found.append(latents)
+        result.append(tuple(found))
+        if progress is not None:
+            progress(done, len(examples))
+    return result
+
+
+def cache_texts(
+    texts: Iterable[str],
+    encode: EncodeTexts,
+    folder: Path,
+    *,
+    encoder: str,
+    clip_skip: int = 0,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+) -> dict[str, TextEmbedding]:
+    """The embedding of every different text; `encode` is called for one missing text at a time.
+
+    Raises:
+        BaseError: the encoder made something that is not finite.
+        RunError: the cache cannot be written.
+    """
+    cache = TextCache(folder)
+    unique = list(dict.fromkeys(texts))
+    result: dict[str, TextEmbedding] = {}
+    for done, text in enumerate(unique, start=1):
+        key = text_key(text, encoder=encoder, clip_skip=clip_skip, dtype=dtype)
+        embedding = cache.load(key)
+        if embedding is None:
+            embedding = _encode_text(text, encode, dtype)
+            cache.store(key, embedding)
+        result[text] = embedding
+        if progress is not None:
+            progress(done, len(unique))
+    return result
+
+
+def _encode_image(example: Example, encode: EncodeImages, background: str, flip: bool, dtype: torch.dtype) -> Latents:
+    try:
+        if file_sha256(example.path) != example.sha256:
+            raise DatasetError(_changed(example))
+        pixels = load_pixels(example, background=background, flip=flip)
+    except ImageError as error:
+        raise DatasetError(f"{error} The run needs it: put it back or start a new run.") from error
+    with torch.no_grad():
+        mean, std = encode(pixels.unsqueeze(0))
+    latents = Latents(_kept(mean[0], dtype), _kept(std[0], dtype))
+    if not (_finite(latents.mean) and _finite(latents.std)):
+        raise BaseError(f"The base's VAE makes no finite latents of {example.name}: it needs float32, or is damaged.")
+    return latents
+
+
+def _encode_text(text: str, encode: EncodeTexts, dtype: torch.dtype) -> TextEmbedding:
+    with torch.no_grad():
+        hidden, pooled = encode([text])
+    embedding = TextEmbedding(_kept(hidden[0], dtype), None if pooled is None else _kept(pooled[0], dtype))
+    if not _finite(embedding.hidden) or not (pooled is None or _finite(pooled)):
+        raise BaseError(
+            f"The base's text encoder makes no finite embedding of {text!r}: it needs float32, or is damaged."
+        )
+    return embedding
+
+
+def _kept(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A copy in main memory that holds on to nothing larger than itself."""
+    return tensor.detach().to(device="cpu", dtype=dtype, copy=True).contiguous()
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
+
+
+def _changed(example: Example) -> str:
+    return f"{example.name} has changed since it was examined: put the old file back, or start a new run."
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode("ascii")).hexdigest()

@@ -1,0 +1,114 @@
+"""What a run trains on, image by image, and how it is written down in the run's dataset.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from trainer.data.buckets import Box, Size
+from trainer.data.captions import CaptionSource
+from trainer.data.findings import Finding
+from trainer.errors import DatasetError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image to train on. Sizes and boxes are pixels of the upright image.
+
+    Attributes:
+        path: the file.
+        name: its name in the folder, with `/` before it when it lies in a subfolder.
+        sha256: of the file's bytes, so that a changed file is noticed and caches are shared.
+        width, height: of the upright image.
+        content: what the image shows, without the trigger; empty when nobody said.
+        caption: what is trained on: the content with the trigger.
+        caption_source: where the content came from.
+        bucket: (width, height) of the training picture.
+        crop: (left, top, right, bottom) of the part that is scaled to `bucket`.
+    """
+
+    path: Path
+    name: str
+    sha256: str
+    width: int
+    height: int
+    content: str
+    caption: str
+    caption_source: CaptionSource
+    bucket: Size
+    crop: Box
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images that can be trained on, in natural order of their names, and what was noticed."""
+
+    examples: tuple[Example, ...]
+    findings: tuple[Finding, ...] = ()
+
+    def bucket_counts(self) -> dict[Size, int]:
+        """How many images each bucket has, in ascending order of size."""
+        counts: dict[Size, int] = {}
+        for example in self.examples:
+            counts[example.bucket] = counts.get(example.bucket, 0) + 1
+        return dict(sorted(counts.items()))
+
+    def bucket_numbers(self) -> list[int]:
+        """For each example the number of its bucket, as `sampler.BatchPlan` wants it."""
+        number = {bucket: i for i, bucket in enumerate(self.bucket_counts())}
+        return [number[example.bucket] for example in self.examples]
+
+    def to_json(self) -> str:
+        """This dataset as the text of a dataset.json; `from_json` gives an equal one back."""
+        examples = [{**asdict(e), "path": str(e.path)} for e in self.examples]
+        findings = [asdict(f) for f in self.findings]
+        document = {"version": FORMAT_VERSION, "examples": examples, "findings": findings}
+        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Dataset:
+        """The dataset that a dataset.json describes.
+
+        Raises:
+            DatasetError: the text is damaged, or a newer version of the program wrote it.
+        """
+        try:
+            document = json.loads(text)
+            version = document["version"]
+            if version == FORMAT_VERSION:
+                return cls(
+                    tuple(_example(row) for row in document["examples"]),
+                    tuple(Finding(**row) for row in document["findings"]),
+                )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"dataset.json is damaged ({error}): start a new run with the same images.") from error
+        raise DatasetError(
+            f"dataset.json has version {version!r} and this program reads {FORMAT_VERSION}: "
+            "use the version of Patina that wrote it."
+        )
+
+
+def _example(row: dict[str, Any]) -> Example:
+    """One row of dataset.json with JSON's lists turned back into tuples.
+
+    Raises:
+        KeyError, TypeError, ValueError: something is missing, unknown or out of range.
+    """
+    width, height = (int(side) for side in row["bucket"])
+    left, top, right, bottom = (int(edge) for edge in row["crop"])
+    if row["caption_source"] not in get_args(CaptionSource):
+        raise ValueError(f"unknown caption source {row['caption_source']!r}")
+    if not (0 <= left < right <= row["width"] and 0 <= top < bottom <= row["height"]):
+        raise ValueError(f"the crop of {row['name']} lies outside of it")
+    return Example(
+        **{
+            **row,
+            "path": Path(row["path"]),
+            "bucket": (width, height),
+            "crop": (left, top, right, bottom),
+        }
+    )
