@@ -20,9 +20,7 @@ from trainer.errors import ConfigError
 PresetName = Literal["quick", "balanced", "thorough"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 FileLayout = Literal["kohya", "diffusers"]
-Scheduler = Literal[
-    "ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc", "lms", "pndm"
-]
+Scheduler = Literal["ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc", "lms", "pndm"]
 
 
 class Section(BaseModel):
@@ -183,15 +181,9 @@ class OptimConfig(Section):
         le=1,
         description="Pull of the weights towards zero; higher keeps the style gentler.",
     )
-    beta1: float = Field(
-        0.9, ge=0, lt=1, description="AdamW's memory of the direction of recent steps."
-    )
-    beta2: float = Field(
-        0.999, ge=0, lt=1, description="AdamW's memory of the size of recent steps."
-    )
-    epsilon: float = Field(
-        1e-8, gt=0, le=1e-2, description="AdamW's guard against division by zero."
-    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's memory of the direction of recent steps.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's memory of the size of recent steps.")
+    epsilon: float = Field(1e-8, gt=0, le=1e-2, description="AdamW's guard against division by zero.")
     min_snr_gamma: float = Field(
         5.0,
         ge=0,
@@ -230,12 +222,8 @@ class TrainConfig(Section):
         ge=1,
         description="Steps between saved states; after a crash, training goes on from the last one.",
     )
-    keep_checkpoints: int = Field(
-        3, ge=1, le=1000, description="How many saved states stay on disk."
-    )
-    device: str = Field(
-        "auto", description="Where to train: 'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'."
-    )
+    keep_checkpoints: int = Field(3, ge=1, le=1000, description="How many saved states stay on disk.")
+    device: str = Field("auto", description="Where to train: 'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'.")
     precision: Precision = Field(
         "auto",
         description="Number format of the frozen base: 'bf16' and 'fp16' halve memory on a GPU; the style itself is always trained in fp32.",
@@ -252,9 +240,7 @@ class TrainConfig(Section):
     @classmethod
     def _known_device(cls, value: str) -> str:
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", value):
-            raise ValueError(
-                f"is {value!r}, but should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'"
-            )
+            raise ValueError(f"is {value!r}, but should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'")
         return value
 
 
@@ -266,9 +252,7 @@ class SamplesConfig(Section):
         max_length=16,
         description="Prompts shown while training; empty takes a few that are not among your captions.",
     )
-    negative: str = Field(
-        "", max_length=2000, description="What the sample pictures should not show."
-    )
+    negative: str = Field("", max_length=2000, description="What the sample pictures should not show.")
     every: int | None = Field(
         None,
         ge=0,
@@ -433,9 +417,7 @@ def overlay(tree: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
         for branch in branches:
             child = node.setdefault(branch, {})
             if not isinstance(child, dict):
-                raise ConfigError(
-                    f"{branch} should be a section with settings, not a single value."
-                )
+                raise ConfigError(f"{branch} should be a section with settings, not a single value.")
             node = child
         node[leaf] = value
     return tree

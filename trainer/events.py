@@ -33,6 +33,16 @@ class Event(Message):
     run: str = ""
 
 
+class FindingRow(Message):
+    """`trainer.data.findings.Finding` as a line of a table."""
+
+    image: str
+    kind: str
+    severity: str
+    message: str
+    action: str
+
+
 class Started(Event):
     """Training starts at ``step`` (0, or a checkpoint's); whatever an earlier attempt said of later steps is void."""
 
@@ -58,6 +68,14 @@ class Phase(Event):
     done: int = 0
     total: int = 0
     detail: str = ""
+
+
+class Found(Event):
+    """What was found in the image folder, one row for each thing about each image."""
+
+    type: Literal["found"] = "found"
+    images: int
+    findings: tuple[FindingRow, ...] = ()
 
 
 class Planned(Event):
@@ -185,6 +203,7 @@ class PreviewSettings(Message):
 AnyEvent = Annotated[
     Started
     | Phase
+    | Found
     | Planned
     | Progress
     | Validated

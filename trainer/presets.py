@@ -32,9 +32,7 @@ PRESETS: dict[str, dict[PresetName, Preset]] = {
     "bundled": {
         "quick": Preset(1e-3, 8, 4, 10, 120, 200, f"{_SMALL}; this one shows the idea"),
         "balanced": Preset(1e-3, 8, 4, 25, 300, 500, _SMALL),
-        "thorough": Preset(
-            8e-4, 16, 4, 50, 600, 1200, f"{_SMALL}; twice the rank and length for a closer likeness"
-        ),
+        "thorough": Preset(8e-4, 16, 4, 50, 600, 1200, f"{_SMALL}; twice the rank and length for a closer likeness"),
     },
     "sd1": {
         "quick": Preset(2e-4, 8, 1, 40, 300, 800, f"{_SD}; twice the rate, for a first look"),
@@ -65,9 +63,7 @@ PRESETS: dict[str, dict[PresetName, Preset]] = {
     "sdxl": {
         "quick": Preset(2e-4, 8, 1, 30, 250, 600, f"{_SDXL}; twice the rate, for a first look"),
         "balanced": Preset(1e-4, 8, 1, 75, 600, 1800, _SDXL),
-        "thorough": Preset(
-            1e-4, 16, 1, 120, 1000, 3000, f"{_SDXL}; twice the rank for finer detail"
-        ),
+        "thorough": Preset(1e-4, 16, 1, 120, 1000, 3000, f"{_SDXL}; twice the rank for finer detail"),
     },
 }
 
@@ -77,9 +73,7 @@ def preset_for(family: str, name: PresetName) -> Preset:
     return PRESETS[family][name]
 
 
-def resolve(
-    config: RunConfig, *, family: str, resolution: int, guidance: float, images: int
-) -> RunConfig:
+def resolve(config: RunConfig, *, family: str, resolution: int, guidance: float, images: int) -> RunConfig:
     """A copy of the tree in which nothing is left to choose.
 
     Args:

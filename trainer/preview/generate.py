@@ -1,0 +1,161 @@
+"""Drawing pictures with a base and its bank: rows that differ by strength, adapter or prompt share one batch.
+
+Shapes: B rows of a batch, C latent channels, h x w latent cells, L tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainer.adapters.bank import Bank
+from trainer.bases.base import Base, SizeFacts, TextFeatures
+from trainer.errors import ConfigError
+from trainer.events import PreviewRow, PreviewSettings
+
+OnStep = Callable[[int, int], bool]
+"""Called with (steps done, steps in all) after each denoising step; returning False cancels."""
+
+
+class Cancelled(Exception):
+    """The caller's ``on_step`` asked to stop; nothing was drawn."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Settings with nothing left to choose: sides in pixels, guidance scale, denoising steps."""
+
+    width: int
+    height: int
+    guidance: float
+    steps: int
+    scheduler: str
+
+    @classmethod
+    def of(cls, base: Base, settings: PreviewSettings) -> Canvas:
+        """Fill in what suits the base.
+
+        Raises:
+            ConfigError: a side is no multiple of what the base's levels need.
+        """
+        width, height = settings.width or base.resolution, settings.height or base.resolution
+        for name, side in (("width", width), ("height", height)):
+            if side % base.side_multiple:
+                raise ConfigError(
+                    f"{name} is {side}, but should be a multiple of {base.side_multiple} pixels for this base, "
+                    f"such as {max(1, round(side / base.side_multiple)) * base.side_multiple}."
+                )
+        guidance = base.family.guidance if settings.guidance is None else settings.guidance
+        return cls(width, height, guidance, settings.steps, settings.scheduler)
+
+
+def generate(
+    base: Base,
+    bank: Bank,
+    rows: Sequence[PreviewRow],
+    settings: PreviewSettings,
+    *,
+    max_batch: int | None = None,
+    on_step: OnStep | None = None,
+) -> list[Image.Image]:
+    """Draw one picture a row; ``rows[i].strengths`` are in the order of ``bank.names``.
+
+    Each row's noise comes from its own generator with the row's seed, so rows with one seed differ by strength alone.
+    Gates, training mode and random state are as before afterwards, so a training in progress goes on bit-identically.
+
+    Args:
+        max_batch: most rows in one forward pass; None lets `rows_that_fit` decide.
+        on_step: told of progress; may cancel.
+
+    Raises:
+        Cancelled: ``on_step`` returned False.
+        ConfigError: a size or the number of strengths does not fit.
+    """
+    canvas = Canvas.of(base, settings)
+    count = len(bank.names)
+    for row in rows:
+        if len(row.strengths) not in (0, count):
+            raise ConfigError(f"A row names {len(row.strengths)} strengths, but {count} adapters are loaded.")
+    limit = max_batch or rows_that_fit(base, canvas)
+    parts = [rows[start : start + limit] for start in range(0, len(rows), limit)]
+    total = canvas.steps * len(parts)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if on_step is not None and not on_step(done, total):
+            raise Cancelled
+
+    pictures: list[Image.Image] = []
+    with as_before(base, bank), torch.no_grad(), bank.packed():
+        for part in parts:
+            latents = denoise(base, bank, part, canvas, advance)
+            for latent in latents.split(1):
+                pictures.append(Image.fromarray(base.decode(latent)[0].numpy()))
+    return pictures
+
+
+def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, advance: Callable[[], None]) -> Tensor:
+    """Latents (B, C, h, w) of a batch of rows, by the base's scheduler with classifier-free guidance."""
+    strengths = torch.zeros(len(rows), len(bank.names))
+    for index, row in enumerate(rows):
+        if row.strengths:
+            strengths[index] = torch.tensor(row.strengths)
+    guided = canvas.guidance > 1
+    bank.set_strengths(strengths)
+    positive = base.encode_texts([row.prompt for row in rows])
+    size = (canvas.width, canvas.height)
+    sizes = [SizeFacts(size, (0, 0), size)] * len(rows)
+    features = positive
+    if guided:
+        negative = base.encode_texts([row.negative for row in rows])
+        features = TextFeatures.cat([negative, positive])
+        sizes = sizes * 2
+        bank.set_strengths(torch.cat([strengths, strengths]))
+    conditioning = base.conditioning(features.to(base.device, base.dtype), sizes)
+
+    generators = [torch.Generator().manual_seed(row.seed) for row in rows]
+    shape = (base.latent_channels, canvas.height // base.vae_factor, canvas.width // base.vae_factor)
+    noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    scheduler = base.scheduler(canvas.scheduler)
+    scheduler.set_timesteps(canvas.steps, device=base.device)
+    extra = {"generator": generators} if canvas.scheduler in {"ddim", "euler_a"} else {}
+    latents = noise.to(base.device) * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        scaled = scheduler.scale_model_input(latents, timestep)
+        seen = torch.cat([scaled, scaled]) if guided else scaled
+        predicted = base.unet(seen.to(base.dtype), timestep, return_dict=False, **conditioning)[0].float()
+        if guided:
+            without, with_prompt = predicted.chunk(2)
+            predicted = without + canvas.guidance * (with_prompt - without)
+        latents = scheduler.step(predicted, timestep, latents, return_dict=False, **extra)[0]
+        advance()
+    return latents
+
+
+def rows_that_fit(base: Base, canvas: Canvas) -> int:
+    """How many rows go into one forward pass: on a GPU by free memory, on a CPU by what still gains speed."""
+    pixels = canvas.width * canvas.height
+    if base.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(base.device)
+        return max(1, min(32, int(free * 0.7 / (pixels * 6_000))))
+    return max(1, min(16, (16 * 128 * 128) // pixels))
+
+
+@contextmanager
+def as_before(base: Base, bank: Bank) -> Iterator[None]:
+    """Put gates, the UNet's training mode and the global random state back when the block ends, however it ends."""
+    training = base.unet.training
+    devices = [base.device] if base.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), bank.strengths_held():
+        base.unet.eval()
+        try:
+            yield
+        finally:
+            base.unet.train(training)

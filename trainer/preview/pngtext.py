@@ -1,0 +1,47 @@
+"""Pictures that say how they were made, in the text chunk that A1111 and the tools after it read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import PngImagePlugin
+from PIL.Image import Image
+
+from trainer.events import PreviewRow
+from trainer.preview.generate import Canvas
+
+SAMPLER_TITLES = {
+    "ddim": "DDIM",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "dpm++_2m": "DPM++ 2M",
+    "dpm++_2m_karras": "DPM++ 2M Karras",
+    "unipc": "UniPC",
+    "lms": "LMS",
+    "pndm": "PLMS",
+}
+
+
+def parameters_of(row: PreviewRow, canvas: Canvas, names: Sequence[str], base: str) -> str:
+    """The ``parameters`` text of a picture: prompt with ``<lora:name:strength>``, negative prompt, settings."""
+    loras = [f"<lora:{name}:{strength:g}>" for name, strength in zip(names, row.strengths, strict=False) if strength]
+    lines = [" ".join([row.prompt, *loras])]
+    if row.negative:
+        lines.append(f"Negative prompt: {row.negative}")
+    lines.append(
+        f"Steps: {canvas.steps}, Sampler: {SAMPLER_TITLES[canvas.scheduler]}, CFG scale: {canvas.guidance:g}, "
+        f"Seed: {row.seed}, Size: {canvas.width}x{canvas.height}, Model: {base.replace(',', ' ')}, Version: Patina"
+    )
+    return "\n".join(lines)
+
+
+def save_png(picture: Image, path: Path, parameters: str) -> None:
+    """Write a PNG with its settings; appears under its name only when it is complete."""
+    text = PngImagePlugin.PngInfo()
+    # Latin-1 goes into a tEXt chunk, everything else into an iTXt one; both are read by the same tools.
+    text.add_text("parameters", parameters)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.tmp")
+    picture.save(partial, "PNG", pnginfo=text)
+    partial.replace(path)

@@ -1,0 +1,44 @@
+"""Style files in a bank: finding the base they were trained on, and loading them with what there is to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.adapters.bank import Bank
+from trainer.adapters.container import read_header
+from trainer.adapters.formats import read_adapter
+from trainer.adapters.metadata import check_base
+from trainer.bases.base import Base
+from trainer.errors import AdapterFileError
+
+
+def base_of(paths: Sequence[Path]) -> str:
+    """The base that the first of these files was trained on, as a source to load; the bundled one without files.
+
+    Raises:
+        AdapterFileError: a file is unreadable, or none of them names its base.
+    """
+    if not paths:
+        return "bundled"
+    for path in paths:
+        try:
+            settings = json.loads(read_header(path).metadata.get("patina.config", "{}"))
+            return str(settings["base"]["source"])
+        except (KeyError, TypeError, ValueError):
+            continue
+    raise AdapterFileError(f"{paths[0]} does not say which base it was trained on: name it with --base.")
+
+
+def load_style(bank: Bank, base: Base, path: Path, *, name: str) -> list[str]:
+    """Load a style file into a bank and return what the user should know about it.
+
+    Raises:
+        AdapterFileError: the file is unreadable or does not fit the base.
+    """
+    names = {root: [path for path, _ in model.named_modules()] for root, model in bank.roots.items()}
+    file = read_adapter(path, names)
+    notes = check_base(file.metadata, base_sha256=base.identity, family=base.family.key)
+    adapter = bank.load(name, file)
+    return [f"{path.name}: {note}" for note in (*notes, *adapter.notes)]

@@ -1,0 +1,137 @@
+"""What the loop reads: cached latents and text features on the device, and the batch of each (micro-)step.
+
+Every draw is a function of (seed, purpose, step, slot), so a resumed run sees what the uninterrupted one would have.
+Shapes: B batch, V variants (1, or 2 with flip), C latent channels, h x w latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.bases.base import Base, SizeFacts, TextFeatures
+from trainer.data.sampler import BatchPlan
+from trainer.randomness import stable_seed
+from trainer.training.noise import gaussian, uniform
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """One image as the loop sees it: its latents' mean and standard deviation, each (V, C, h, w), unscaled."""
+
+    mean: Tensor
+    std: Tensor
+    text: int
+    sizes: tuple[SizeFacts, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass: scaled latents and noise (B, C, h, w), timesteps (B,), and the UNet's other arguments."""
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    conditioning: dict[str, Any]
+
+
+class Batches:
+    """Draws batches from images whose latents and text features lie on the device.
+
+    Args:
+        base: conditions the UNet and scales latents.
+        images: the training images; those of one latent shape form a bucket.
+        features: text features, one row for each distinct text; row 0 is the empty text.
+        batch_size: images in a micro-batch.
+        accumulation: micro-batches in an optimizer step.
+        seed: the run's seed.
+        caption_dropout: share of the draws that see the empty text.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        images: Sequence[TrainingImage],
+        features: TextFeatures,
+        *,
+        batch_size: int,
+        accumulation: int = 1,
+        seed: int = 0,
+        caption_dropout: float = 0.0,
+    ) -> None:
+        self.base = base
+        self.images = list(images)
+        self.features = features
+        self.batch_size = batch_size
+        self.accumulation = accumulation
+        self.seed = seed
+        self.caption_dropout = caption_dropout
+        self.timestep_count = len(base.alphas_cumprod)
+        self._latents, self._place = _stack_by_shape(self.images, base.device)
+        self.plan = BatchPlan([bucket for bucket, _ in self._place], batch_size, seed)
+
+    @property
+    def largest(self) -> int:
+        """Index of a batch of the bucket with the most latent cells: what memory is measured on."""
+        sizes = [mean.shape[-1] * mean.shape[-2] for mean, _ in self._latents]
+        biggest = max(range(len(sizes)), key=sizes.__getitem__)
+        per_epoch = range(self.plan.batches_per_epoch)
+        return next(i for i in per_epoch if self._place[self.plan.batch(i)[0]][0] == biggest)
+
+    def draw(self, step: int, micro: int = 0) -> Batch:
+        """The batch of a step's ``micro``-th forward pass."""
+        index = step * self.accumulation + micro
+        return self.compose(self.plan.batch(index), step, first_slot=micro * self.batch_size)
+
+    def compose(self, members: Sequence[int], step: int, *, first_slot: int = 0) -> Batch:
+        """A batch of the given images (all of one bucket) with the draws of ``step``'s slots from ``first_slot`` on."""
+        slots = range(first_slot, first_slot + len(members))
+        bucket = self._place[members[0]][0]
+        mean, std = self._latents[bucket]
+        variants = mean.shape[1]
+        flips = [stable_seed(self.seed, "flip", step, slot) % variants for slot in slots]
+        rows = torch.tensor([self._place[i][1] for i in members])
+        chosen = torch.tensor(flips)
+        place = (rows.to(mean.device), chosen.to(mean.device))
+        jitter = self._gaussian(mean.shape[2:], "posterior", step, slots)
+        latents = self.base.scale_latents(mean[place] + std[place] * jitter)
+        timesteps = [stable_seed(self.seed, "timestep", step, slot) % self.timestep_count for slot in slots]
+        texts = [
+            0 if uniform(self.seed, "caption", step, slot) < self.caption_dropout else self.images[i].text
+            for i, slot in zip(members, slots, strict=True)
+        ]
+        sizes = [self.images[i].sizes[flip] for i, flip in zip(members, flips, strict=True)]
+        return Batch(
+            latents=latents,
+            noise=self._gaussian(mean.shape[2:], "noise", step, slots),
+            timesteps=torch.tensor(timesteps).to(mean.device, non_blocking=True),
+            conditioning=self.base.conditioning(self.features.rows(texts), sizes),
+        )
+
+    def _gaussian(self, shape: Sequence[int], purpose: str, step: int, slots: range) -> Tensor:
+        noise = gaussian(shape, [stable_seed(self.seed, purpose, step, slot) for slot in slots])
+        if self.base.device.type == "cuda":
+            noise = noise.pin_memory()
+        return noise.to(self.base.device, non_blocking=True)
+
+
+def _stack_by_shape(
+    images: Sequence[TrainingImage], device: torch.device
+) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[int, int]]]:
+    """Latents of one shape stacked to (N, V, C, h, w), and for each image its (bucket, row)."""
+    members: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        members.setdefault(tuple(image.mean.shape), []).append(index)
+    stacks: list[tuple[Tensor, Tensor]] = []
+    place: list[tuple[int, int]] = [(0, 0)] * len(images)
+    for bucket, shape in enumerate(sorted(members)):
+        for row, index in enumerate(members[shape]):
+            place[index] = (bucket, row)
+        mean = torch.stack([images[i].mean for i in members[shape]])
+        std = torch.stack([images[i].std for i in members[shape]])
+        stacks.append((mean.to(device), std.to(device)))
+    return stacks, place

@@ -1,0 +1,125 @@
+"""A run's folder: the only place where names of its files are written down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer import config as configs
+from trainer.config import RunConfig
+from trainer.errors import RunError
+from trainer.events import AnyEvent, Event, Started, parse_event
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One training with everything it leaves behind; ``path`` need not exist yet."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """What was asked for, and after the first start what was chosen."""
+        return self.path / "config.toml"
+
+    @property
+    def events_file(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def dataset_file(self) -> Path:
+        return self.path / "dataset.json"
+
+    @property
+    def cache(self) -> Path:
+        return self.path / "cache"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def adapter_file(self) -> Path:
+        return self.path / "adapter.safetensors"
+
+    @property
+    def sheet_file(self) -> Path:
+        """Base beside style, the run's last picture."""
+        return self.path / "sheet.png"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / "run.lock"
+
+    def exists(self) -> bool:
+        return self.config_file.is_file()
+
+    def config(self) -> RunConfig:
+        """The run's settings.
+
+        Raises:
+            RunError: the folder is no run folder.
+            ConfigError: its settings do not hold.
+        """
+        if not self.exists():
+            raise RunError(f"{self.path} is no run folder: it has no config.toml.")
+        return configs.load(self.config_file)
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write the settings so that a crash leaves the old file or the new one, never half of one."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config_file, config.to_toml().encode())
+
+    def append(self, event: Event) -> None:
+        """Add an event to the log; a torn last line of an earlier process is closed first."""
+        torn = False
+        if self.events_file.is_file() and self.events_file.stat().st_size:
+            with self.events_file.open("rb") as stream:
+                stream.seek(-1, os.SEEK_END)
+                torn = stream.read(1) != b"\n"
+        with self.events_file.open("ab") as stream:
+            stream.write(b"\n" * torn + event.line().encode() + b"\n")
+
+    def events(self) -> Iterator[AnyEvent]:
+        """The log as it stands: what an earlier attempt said of steps that were then done again is left out."""
+        if not self.events_file.is_file():
+            return
+        read = [event for line in self.events_file.read_bytes().splitlines() if (event := parse_event(line))]
+        kept: list[AnyEvent] = []
+        for event in read:
+            if isinstance(event, Started):
+                kept = [old for old in kept if getattr(old, "step", 0) <= event.step and not _is_end(old)]
+            kept.append(event)
+        yield from kept
+
+
+def _is_end(event: AnyEvent) -> bool:
+    return event.type in {"interrupted", "failed", "finished"}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file through a sibling that is synced and renamed; the folder is synced too."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with partial.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder last through a power cut; a no-op where the system cannot (Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,125 @@
+"""From a folder of images to what the loop reads: examined, encoded once, split into training and held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from trainer.bases.base import Base, SizeFacts, TextFeatures
+from trainer.config import RunConfig
+from trainer.data.cache import Latents, TextEmbedding, cache_latents, cache_texts
+from trainer.data.dataset import Dataset, Example
+from trainer.data.doctor import examine
+from trainer.errors import ConfigError, DatasetError
+from trainer.training.batches import TrainingImage
+from trainer.training.folder import RunFolder, write_atomically
+from trainer.training.validation import held_out
+
+Counted = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What a run trains on: images with row numbers into ``features``, whose row 0 is the empty text."""
+
+    training: tuple[TrainingImage, ...]
+    validation: tuple[TrainingImage, ...]
+    features: TextFeatures
+
+
+def read_dataset(folder: RunFolder, config: RunConfig, base: Base, progress: Counted | None = None) -> Dataset:
+    """The run's dataset.json, or what is found in its image folder, which is then written down.
+
+    Raises:
+        DatasetError: no usable image, or a caption file that cannot be read.
+        ConfigError: no image folder was named.
+    """
+    if folder.dataset_file.is_file():
+        return Dataset.from_json(folder.dataset_file.read_text(encoding="utf-8"))
+    if not config.data.images:
+        raise ConfigError("data.images is empty: name the folder with the images of the style.")
+    dataset = examine(
+        Path(config.data.images).expanduser(),
+        resolution=config.data.resolution or base.resolution,
+        multiple=base.side_multiple,
+        background=config.data.background,
+        trigger=config.trigger,
+        bucketing=config.data.buckets,
+        count_tokens=base.count_tokens,
+        token_limit=base.token_limit,
+        progress=progress,
+    )
+    write_atomically(folder.dataset_file, dataset.to_json().encode())
+    return dataset
+
+
+def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progress: Counted | None = None) -> Materials:
+    """Encode every image and caption that the cache does not hold, and split off the held-out images.
+
+    Raises:
+        DatasetError: an image is gone or has changed.
+        BaseError: the base makes something of an image or caption that is no number.
+        RunError: the cache cannot be written.
+    """
+    latents = cache_latents(
+        dataset.examples,
+        base.encode_images,
+        cache / "latents",
+        vae=base.vae_identity,
+        background=config.data.background,
+        flip=config.data.flip,
+        progress=progress,
+    )
+
+    def encode(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        found = base.encode_texts(texts)
+        return found.hidden, found.pooled
+
+    texts = ["", *(example.caption for example in dataset.examples)]
+    embeddings = cache_texts(
+        texts, encode, cache / "texts", encoder=base.text_identity, clip_skip=base.clip_skip, dtype=base.dtype
+    )
+    row = {text: index for index, text in enumerate(embeddings)}
+    images = [_image(e, found, row[e.caption]) for e, found in zip(dataset.examples, latents, strict=True)]
+    kept_out = set(held_out(len(images), config.data.validation_share, config.train.seed))
+    if config.data.validation_share and not kept_out:
+        raise DatasetError("data.validation_share needs at least two images, so that one is left to train on.")
+    return Materials(
+        training=tuple(image for index, image in enumerate(images) if index not in kept_out),
+        validation=tuple(_upright(image) for index, image in enumerate(images) if index in kept_out),
+        features=_stacked(list(embeddings.values())).to(base.device),
+    )
+
+
+def _image(example: Example, variants: Sequence[Latents], text: int) -> TrainingImage:
+    return TrainingImage(
+        mean=torch.stack([latents.mean for latents in variants]),
+        std=torch.stack([latents.std for latents in variants]),
+        text=text,
+        sizes=tuple(_sizes(example, mirrored) for mirrored in (False, True)[: len(variants)]),
+    )
+
+
+def _sizes(example: Example, mirrored: bool) -> SizeFacts:
+    """Size conditioning as SDXL was trained: the crop's corner counts in pixels of the scaled, uncut picture."""
+    left, top, right, bottom = example.crop
+    scale_x, scale_y = example.bucket[0] / (right - left), example.bucket[1] / (bottom - top)
+    from_left = example.width - right if mirrored else left
+    return SizeFacts(
+        original=(example.width, example.height),
+        crop=(round(from_left * scale_x), round(top * scale_y)),
+        target=example.bucket,
+    )
+
+
+def _upright(image: TrainingImage) -> TrainingImage:
+    """Only the variant that is not mirrored: held-out images are always seen alike."""
+    return TrainingImage(image.mean[:1], image.std[:1], image.text, image.sizes[:1])
+
+
+def _stacked(embeddings: Sequence[TextEmbedding]) -> TextFeatures:
+    pooled = [e.pooled for e in embeddings if e.pooled is not None]
+    return TextFeatures(torch.stack([e.hidden for e in embeddings]), torch.stack(pooled) if pooled else None)

@@ -1,0 +1,80 @@
+"""The pictures a run leaves behind: samples while it learns, and a sheet of base beside style at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from trainer.config import RunConfig
+from trainer.data.captions import compose
+from trainer.data.dataset import Dataset
+from trainer.events import Emit, PreviewRow, PreviewSettings, Sampled
+from trainer.preview.generate import Canvas, generate
+from trainer.preview.pngtext import parameters_of, save_png
+from trainer.preview.sheet import contact_sheet
+from trainer.training.folder import RunFolder
+from trainer.training.loop import Trainer
+
+SAMPLE_PROMPTS = 4
+SHEET_PROMPTS = 6
+
+
+def unseen_prompts(subjects: Iterable[str], dataset: Dataset, count: int) -> list[str]:
+    """Subjects that no caption names, so that pictures show the style and not a memory; at most ``count``."""
+    captions = [f" {example.content.lower()} " for example in dataset.examples]
+    fresh = [s for s in subjects if not any(f" {s.lower()} " in c for c in captions)]
+    return (fresh or list(subjects))[:count]
+
+
+class Pictures:
+    """Draws with the weights as they are at the moment.
+
+    Args:
+        subjects: what the sheet shows; the samples show the first of them, unless the config names prompts.
+    """
+
+    def __init__(self, folder: RunFolder, config: RunConfig, dataset: Dataset, trainer: Trainer, emit: Emit) -> None:
+        self.folder, self.config, self.trainer, self.emit = folder, config, trainer, emit
+        fresh = unseen_prompts(trainer.base.family.prompts, dataset, SHEET_PROMPTS)
+        chosen = config.samples.prompts
+        self.sample_prompts = chosen or fresh[:SAMPLE_PROMPTS]
+        self.sheet_prompts = chosen or fresh
+        self.settings = PreviewSettings(
+            steps=config.samples.steps, guidance=config.samples.guidance, scheduler=config.samples.scheduler
+        )
+
+    def samples(self, step: int) -> None:
+        """One picture for each sample prompt, as ``samples/000200-0.png`` and an event; step 0 is the base."""
+        rows = [self._row(prompt, strength=1.0) for prompt in self.sample_prompts]
+        pictures = generate(self.trainer.base, self.trainer.bank, rows, self.settings)
+        canvas = Canvas.of(self.trainer.base, self.settings)
+        for index, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
+            path = self.folder.samples / f"{step:06d}-{index}.png"
+            text = parameters_of(row, canvas, self.trainer.bank.names, self.trainer.base.title)
+            save_png(picture, path, text)
+            shown = path.relative_to(self.folder.path).as_posix()
+            self.emit(Sampled(step=step, index=index, prompt=row.prompt, path=shown))
+
+    def sheet(self) -> Path:
+        """Base and style side by side for prompts that are not among the captions, same seed in each row."""
+        rows = [self._row(prompt, strength) for prompt in self.sheet_prompts for strength in (0.0, 1.0)]
+        pictures = generate(self.trainer.base, self.trainer.bank, rows, self.settings)
+        grid = [pictures[start : start + 2] for start in range(0, len(pictures), 2)]
+        names = ["base", self.config.name]
+        prompts = [row.prompt for row in rows[::2]]
+        sheet = contact_sheet(grid, rows=prompts, columns=names)
+        sheet.save(self.folder.sheet_file, "PNG", optimize=True)
+        return self.folder.sheet_file
+
+    def _row(self, prompt: str, strength: float) -> PreviewRow:
+        samples = self.config.samples
+        text = prompt if samples.prompts else compose(prompt, self.config.trigger)
+        others = len(self.trainer.bank.names) - 1
+        return PreviewRow(
+            prompt=text, negative=samples.negative, seed=samples.seed, strengths=(strength, *[0.0] * others)
+        )
+
+
+def due(every: int, step: int, steps: int) -> bool:
+    """Whether something happens after ``step``: every so many steps, and at the end; never before if ``every`` is 0."""
+    return step == steps or bool(every and step % every == 0)

@@ -1,0 +1,268 @@
+"""One run from its folder to its file: start and resume are the same call, because nothing is kept in memory only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from trainer.adapters.bank import Bank
+from trainer.bases.base import Base
+from trainer.bases.load import load_base
+from trainer.config import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.errors import RunError
+from trainer.events import (
+    Emit,
+    Event,
+    Failed,
+    FindingRow,
+    Finished,
+    Found,
+    Interrupted,
+    Notice,
+    Phase,
+    Planned,
+    Saved,
+    Started,
+    Validated,
+    sentence_of,
+)
+from trainer.presets import resolve
+from trainer.training import checkpoint as checkpoints
+from trainer.training.batches import Batches
+from trainer.training.control import Control, Signal
+from trainer.training.device import machine, physical_cores, pick_device, pick_dtype, set_up_threads
+from trainer.training.export import export
+from trainer.training.folder import RunFolder
+from trainer.training.loop import Trainer
+from trainer.training.materials import prepare, read_dataset
+from trainer.training.pictures import Pictures, due
+from trainer.training.preflight import measure
+from trainer.training.validation import Validation, held_out
+
+STYLE = "style"
+"""The name of the adapter in training within its bank."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended; ``adapter`` is the file of a finished one."""
+
+    state: Literal["finished", "paused"]
+    step: int
+    adapter: Path | None = None
+
+
+def create(config: RunConfig, path: Path) -> RunFolder:
+    """Make a run folder with its settings, ready for `train`.
+
+    Raises:
+        RunError: the folder holds something already, or cannot be made.
+    """
+    folder = RunFolder(path)
+    if folder.exists():
+        raise RunError(f"{path} holds a run already: resume it with --resume, or choose another folder.")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path} is not an empty folder: choose another one, so that nothing is overwritten.")
+    try:
+        folder.write_config(config)
+    except OSError as error:
+        raise RunError(f"The folder {path} cannot be made: {error.strerror or error}.") from None
+    return folder
+
+
+def train(folder: RunFolder, *, emit: Emit, control: Control, base: Base | None = None) -> Outcome:
+    """Train a run from where it stands to its verified file.
+
+    Args:
+        folder: from `create`, or of a run that was paused or killed.
+        emit: told of everything; the same events lie in the folder's ``events.jsonl``.
+        control: asked between steps.
+        base: the run's base when it is loaded already; it is left as it was.
+
+    Raises:
+        PatinaError: something the user can mend; the folder keeps what was learned.
+    """
+    config = folder.config()
+    with _only_one(folder):
+        log = _Log(folder, emit)
+        try:
+            return _train(folder, config, log, control, base)
+        except Exception as error:
+            log(Failed(step=log.step, message=sentence_of(error)))
+            raise
+
+
+def _train(folder: RunFolder, config: RunConfig, emit: _Log, control: Control, base: Base | None) -> Outcome:
+    began = time.time()
+    device = pick_device(config.train.device)
+    dtype = pick_dtype(device, config.train.precision)
+    if config.train.threads is None:
+        config.train.threads = physical_cores()
+    set_up_threads(config.train.threads)
+    if base is None:
+        emit(Phase(name="loading", detail=config.base.source))
+        base = load_base(config.base, device=device, dtype=dtype)
+    for note in base.notes:
+        emit(Notice(text=note))
+
+    emit(Phase(name="reading", detail=config.data.images))
+    dataset = read_dataset(folder, config, base, lambda done, total: emit.quietly("reading", done, total))
+    emit(_found(dataset))
+    config = _resolved(config, base, dataset)
+    materials = prepare(dataset, config, base, folder.cache, lambda done, total: emit.quietly("caching", done, total))
+
+    bank = Bank(base.roots)
+    try:
+        assert config.adapter.rank is not None
+        assert config.optim.batch_size is not None
+        adapter = bank.add(
+            STYLE,
+            config.adapter.targets,
+            rank=config.adapter.rank,
+            alpha=config.adapter.alpha,
+            method=config.adapter.method,
+            dropout=config.adapter.dropout,
+            seed=config.train.seed,
+        )
+        batches = Batches(
+            base,
+            materials.training,
+            materials.features,
+            batch_size=config.optim.batch_size,
+            accumulation=config.optim.gradient_accumulation,
+            seed=config.train.seed,
+            caption_dropout=config.data.caption_dropout,
+        )
+        trainer = Trainer(base, bank, STYLE, batches, config)
+        validation = (
+            Validation(base, materials.validation, materials.features, seed=config.train.seed)
+            if materials.validation
+            else None
+        )
+        emit(Phase(name="measuring"))
+        measured = measure(trainer)
+        has = machine(device)
+        steps = trainer.settings.steps
+        emit(
+            Planned(
+                images=len(materials.training),
+                held_out=len(materials.validation),
+                steps=steps,
+                batch_size=batches.batch_size * batches.accumulation,
+                resolution=config.data.resolution or base.resolution,
+                rank=config.adapter.rank,
+                learning_rate=trainer.settings.peak_rate,
+                trainable_parameters=adapter.size,
+                layers=len(adapter.spec.targets),
+                file_bytes=4 * adapter.size,
+                seconds=measured.seconds_per_step * steps,
+                memory_bytes=measured.memory_bytes,
+                memory_available_bytes=has.available + measured.memory_bytes,
+                device=has.name,
+                base=base.title,
+            )
+        )
+        folder.write_config(config)
+
+        pictures = Pictures(folder, config, dataset, trainer, emit)
+        found, torn = checkpoints.newest(folder.checkpoints)
+        for sentence in torn:
+            emit(Notice(level="warning", text=sentence))
+        if found is not None:
+            trainer.restore(found)
+        emit.step = trainer.step
+        emit(Started(step=trainer.step, steps=steps))
+        every = config.samples.every or 0
+        if trainer.step == 0 and every:
+            emit(Phase(name="sampling"))
+            pictures.samples(0)
+
+        def save() -> None:
+            path = checkpoints.save(trainer.checkpoint(), folder.checkpoints, keep=config.train.keep_checkpoints)
+            emit(Saved(step=trainer.step, path=path.relative_to(folder.path).as_posix()))
+
+        def after_step(step: int) -> None:
+            emit.step = step
+            if due(config.train.checkpoint_every or 0, step, steps):
+                save()
+            if due(every, step, steps):
+                pictures.samples(step)
+                if validation is not None:
+                    losses = validation.measure(trainer)
+                    emit(Validated(step=step, loss=losses.style, base_loss=losses.base))
+
+        emit(Phase(name="training"))
+        signal = trainer.run(control=control, emit=emit, after_step=after_step)
+        if signal is not Signal.GO:
+            save()
+        if signal is Signal.PAUSE:
+            emit(Interrupted(step=trainer.step, reason="paused"))
+            return Outcome("paused", trainer.step)
+
+        emit(Phase(name="exporting"))
+        verified = export(folder, config, dataset, trainer, began, emit)
+        emit(Phase(name="sampling"))
+        sheet = pictures.sheet()
+        emit(
+            Finished(
+                step=trainer.step,
+                adapter=folder.adapter_file.name,
+                sheet=sheet.name,
+                verified=verified,
+                seconds=time.time() - began,
+            )
+        )
+        return Outcome("finished", trainer.step, folder.adapter_file)
+    finally:
+        bank.detach()
+
+
+class _Log:
+    """Writes every event into the run's folder and passes it on; knows the step for those who do not."""
+
+    def __init__(self, folder: RunFolder, emit: Emit) -> None:
+        self.folder, self.forward = folder, emit
+        self.step = 0
+
+    def __call__(self, event: Event) -> None:
+        self.folder.append(event)
+        self.forward(event)
+
+    def quietly(self, name: Literal["reading", "caching"], done: int, total: int) -> None:
+        """Progress that is worth showing but not worth keeping."""
+        self.forward(Phase(name=name, done=done, total=total))
+
+
+@contextmanager
+def _only_one(folder: RunFolder) -> Iterator[None]:
+    """One process trains a run; the lock goes with the process, however it ends."""
+    try:
+        with FileLock(folder.lock_file, timeout=0):
+            yield
+    except Timeout:
+        raise RunError(f"{folder.path} is being trained by another process; wait for it or stop it first.") from None
+
+
+def _resolved(config: RunConfig, base: Base, dataset: Dataset) -> RunConfig:
+    """The settings with nothing left to choose: a second start finds them all and chooses nothing again."""
+    count = len(dataset.examples)
+    kept_out = held_out(count, config.data.validation_share, config.train.seed)
+    return resolve(
+        config,
+        family=base.family.key,
+        resolution=base.resolution,
+        guidance=base.family.guidance,
+        images=count - len(kept_out),
+    )
+
+
+def _found(dataset: Dataset) -> Found:
+    rows = tuple(FindingRow(**asdict(finding)) for finding in dataset.findings)
+    return Found(images=len(dataset.examples), findings=rows)
