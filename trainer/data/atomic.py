@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable
@@ -19,7 +20,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         Exception: whatever `write` raises; `path` is then as it was.
     """
     # Not tempfile's, which only its owner could read after the move.
-    scratch = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
+    scratch = path.with_name(f"{_scratch_prefix(path)}{uuid.uuid4().hex}")
     try:
         with scratch.open("xb") as file:
             write(file)
@@ -28,3 +29,15 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a process that was killed in `replace_file` left beside `path`."""
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(_scratch_prefix(path)):
+            entry.unlink(missing_ok=True)
+
+
+def _scratch_prefix(path: Path) -> str:
+    """Hidden, and short however long the file's own name is."""
+    return f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}."
