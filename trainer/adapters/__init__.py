@@ -1,0 +1,1 @@
+"""Adapters: low-rank updates on frozen models, their strengths, and their files."""

@@ -1,0 +1,81 @@
+"""Which layers a target names."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+
+from trainer.adapters.bank import Bank
+from trainer.adapters.methods import METHODS
+from trainer.adapters.targets import MAX_PATTERN, TARGET_HELP, TARGETS, describe, select
+from trainer.errors import ConfigError
+
+KINDS = {
+    "cross": {"attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"},
+    "qv": {"attn1.to_q", "attn1.to_v", "attn2.to_q", "attn2.to_v"},
+    "self": {"attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0"},
+}
+
+
+@pytest.mark.parametrize("name", list(TARGETS))
+def test_named_targets_are_what_they_say(unet: Any, name: str) -> None:
+    paths = select(unet, name)
+    kinds = {path.split("transformer_blocks.0.")[1] for path in paths}
+    if name in KINDS:
+        assert kinds == KINDS[name]
+    else:
+        extra = {"ff.net.0.proj", "ff.net.2"} if name == "all-linear" else set()
+        assert kinds == KINDS["cross"] | KINDS["self"] | extra
+    modules = [path for path, _ in unet.named_modules()]
+    assert paths == sorted(paths, key=modules.index)
+    assert describe(paths) == name
+    assert name in TARGET_HELP
+
+
+def test_linear_projections_around_attention_are_not_among_the_named_targets(make_unet: Any) -> None:
+    assert not any("proj_in" in path for path in select(make_unet(use_linear_projection=True), "all-linear"))
+
+
+def test_an_expression_may_name_convolutions(unet: Any) -> None:
+    paths = select(unet, r"(down_blocks|mid_block)\..*\.conv[12]|conv_in")
+    assert "conv_in" in paths
+    assert all(path.endswith(("conv1", "conv2", "conv_in")) for path in paths)
+    assert describe(paths).startswith("custom: ")
+
+
+def test_a_wrapped_layer_is_chosen_once_and_under_its_own_name(unet: Any) -> None:
+    before = select(unet, ".*")
+    Bank({"unet": unet}).add("a", "all-linear", rank=2, seed=0)
+    assert select(unet, ".*") == before
+
+
+def test_the_whole_path_must_match(unet: Any) -> None:
+    with pytest.raises(ConfigError, match="matches no layer") as caught:
+        select(unet, "attn2")
+    examples = re.findall(r"[\w.]*(?:to_q|to_k|conv|linear|proj|emb)[\w.]*", str(caught.value))
+    assert "adapter.targets" in str(caught.value)
+    assert len(examples) >= 3
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{2,1}", "[", "x" * (MAX_PATTERN + 1), "(" * 400])
+def test_a_broken_expression_names_the_field(unet: Any, pattern: str) -> None:
+    with pytest.raises(ConfigError, match=r"adapter\.targets"):
+        select(unet, pattern)
+
+
+def test_an_expression_that_backtracks_without_end_is_stopped(unet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.adapters.targets.MATCH_SECONDS", 0.7)
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="takes too long"):
+        select(unet, r"(([\w.])+)+!")
+    assert time.monotonic() - start < 10
+
+
+def test_methods_scale_as_their_papers_say() -> None:
+    assert METHODS["lora"].scale(8, 4) == 2.0
+    assert METHODS["rslora"].scale(8, 4) == 4.0
+    assert METHODS["rslora"].file_alpha(8, 4) / 4 == METHODS["rslora"].scale(8, 4)
+    assert METHODS["lora"].file_alpha(0.1, 3) == 0.1

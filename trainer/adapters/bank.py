@@ -1,0 +1,395 @@
+"""The bank: any number of low-rank adapters on frozen models, each with its own strength for every image of a batch.
+
+Layers carry root-qualified dotted paths, such as ``unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q``.
+Each adapter owns its parameters; that several of them share one pair of matrix products is a view for the forward pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trainer.adapters.fit import fit
+from trainer.adapters.formats import AdapterFile, LayerWeights
+from trainer.adapters.gates import GateBoard
+from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, LowRank, gated
+from trainer.adapters.methods import method_named
+from trainer.adapters.spec import Adapter, AdapterSpec
+from trainer.adapters.targets import select
+from trainer.errors import ConfigError, RunError
+from trainer.randomness import stable_seed
+
+__all__ = ["Adapter", "AdapterSpec", "Bank", "GatedConv2d", "GatedLinear", "tile"]
+
+
+class Bank:
+    """Adapters on frozen models.
+
+    Strengths are written into buffers of the layers and hold until they are written again. They must not change
+    between a forward pass and its backward pass.
+
+    Args:
+        roots: the models by root name: ``{"unet": unet}``, and text encoders as ``te``, ``te1``, ``te2``. They are
+            frozen here. Adapters attach to them as long as the bank lives; `detach` undoes it.
+        pad_rank: round the stacked rank up to 8, 16, 32, 64 ..., so that a compiled model is not compiled again when
+            another adapter joins; use it with `packed`.
+    """
+
+    def __init__(self, roots: Mapping[str, nn.Module], *, pad_rank: bool = False) -> None:
+        for root, model in roots.items():
+            if any(isinstance(module, GatedLayer) for module in model.modules()):
+                raise ValueError(f"{root} carries the layers of another bank; detach that one first")
+            model.requires_grad_(False)
+        self._roots = dict(roots)
+        self._pad_rank = pad_rank
+        self._adapters: dict[str, Adapter] = {}
+        self._layers: dict[str, GatedLayer] = {}
+        self._boards = {root: GateBoard([], []) for root in self._roots}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adapters in the order of loading, which is that of the columns of a strengths tensor."""
+        return tuple(self._adapters)
+
+    @property
+    def layers(self) -> Mapping[str, GatedLayer]:
+        """The wrapped layers by root-qualified path."""
+        return self._layers
+
+    @property
+    def roots(self) -> Mapping[str, nn.Module]:
+        return self._roots
+
+    @property
+    def merged(self) -> bool:
+        """Whether updates are inside the weights at present."""
+        return any(layer.merged for layer in self._layers.values())
+
+    def __getitem__(self, name: str) -> Adapter:
+        if name not in self._adapters:
+            known = ", ".join(self._adapters) or "none"
+            raise ConfigError(f"There is no adapter {name!r} here; loaded: {known}.")
+        return self._adapters[name]
+
+    def add(
+        self,
+        name: str,
+        targets: str | Sequence[str] = "cross",
+        *,
+        rank: int = 8,
+        alpha: float | None = None,
+        method: str = "lora",
+        dropout: float = 0.0,
+        seed: int,
+    ) -> Adapter:
+        """Attach a new, trainable adapter whose update is zero.
+
+        Each layer's start is drawn from a hash of (seed, path): it depends neither on the order of injection, nor on
+        other adapters, nor on the global generator. The adapter's strength is 1 until strengths are set.
+
+        Args:
+            targets: a named target or regular expression over the ``unet`` root, or root-qualified paths.
+            rank: at least 1; more than a layer's width is useless and refused there.
+            alpha: None is the rank.
+
+        Raises:
+            ConfigError: a name in use, or a rank, alpha, method, target or dropout that cannot be.
+        """
+        alpha = float(rank if alpha is None else alpha)
+        self._check_new(name, rank, alpha, dropout)
+        chosen = method_named(method)
+        paths = (
+            [f"unet.{path}" for path in select(self._model("unet"), targets)] if isinstance(targets, str) else targets
+        )
+        slots: dict[str, LowRank] = {}
+        for path in paths:
+            down, up = self._empty(path, rank)
+            start = torch.Generator().manual_seed(stable_seed(seed, "init", path))
+            chosen.start(down, up, start)
+            slots[path] = self._slot(name, path, down, up, chosen.scale(alpha, rank), dropout, trainable=True)
+        spec = AdapterSpec(name, rank, alpha, tuple(slots), method=method, dropout=dropout)
+        return self._attach(spec, slots, ())
+
+    def load(self, name: str, file: AdapterFile, *, trainable: bool = False, dropout: float = 0.0) -> Adapter:
+        """Attach what `trainer.adapters.formats.read_adapter` read; ranks and alphas may differ from layer to layer.
+
+        Layers of models that this bank does not hold (text encoders, when only the UNet is here) are left out, and
+        the adapter's notes say so. The adapter's strength is 1 until strengths are set.
+
+        Raises:
+            AdapterFileError: the file does not fit these models.
+            ConfigError: a name in use.
+        """
+        weights, notes = fit(file, self._roots)
+        rank = Counter(layer.rank for layer in weights.values()).most_common(1)[0][0]
+        alpha = Counter(layer.alpha for layer in weights.values()).most_common(1)[0][0]
+        self._check_new(name, rank, None, dropout)
+        slots = {
+            path: self._slot(
+                name, path, layer.down.float(), layer.up.float(), layer.scale, dropout, trainable=trainable
+            )
+            for path, layer in weights.items()
+        }
+        spec = AdapterSpec(
+            name,
+            rank,
+            alpha,
+            tuple(slots),
+            ranks={path: layer.rank for path, layer in weights.items() if layer.rank != rank},
+            alphas={path: layer.alpha for path, layer in weights.items() if layer.alpha != alpha},
+            dropout=dropout,
+        )
+        return self._attach(spec, slots, notes)
+
+    def remove(self, name: str) -> None:
+        """Take an adapter out; layers that no other adapter uses are put back as they were."""
+        self._refuse_merged("removing an adapter")
+        for path in self[name].spec.targets:
+            layer = self._layers[path]
+            layer.release(name)
+            if not layer.slots:
+                self._put(path, layer.base)
+                del self._layers[path]
+        column = self.names.index(name)
+        del self._adapters[name]
+        self._rebuild(lambda s: torch.cat([s[:, :column], s[:, column + 1 :]], dim=1))
+
+    def set_strengths(self, strengths: Tensor | Mapping[str, float], *, roots: Iterable[str] | None = None) -> None:
+        """Say how strongly each adapter counts from now on: 0 is the base, 1 as trained.
+
+        Args:
+            strengths: (rows, adapters) with one row for all images of a batch or one row for each; or a mapping
+                of names, where those that are missing get 0.
+            roots: the models concerned; None is all. Text encoders may see other batches than the UNet.
+
+        Raises:
+            ConfigError: an unknown name, or a strength that is no finite number.
+            ValueError: a tensor of the wrong shape.
+            RunError: the bank is merged.
+        """
+        self._refuse_merged("setting strengths")
+        if isinstance(strengths, Mapping):
+            strengths = self._row(strengths)
+        if strengths.dim() != 2 or strengths.shape[1] != len(self._adapters) or not strengths.shape[0]:
+            raise ValueError(
+                f"strengths have the shape {tuple(strengths.shape)}, but should be (rows, {len(self._adapters)})"
+            )
+        for root in self._roots if roots is None else roots:
+            self._model(root)
+            self._boards[root].write(strengths)
+
+    @property
+    def strengths(self) -> Tensor:
+        """The strengths of the first root, (rows, adapters), fp32."""
+        return self.strengths_of(next(iter(self._roots)))
+
+    def strengths_of(self, root: str) -> Tensor:
+        """The strengths of one root, (rows, adapters), fp32."""
+        return self._boards[root].strengths.clone()
+
+    def close(self) -> None:
+        """Strength 0 for all: the models answer as their bases do."""
+        self.set_strengths(torch.zeros(1, len(self._adapters)))
+
+    @contextlib.contextmanager
+    def strengths_held(self) -> Iterator[None]:
+        """Within this context strengths may be set for something else; afterwards they are as before."""
+        before = {root: board.strengths.clone() for root, board in self._boards.items()}
+        names = self.names
+        try:
+            yield
+        finally:
+            if self.names == names and not self.merged:
+                for root, strengths in before.items():
+                    self._boards[root].write(strengths)
+
+    def parameters_of(self, name: str) -> list[tuple[str, nn.Parameter]]:
+        """An adapter's parameters as (key, parameter), sorted by key: ``<path>.down`` (A) and ``<path>.up`` (B)."""
+        return list(self[name].parameters)
+
+    def state_dict_of(self, name: str) -> dict[str, Tensor]:
+        """An adapter's tensors by the keys of `parameters_of`; they share memory with the parameters."""
+        return {key: parameter.detach() for key, parameter in self[name].parameters}
+
+    def load_state_of(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Copy tensors into an adapter's parameters.
+
+        Raises:
+            RunError: keys or shapes are not those of the adapter.
+        """
+        own = dict(self[name].parameters)
+        if own.keys() != tensors.keys():
+            odd = min(own.keys() ^ tensors.keys())
+            raise RunError(f"The saved state does not fit the adapter {name!r}: {odd} is on one side only.")
+        for key, parameter in own.items():
+            if parameter.shape != tensors[key].shape:
+                raise RunError(
+                    f"The saved state does not fit the adapter {name!r}: {key} is {tuple(tensors[key].shape)}, "
+                    f"but should be {tuple(parameter.shape)}."
+                )
+        with torch.no_grad():
+            for key, parameter in own.items():
+                parameter.copy_(tensors[key])
+
+    def weights_of(self, name: str, tensors: Mapping[str, Tensor] | None = None) -> dict[str, LayerWeights]:
+        """An adapter as `trainer.adapters.formats.write_adapter` takes it, with alpha in the convention of files.
+
+        Args:
+            tensors: other values under the keys of `parameters_of`, such as a moving average.
+        """
+        spec = self[name].spec
+        values = self.state_dict_of(name) if tensors is None else tensors
+        chosen = method_named(spec.method)
+        return {
+            path: LayerWeights(
+                values[f"{path}.down"],
+                values[f"{path}.up"],
+                chosen.file_alpha(spec.alpha_of(path), spec.rank_of(path)),
+            )
+            for path in spec.targets
+        }
+
+    @contextlib.contextmanager
+    def packed(self, dtype: torch.dtype | None = None) -> Iterator[None]:
+        """Stack and cast all factors once, for many passes without gradients (previews, compiled inference).
+
+        The adapters' values are those of the moment of entry. Passes with gradients enabled ignore it.
+
+        Args:
+            dtype: type to compute in; None is each layer's own.
+        """
+        layers = list(self._layers.values())
+        for layer in layers:
+            layer.pack(dtype)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.unpack()
+
+    @contextlib.contextmanager
+    def detached(self) -> Iterator[None]:
+        """Within this context the models are as they were without a bank; the adapters wait."""
+        self._refuse_merged("detaching for a while")
+        for path, layer in self._layers.items():
+            self._put(path, layer.base)
+        try:
+            yield
+        finally:
+            for path, layer in self._layers.items():
+                layer.slots.to(layer.weight.device)
+                layer.train(layer.base.training)
+                self._put(path, layer)
+            self._rebuild(lambda s: s)
+
+    def detach(self) -> None:
+        """Put every original module back, bit for bit, and forget all adapters."""
+        for path, layer in self._layers.items():
+            layer.restore()
+            self._put(path, layer.base)
+        self._layers.clear()
+        self._adapters.clear()
+        self._boards = {root: GateBoard([], []) for root in self._roots}
+
+    def _attach(self, spec: AdapterSpec, slots: Mapping[str, LowRank], notes: tuple[str, ...]) -> Adapter:
+        for path, slot in slots.items():
+            layer = self._layers.get(path)
+            if layer is None:
+                root, inner = path.split(".", 1)
+                layer = gated(self._roots[root].get_submodule(inner), pad_rank=self._pad_rank)
+                self._layers[path] = layer
+                self._put(path, layer)
+            layer.attach(slot)
+        parameters = [
+            (f"{path}.{side}", getattr(slot, side)) for path, slot in slots.items() for side in ("down", "up")
+        ]
+        adapter = Adapter(spec, tuple(sorted(parameters, key=lambda item: item[0])), notes)
+        self._adapters[spec.name] = adapter
+        self._rebuild(lambda s: torch.cat([s, s.new_ones(s.shape[0], 1)], dim=1))
+        return adapter
+
+    def _slot(
+        self, name: str, path: str, down: Tensor, up: Tensor, scale: float, dropout: float, *, trainable: bool
+    ) -> LowRank:
+        weight = self._module(path).weight
+        # Made outside inference mode even when called inside it: such tensors could never be trained.
+        with torch.inference_mode(False), torch.no_grad():
+            slot = LowRank(
+                name,
+                down.to(weight.device, torch.float32, copy=True),
+                up.to(weight.device, torch.float32, copy=True),
+                scale=scale,
+                dropout=dropout,
+                trainable=trainable,
+            )
+        return slot.train(self._module(path).training)
+
+    def _empty(self, path: str, rank: int) -> tuple[Tensor, Tensor]:
+        weight = self._module(path).weight
+        room = min(weight.shape[0], weight[0].numel())
+        if rank > room:
+            raise ConfigError(f"adapter.rank is {rank}, but {path} has room for {room} at most.")
+        tail = (1, 1) if weight.dim() == 4 else ()
+        return torch.empty(rank, *weight.shape[1:]), torch.empty(weight.shape[0], rank, *tail)
+
+    def _module(self, path: str) -> GatedLayer | nn.Linear | nn.Conv2d:
+        root, _, inner = path.partition(".")
+        try:
+            module = self._model(root).get_submodule(inner)
+        except AttributeError:
+            raise ConfigError(f"adapter.targets names {path}, which this base does not have.") from None
+        if not isinstance(module, GatedLayer | nn.Linear | nn.Conv2d):
+            raise ConfigError(
+                f"adapter.targets names {path}, which is a {type(module).__name__} and cannot be adapted."
+            )
+        return module
+
+    def _model(self, root: str) -> nn.Module:
+        if root not in self._roots:
+            raise ConfigError(f"There is no model {root!r} here; there are {', '.join(self._roots)}.")
+        return self._roots[root]
+
+    def _put(self, path: str, module: nn.Module) -> None:
+        root, inner = path.split(".", 1)
+        self._roots[root].set_submodule(inner, module)
+
+    def _check_new(self, name: str, rank: int, alpha: float | None, dropout: float) -> None:
+        self._refuse_merged("loading an adapter")
+        if name in self._adapters:
+            raise ConfigError(f"There is an adapter named {name!r} already; give this one another name.")
+        if rank < 1:
+            raise ConfigError(f"adapter.rank is {rank}, but should be at least 1.")
+        if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
+            raise ConfigError(f"adapter.alpha is {alpha}, but should be greater than 0.")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"adapter.dropout is {dropout}, but should be at least 0 and below 1.")
+
+    def _row(self, strengths: Mapping[str, float]) -> Tensor:
+        for name, strength in strengths.items():
+            self[name]
+            if not math.isfinite(strength):
+                raise ConfigError(f"The strength of {name!r} is {strength}, but should be a finite number.")
+        return torch.tensor([[float(strengths.get(name, 0.0)) for name in self._adapters]])
+
+    def _refuse_merged(self, what: str) -> None:
+        if self.merged:
+            raise RunError(f"The adapters are merged into the base; unmerge before {what}.")
+
+    def _rebuild(self, change: Callable[[Tensor], Tensor]) -> None:
+        for root, board in self._boards.items():
+            layers = [layer for path, layer in self._layers.items() if path.split(".", 1)[0] == root]
+            self._boards[root] = GateBoard(layers, list(self._adapters))
+            self._boards[root].write(change(board.strengths))
+
+
+def tile(strengths: Tensor, times: int = 2) -> Tensor:
+    """Strengths (b, adapters) for a batch repeated as a whole: ``cat([s, s])``, as classifier-free guidance does.
+
+    Guidance stacks all unconditional rows before all conditional ones, so rows are tiled, never interleaved.
+    """
+    return strengths.repeat(times, 1)

@@ -1,0 +1,95 @@
+"""Whether an adapter file fits the models at hand, and if not, what it was probably made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from trainer.adapters.formats import AdapterFile, LayerWeights
+from trainer.adapters.layers import GatedLayer, adaptable
+from trainer.adapters.names import installed_path, root_at_hand
+from trainer.errors import AdapterFileError
+
+TEXT_WIDTHS: Mapping[int, str] = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
+"""Width of the text features that cross-attention reads, and the family that has it."""
+
+
+def text_width(layers: Mapping[str, LayerWeights]) -> int | None:
+    """Width of the text features that an adapter was made for, where it adapts the layers that read them."""
+    for path, layer in layers.items():
+        if path.startswith("unet.") and path.endswith(("attn2.to_k", "attn2.to_v")):
+            return int(layer.down.shape[1])
+    return None
+
+
+def likely_family(layers: Mapping[str, LayerWeights]) -> str | None:
+    """The family of bases that an adapter was made for, by its layers alone."""
+    width = text_width(layers)
+    if width is not None and width in TEXT_WIDTHS:
+        return TEXT_WIDTHS[width]
+    if any(path.startswith("te2.") for path in layers):
+        return "Stable Diffusion XL"
+    return None
+
+
+def fit(file: AdapterFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, LayerWeights], tuple[str, ...]]:
+    """An adapter's layers under the names and in the shapes of the models at hand, with notes for people.
+
+    A linear layer's matrices may be stored as 1 x 1 convolutions and the other way round. Layers of models that are
+    not among ``roots`` are left out, with a note.
+
+    Raises:
+        AdapterFileError: a layer is missing in the model or has another shape there, or nothing is left.
+    """
+    modules = {root: dict(model.named_modules()) for root, model in roots.items()}
+    fitted: dict[str, LayerWeights] = {}
+    absent: dict[str, int] = {}
+    for path, layer in file.layers.items():
+        root, inner = path.split(".", 1)
+        root = root_at_hand(root, roots)
+        if root not in roots:
+            absent[root] = absent.get(root, 0) + 1
+            continue
+        name = inner if root == "unet" else installed_path(inner, modules[root])
+        module = modules[root].get(name) if name else None
+        if not isinstance(module, GatedLayer | nn.Linear | nn.Conv2d) or not adaptable(module):
+            raise AdapterFileError(
+                f"{file.path} does not fit this base: the base has no layer {path}.{_made_for(file)}"
+            )
+        fitted[f"{root}.{name}"] = _reshaped(file, path, layer, module)
+    if not fitted:
+        raise AdapterFileError(f"{file.path} adapts only {', '.join(absent)}, which this base does not have.")
+    notes = tuple(
+        f"{count} layers of {root} are left out, because that model is not open here." for root, count in absent.items()
+    )
+    return fitted, file.notes + notes
+
+
+def _reshaped(
+    file: AdapterFile, path: str, layer: LayerWeights, module: GatedLayer | nn.Linear | nn.Conv2d
+) -> LayerWeights:
+    weight = module.weight
+    down, up = layer.down, layer.up
+    if weight.dim() == 2 and down.dim() == 4 and down.shape[2:] == (1, 1):
+        down, up = down.flatten(1), up.flatten(1)
+    if weight.dim() == 4 and down.dim() == 2:
+        down, up = down[:, :, None, None], up[:, :, None, None]
+    if down.shape[1:] != weight.shape[1:] or up.shape[0] != weight.shape[0]:
+        raise AdapterFileError(
+            f"{file.path} does not fit this base: {path} is {_size(up.shape[0], down.shape[1:])} in the file, "
+            f"but {_size(weight.shape[0], weight.shape[1:])} in the base.{_made_for(file)}"
+        )
+    return LayerWeights(down, up, layer.alpha)
+
+
+def _size(out: int, into: tuple[int, ...]) -> str:
+    return f"{' x '.join(str(side) for side in into)} to {out}"
+
+
+def _made_for(file: AdapterFile) -> str:
+    family = likely_family(file.layers)
+    if family is not None:
+        return f" It seems to be made for {family}."
+    width = text_width(file.layers)
+    return f" It is made for text features of width {width}." if width else ""

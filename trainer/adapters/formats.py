@@ -1,0 +1,308 @@
+"""Adapter files: reading what this and other tools write, and writing what they read.
+
+Layouts read:
+
+- kohya: ``lora_unet_<flattened path>.lora_down.weight``, ``.lora_up.weight``, ``.alpha``, with diffusers' names or
+  with those of Stability's original code; text encoders as ``lora_te_``, ``lora_te1_``, ``lora_te2_``.
+- diffusers and PEFT: ``unet.<path>.lora_A.weight``, ``.lora_B.weight``; alpha only in the header, under
+  ``lora_adapter_metadata``, or in an ``adapter_config.json`` beside the file; PEFT's ``base_model.model.`` in front.
+- older diffusers: ``unet.<path>.lora.down.weight``, ``unet.<...attn1>.processor.to_q_lora.down.weight``.
+
+Every reader applies ``alpha / rank``, so that is what `LayerWeights` holds, whatever the method was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from trainer.adapters import container, peft_config
+from trainer.adapters.names import (
+    ORIGINAL_BLOCKS,
+    flatten,
+    from_original,
+    installed_path,
+    root_at_hand,
+    text_path,
+    unflatten,
+)
+from trainer.adapters.unsupported import explain
+from trainer.errors import AdapterFileError, RunError
+
+Layout = Literal["kohya", "diffusers"]
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One layer of an adapter.
+
+    Attributes:
+        down: A, (r, in) or (r, in, kh, kw).
+        up: B, (out, r) or (out, r, 1, 1).
+        alpha: the update counts ``alpha / r``.
+    """
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        """The factor on ``B A x`` at strength 1."""
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What is in an adapter file.
+
+    Attributes:
+        path: the file.
+        layout: how its tensors are named: ``kohya``, ``kohya, original names``, ``diffusers`` or ``diffusers, older``.
+        layers: by root-qualified path, such as ``unet.mid_block...attn2.to_q`` or ``te1.text_model.encoder...``.
+        metadata: the header's strings.
+        notes: what a person should know about the reading.
+    """
+
+    path: Path
+    layout: str
+    layers: dict[str, LayerWeights]
+    metadata: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def read_adapter(
+    path: Path | str,
+    model_names: Mapping[str, Iterable[str]] | None = None,
+    *,
+    check_values: bool = True,
+) -> AdapterFile:
+    """Read an adapter file of any supported layout.
+
+    Args:
+        model_names: dotted module names by root (``unet``, ``te`` ...) of the models it is meant for. With them,
+            names that no such model has are refused; without, names are taken apart by what is known of Stable
+            Diffusion's models. Roots that are not among them are not checked.
+        check_values: refuse files with values that are not finite.
+
+    Raises:
+        AdapterFileError: the file is no safetensors, is damaged, holds another method or model than LoRA for Stable
+            Diffusion, or does not fit ``model_names``.
+    """
+    path = Path(path)
+    header = container.read_header(path)
+    known = {root: frozenset(names) for root, names in (model_names or {}).items()}
+    parts, notes = _sort_keys(header)
+    places = _Places(known, two_encoders=any("text_encoder_2." in module for module, _, _ in parts.values()))
+    tensors = container.read_tensors(header, parts)
+    found: dict[str, dict[str, Tensor]] = {}
+    modules: dict[str, str] = {}
+    for key, (module, side, _) in parts.items():
+        where = places.find(module)
+        if where is None:
+            raise AdapterFileError(explain(path, [key]) or f"{path} adapts {module}, which {places.missing}.")
+        if found.setdefault(where, {}).setdefault(side, tensors[key]) is not tensors[key]:
+            raise AdapterFileError(f"{path} holds {where} twice, under two names.")
+        modules[where] = module
+    configs = peft_config.read(header)
+    layers = {
+        where: _layer(path, where, modules[where], sides, configs) for where, sides in found.items() if _real(sides)
+    }
+    if not layers:
+        raise AdapterFileError(explain(path, header.entries) or f"{path} holds no LoRA weights.")
+    if check_values:
+        _refuse_non_finite(path, layers)
+    styles = {style for _, _, style in parts.values() if style}
+    layout = "kohya, original names" if places.original else " and ".join(sorted(styles))
+    return AdapterFile(path, layout, dict(sorted(layers.items())), header.metadata, tuple(notes))
+
+
+def write_adapter(
+    path: Path | str,
+    weights: Mapping[str, LayerWeights],
+    *,
+    layout: Layout = "kohya",
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write an adapter file atomically; the same adapter and metadata give the same bytes.
+
+    Args:
+        weights: by root-qualified path, as `Bank.weights_of` gives them.
+        metadata: strings for the header; ``sshs_model_hash`` is added.
+        dtype: of the weights. fp32 is the default because a style's file is a few MB anyway, and because what is
+            verified, shared or trained further is then exactly what was trained; fp16 halves it.
+
+    Raises:
+        RunError: there is nothing to write, or a value is not finite in ``dtype``.
+    """
+    path = Path(path)
+    if not weights:
+        raise RunError(f"{path} was not written: the adapter has no layers.")
+    tensors: dict[str, Tensor] = {}
+    for where, layer in sorted(weights.items()):
+        down, up = layer.down.detach().to("cpu", dtype), layer.up.detach().to("cpu", dtype)
+        if not bool(torch.isfinite(down).all() and torch.isfinite(up).all()):
+            raise RunError(f"{path} was not written: the weights of {where} are not finite.")
+        root, _, inner = where.partition(".")
+        inner = inner if root == "unet" else text_path(inner)
+        if layout == "kohya":
+            stem = f"lora_{root}_{flatten(inner)}"
+            tensors[f"{stem}.lora_down.weight"] = down
+            tensors[f"{stem}.lora_up.weight"] = up
+            tensors[f"{stem}.alpha"] = torch.tensor(float(layer.alpha))
+        else:
+            stem = f"{_DIFFUSERS_ROOT[root]}.{inner}"
+            tensors[f"{stem}.lora_A.weight"] = down
+            tensors[f"{stem}.lora_B.weight"] = up
+    header = dict(metadata or {})
+    if layout == "diffusers":
+        shapes = {where: (layer.rank, layer.alpha) for where, layer in weights.items()}
+        header[peft_config.KEY] = peft_config.compose(shapes, _DIFFUSERS_ROOT)
+    container.write(path, tensors, header)
+
+
+_DIFFUSERS_ROOT: Mapping[str, str] = {
+    "unet": "unet",
+    "te": "text_encoder",
+    "te1": "text_encoder",
+    "te2": "text_encoder_2",
+}
+_SIDES = {"down": "down", "up": "up", "A": "down", "B": "up"}
+_UNET_PARTS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in", "conv_out", "time_embedding.", "add_embedding.")
+_KOHYA_KEY = re.compile(r"(lora_(?:unet|te|te1|te2)_[^.]+)\.lora_(down|up)\.weight")
+_PEFT_KEY = re.compile(r"(.+)\.lora_(A|B)(?:\.[^.]+)?\.weight")
+_OLD_KEY = re.compile(r"(.+)\.lora(?:_linear_layer)?\.(down|up)\.weight")
+_OLD_ATTENTION = re.compile(r"(.+?)(\.processor)?\.to_(q|k|v|out)_lora\.(down|up)\.weight")
+_ALPHA_KEY = re.compile(r"(.+)\.alpha")
+
+
+def _sort_keys(header: container.Header) -> tuple[dict[str, tuple[str, str, str]], list[str]]:
+    """Key -> (module as named in the file, ``down`` | ``up`` | ``alpha``, style of naming), and notes."""
+    parts: dict[str, tuple[str, str, str]] = {}
+    odd: list[str] = []
+    embeddings = 0
+    for key in header.entries:
+        if match := _KOHYA_KEY.fullmatch(key):
+            parts[key] = (match[1], match[2], "kohya")
+        elif match := _PEFT_KEY.fullmatch(key):
+            parts[key] = (match[1], _SIDES[match[2]], "diffusers")
+        elif match := _OLD_ATTENTION.fullmatch(key):
+            inner = "self_attn" in match[1] and f"{match[3]}_proj"
+            layer = inner or ("to_out.0" if match[3] == "out" else f"to_{match[3]}")
+            parts[key] = (f"{match[1]}.{layer}", match[4], "diffusers, older")
+        elif match := _OLD_KEY.fullmatch(key):
+            parts[key] = (match[1], match[2], "diffusers, older")
+        elif match := _ALPHA_KEY.fullmatch(key):
+            parts[key] = (match[1], "alpha", "")
+        elif key.startswith("bundle_emb."):
+            embeddings += 1
+        else:
+            odd.append(key)
+    if odd:
+        reason = explain(header.path, header.entries)
+        raise AdapterFileError(reason or f"{header.path} holds {odd[0]}, which is no part of a LoRA.")
+    notes = [f"{embeddings} tensors of embeddings that came with it are left out."] if embeddings else []
+    return parts, notes
+
+
+class _Places:
+    """Finds where a module as a file names it is in Stable Diffusion's models."""
+
+    def __init__(self, known: Mapping[str, frozenset[str]], *, two_encoders: bool) -> None:
+        self._known = known
+        self._flat = {
+            root: {flatten(n if root == "unet" else text_path(n)): n for n in names} for root, names in known.items()
+        }
+        self._first_encoder = "te1" if two_encoders or "te1" in known else "te"
+        self._layers_per_block = _layers_per_block(known.get("unet", frozenset()))
+        self.original = False
+
+    @property
+    def missing(self) -> str:
+        return "this base does not have" if self._known else "is no layer of a Stable Diffusion model"
+
+    def find(self, module: str) -> str | None:
+        """Root-qualified path, or None."""
+        root, path = self._flattened(module) if module.startswith("lora_") else self._dotted(module)
+        if path is None:
+            return None
+        if root in self._known:
+            inner = installed_path(path, self._known[root])
+            if inner is None:
+                return None
+            path = inner
+        return f"{root}.{path if root == 'unet' else text_path(path)}"
+
+    def _flattened(self, module: str) -> tuple[str, str | None]:
+        root, _, flat = module.removeprefix("lora_").partition("_")
+        root = root_at_hand(root, self._known) if self._known else root
+        if root in self._flat and flat in self._flat[root]:
+            return root, self._flat[root][flat]
+        path = unflatten(flat)
+        if root == "unet" and path.startswith((*ORIGINAL_BLOCKS, "time_embed.", "label_emb.", "out.")):
+            self.original = True
+            return root, from_original(path, self._layers_per_block)
+        return root, path if root != "unet" or path.startswith(_UNET_PARTS) else None
+
+    def _dotted(self, module: str) -> tuple[str, str | None]:
+        module = module.removeprefix("base_model.model.")
+        for prefix, root in (("unet.", "unet"), ("text_encoder_2.", "te2"), ("text_encoder.", self._first_encoder)):
+            if module.startswith(prefix):
+                return root_at_hand(root, self._known) if self._known else root, module.removeprefix(prefix)
+        if module.startswith(("text_model.", "encoder.layers.")):
+            return self._first_encoder, module
+        return "unet", module if module.startswith(_UNET_PARTS) else None
+
+
+def _layers_per_block(names: Iterable[str]) -> int:
+    """Residual layers per block, from the first block's module names; 2 where nothing is known."""
+    found = [int(m[1]) for name in names if (m := re.match(r"down_blocks\.0\.resnets\.(\d+)", name))]
+    return max(found) + 1 if found else 2
+
+
+def _real(sides: Mapping[str, Tensor]) -> bool:
+    """Some tools leave a bare alpha behind for layers they did not train."""
+    return "down" in sides or "up" in sides
+
+
+def _layer(
+    path: Path, where: str, module: str, sides: Mapping[str, Tensor], configs: Mapping[str, Mapping[str, Any]]
+) -> LayerWeights:
+    missing = {"down", "up"} - sides.keys()
+    if missing:
+        raise AdapterFileError(f"{path} is incomplete: {where} has no {missing.pop()} matrix.")
+    down, up = sides["down"], sides["up"]
+    if down.dim() not in (2, 4) or down.dim() != up.dim() or up.shape[1] != down.shape[0] or not down.numel():
+        raise AdapterFileError(
+            f"{path} is damaged: the matrices of {where} are {tuple(down.shape)} and {tuple(up.shape)}, "
+            "which do not go together."
+        )
+    if up.dim() == 4 and up.shape[2:] != (1, 1):
+        raise AdapterFileError(f"{path} has an up-convolution of {tuple(up.shape)} in {where}, which is no LoRA.")
+    rank = down.shape[0]
+    if "alpha" in sides:
+        alpha = float(sides["alpha"].float().reshape(-1)[0]) if sides["alpha"].numel() else float(rank)
+    else:
+        alpha = peft_config.alpha_of(path, configs, module, where, rank)
+    return LayerWeights(down, up, alpha)
+
+
+def _refuse_non_finite(path: Path, layers: Mapping[str, LayerWeights]) -> None:
+    for where, layer in layers.items():
+        values = torch.cat([layer.down.float().reshape(-1), layer.up.float().reshape(-1), torch.tensor([layer.alpha])])
+        if not bool(torch.isfinite(values).all()):
+            raise AdapterFileError(
+                f"{path} is broken: the weights of {where} hold values that are not numbers or infinite, "
+                "as from a training that diverged."
+            )
