@@ -36,9 +36,7 @@ class TextFeatures:
     @staticmethod
     def cat(parts: Sequence[TextFeatures]) -> TextFeatures:
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return TextFeatures(
-            torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None
-        )
+        return TextFeatures(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
 
 
 @dataclass(frozen=True)
@@ -60,17 +58,20 @@ class Base:
     """A frozen Stable Diffusion model, ready to train on and to draw with.
 
     Attributes:
+        unet, vae, text_encoders: diffusers' and transformers' own modules, which bring no types.
         identity: SHA-256 over the UNet's tensors (``patina.base_sha256``).
         vae_identity, text_identity: name the encoders in cache keys.
         resolution: native side in pixels.
         dtype: of the UNet's weights; the VAE has its own (``vae.dtype``).
+        zero_empty_negative: whether an empty negative prompt means zeros (SDXL's pipeline) instead of the encoded "".
+        notes: sentences about how the base was opened that the user should see.
     """
 
     family: Family
     source: str
-    unet: nn.Module
-    vae: nn.Module
-    text_encoders: dict[str, nn.Module]
+    unet: Any
+    vae: Any
+    text_encoders: dict[str, Any]
     tokenizers: dict[str, Any]
     scheduler_config: dict[str, Any]
     prediction: Prediction
@@ -81,6 +82,7 @@ class Base:
     device: torch.device
     dtype: torch.dtype
     clip_skip: int = 0
+    zero_empty_negative: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -90,11 +92,13 @@ class Base:
 
     @property
     def title(self) -> str:
-        return (
-            self.family.title
-            if self.source == "bundled"
-            else f"{self.source} ({self.family.title})"
-        )
+        return self.family.title if self.source == "bundled" else f"{self._short_source} ({self.family.title})"
+
+    @property
+    def _short_source(self) -> str:
+        """A hub id as it is, a path's last part."""
+        parts = self.source.replace("\\", "/").rstrip("/").split("/")
+        return self.source if len(parts) == 2 and parts[0] not in ("", ".", "..", "~") else parts[-1]
 
     @property
     def vae_factor(self) -> int:
@@ -151,6 +155,18 @@ class Base:
             pooled = projected if spec.pooled else pooled
         return TextFeatures(torch.cat(hidden, dim=-1), pooled)
 
+    def encode_negatives(self, texts: Sequence[str]) -> TextFeatures:
+        """Negative prompts as the family's pipelines encode them: where the base asks for it, an empty one is zeros.
+
+        Source: ``force_zeros_for_empty_prompt`` of diffusers' StableDiffusionXLPipeline.
+        """
+        features = self.encode_texts(texts)
+        if not self.zero_empty_negative:
+            return features
+        kept = torch.tensor([bool(text) for text in texts], device=features.hidden.device).to(features.hidden.dtype)
+        pooled = None if features.pooled is None else features.pooled * kept[:, None]
+        return TextFeatures(features.hidden * kept[:, None, None], pooled)
+
     def _encode_with(self, spec: TextEncoderSpec, texts: list[str]) -> tuple[Tensor, Tensor | None]:
         encoder, tokenizer = self.text_encoders[spec.root], self.tokenizers[spec.root]
         tokens = tokenizer(
@@ -161,14 +177,8 @@ class Base:
             return_tensors="pt",
         )
         device = next(encoder.parameters()).device
-        mask = (
-            tokens.attention_mask.to(device)
-            if getattr(encoder.config, "use_attention_mask", False)
-            else None
-        )
-        output = encoder(
-            tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=True
-        )
+        mask = tokens.attention_mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
+        output = encoder(tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=True)
         if spec.output == "penultimate":
             hidden = output.hidden_states[-(self.clip_skip + 2)]
         elif self.clip_skip:
@@ -180,8 +190,15 @@ class Base:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels (B, 3, H, W) in [-1, 1] to the posterior's mean and standard deviation (B, C, h, w), unscaled fp32."""
-        posterior = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
-        return posterior.mean.float(), posterior.std.float()
+
+        def moments() -> tuple[Tensor, Tensor]:
+            posterior = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
+            return posterior.mean.float(), posterior.std.float()
+
+        mean, std = moments()
+        if self._widened_vae(mean):
+            mean, std = moments()
+        return mean, std
 
     def scale_latents(self, latents: Tensor) -> Tensor:
         """VAE space to the UNet's space."""
@@ -193,12 +210,24 @@ class Base:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents of the UNet's space (B, C, h, w) to pixels (B, H, W, 3), uint8, on the CPU."""
         shift = self.vae.config.get("shift_factor") or 0.0
-        unscaled = (
-            latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor + shift
-        )
-        pixels = self.vae.decode(unscaled, return_dict=False)[0].float()
-        levels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+
+        def pixels() -> Tensor:
+            unscaled = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor + shift
+            decoded: Tensor = self.vae.decode(unscaled, return_dict=False)[0].float()
+            return decoded
+
+        drawn = pixels()
+        if self._widened_vae(drawn):
+            drawn = pixels()
+        levels = ((drawn / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         return levels.permute(0, 2, 3, 1).cpu()
+
+    def _widened_vae(self, output: Tensor) -> bool:
+        """Make a half-precision VAE that overflowed (a black picture) an fp32 one; whether it was worth doing."""
+        if self.vae.dtype == torch.float32 or bool(torch.isfinite(output).all()):
+            return False
+        nn.Module.to(self.vae, dtype=torch.float32)
+        return True
 
     def conditioning(self, features: TextFeatures, sizes: Sequence[SizeFacts]) -> dict[str, Any]:
         """Keyword arguments of the UNet's forward pass for a batch (B rows of ``features``, B ``sizes``)."""

@@ -1,9 +1,9 @@
-"""Opening a base: the bundled one, or a folder in diffusers' layout."""
+"""Opening a base from whatever a user named: the bundled one, a hub id, a diffusers folder or a single file."""
 
 from __future__ import annotations
 
-import json
-import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,131 +11,113 @@ import torch
 from torch import nn
 
 from trainer.bases.base import Base
+from trainer.bases.detect import read_json
+from trainer.bases.folder import read_bundled, read_folder
+from trainer.bases.hub import fetch
 from trainer.bases.identity import weights_identity
-from trainer.bases.registry import BUNDLED, SD1, SD2, SDXL, Family, Prediction
+from trainer.bases.parts import Parts
+from trainer.bases.prediction import probe_prediction
+from trainer.bases.quiet import quiet_libraries
+from trainer.bases.registry import Family
+from trainer.bases.single_file import CONFIGS, read_single_file
+from trainer.bases.sources import Source, parse_source
 from trainer.config import BaseConfig
 from trainer.errors import BaseError
 
-BUNDLED_FOLDER = Path(__file__).parent / "bundled"
+Report = Callable[[str], None]
 
 
-def load_base(config: BaseConfig, *, device: torch.device, dtype: torch.dtype) -> Base:
-    """Load the base that a config names, frozen and in evaluation mode.
-
-    Raises:
-        BaseError: the source is unknown, incomplete, or no base that a style can be trained on.
-    """
-    if config.source == "bundled":
-        return load_folder(BUNDLED_FOLDER, config, device=device, dtype=dtype, family=BUNDLED)
-    folder = Path(config.source).expanduser()
-    if folder.is_dir():
-        return load_folder(folder, config, device=device, dtype=dtype)
-    raise BaseError(
-        f"The base {config.source!r} is not known: write 'bundled' or the path of a folder with a diffusers model."
-    )
-
-
-def load_folder(
-    folder: Path,
+def load_base(
     config: BaseConfig,
     *,
     device: torch.device,
     dtype: torch.dtype,
-    family: Family | None = None,
+    offline: bool = False,
+    report: Report | None = None,
 ) -> Base:
-    """Load a folder in diffusers' layout; `load_base` finds the folder."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    """Load the base that a config names, frozen and in evaluation mode.
 
-    _refuse_other_pipelines(folder)
-    family = family or _family_of(folder)
-    unet = _frozen(
-        UNet2DConditionModel, folder / "unet", torch.float32 if device.type == "cpu" else dtype
-    )
-    identity = weights_identity(unet)
-    vae = _frozen(AutoencoderKL, folder / "vae", torch.float32)
-    encoders, tokenizers = _text_encoders(
-        folder, family, torch.float32 if device.type == "cpu" else dtype
-    )
-    scheduler_config = json.loads(
-        (folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")
-    )
-    prediction: Prediction = (
-        scheduler_config.get("prediction_type", "epsilon")
-        if config.prediction == "auto"
-        else config.prediction
-    )
+    Args:
+        device, dtype: where the modules go, and the number format of UNet and text encoders; the VAE stays in fp32
+            unless it is known to stay finite in half precision.
+        offline: never go to the network.
+        report: told in a sentence what takes long (a download).
+
+    Raises:
+        BaseError: the source is unknown, incomplete, or no base that a style can be trained on.
+    """
+    source = parse_source(config.source)
+    with quiet_libraries():
+        parts = _read(source, config, offline, report)
+        return _assembled(parts, config, device, dtype)
+
+
+def _read(source: Source, config: BaseConfig, offline: bool, report: Report | None) -> Parts:
+    if source.kind == "bundled":
+        return read_bundled()
+    if source.kind == "hub":
+        fetched = fetch(source.repo, revision=config.revision, variant=config.variant, offline=offline, report=report)
+        parts = read_folder(fetched.folder, variant=config.variant)
+        parts.notes.extend(fetched.notes)
+        return parts
+    if source.path is None:
+        raise BaseError(f"The base {config.source!r} names no file or folder.")
+    if source.kind == "folder":
+        return read_folder(source.path, variant=config.variant)
+    return read_single_file(source.path, Path(config.config_folder).expanduser() if config.config_folder else None)
+
+
+def _assembled(parts: Parts, config: BaseConfig, device: torch.device, dtype: torch.dtype) -> Base:
+    family = parts.detected.family
+    # Hashing lets go of the interpreter, and SDXL has five gigabytes of it.
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        unet_identity, vae_identity, *text_identities = pool.map(weights_identity, parts.modules)
+    stated = parts.detected.prediction if config.prediction == "auto" else config.prediction
+    scheduler = {"clip_sample": False, **parts.scheduler}
+    vae_dtype = dtype if vae_stays_finite(parts.vae, family) and device.type == "cuda" else torch.float32
     base = Base(
         family=family,
         source=config.source,
-        unet=unet.to(device, dtype),
-        vae=vae.to(device),
-        text_encoders={root: encoder.to(device, dtype) for root, encoder in encoders.items()},
-        tokenizers=tokenizers,
-        scheduler_config=scheduler_config,
-        prediction=prediction,
+        unet=_settled(parts.unet, device, dtype),
+        vae=_settled(parts.vae, device, vae_dtype),
+        text_encoders={root: _settled(encoder, device, dtype) for root, encoder in parts.text_encoders.items()},
+        tokenizers=parts.tokenizers,
+        scheduler_config=scheduler,
+        prediction=stated or "epsilon",
         resolution=0,
-        identity=identity,
-        vae_identity=weights_identity(vae),
-        text_identity="".join(weights_identity(encoder)[:32] for encoder in encoders.values()),
+        identity=unet_identity,
+        vae_identity=vae_identity,
+        text_identity="".join(identity[:32] for identity in text_identities),
         device=device,
         dtype=dtype,
         clip_skip=config.clip_skip,
+        zero_empty_negative=parts.zero_empty_negative,
+        notes=list(parts.notes),
     )
-    base.resolution = int(unet.config.sample_size) * base.vae_factor
+    if stated is None:
+        probe = probe_prediction(base)
+        base.prediction = probe.prediction
+        base.notes.append(probe.note)
+    base.resolution = _native_side(base, undecided=parts.detected.prediction is None and not config.config_folder)
     return base
 
 
-def _frozen(cls: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
-    if not folder.is_dir():
-        raise BaseError(
-            f"{folder.parent} has no folder '{folder.name}', so it is no complete diffusers model."
-        )
-    try:
-        model: nn.Module = cls.from_pretrained(
-            folder,
-            torch_dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseError(
-            f"{folder} cannot be read as {cls.__name__}: {str(error).splitlines()[0]}"
-        ) from None
-    return model.requires_grad_(False).eval()
+def vae_stays_finite(vae: Any, family: Family) -> bool:
+    """Whether a VAE may compute in half precision: its own configuration or the family's record says so.
+
+    SDXL's first VAE overflows fp16 and then draws black; fixed ones carry ``force_upcast: false``.
+    """
+    return family.vae_half or not bool(vae.config.get("force_upcast", True))
 
 
-def _text_encoders(
-    folder: Path, family: Family, dtype: torch.dtype
-) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    encoders: dict[str, nn.Module] = {}
-    tokenizers: dict[str, Any] = {}
-    for spec in family.text_encoders:
-        cls = CLIPTextModelWithProjection if spec.pooled else CLIPTextModel
-        encoders[spec.root] = _frozen(cls, folder / spec.folder, dtype)
-        tokenizers[spec.root] = CLIPTokenizer.from_pretrained(
-            folder / spec.tokenizer_folder, local_files_only=True
-        )
-    return encoders, tokenizers
+def _native_side(base: Base, *, undecided: bool) -> int:
+    """The side the base was made for; a single SD2 file is opened with one of two configurations before it is known."""
+    cells = int(base.unet.config.sample_size)
+    if undecided:
+        cells = int(read_json(CONFIGS / base.family.configs[base.prediction] / "unet" / "config.json")["sample_size"])
+    return cells * base.vae_factor
 
 
-def _refuse_other_pipelines(folder: Path) -> None:
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise BaseError(f"{folder} has no model_index.json, so it is no diffusers model.")
-    kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name", "")
-    if kind not in {"StableDiffusionPipeline", "StableDiffusionXLPipeline"}:
-        raise BaseError(
-            f"{folder} is a {kind or 'model of unknown kind'}; Patina trains on Stable Diffusion 1, 2 and XL."
-        )
-
-
-def _family_of(folder: Path) -> Family:
-    if (folder / "text_encoder_2").is_dir():
-        return SDXL
-    unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-    return SD2 if unet.get("use_linear_projection") else SD1
+def _settled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    # nn.Module's own `to`: diffusers' override adds advice about modules that these models do not have.
+    return nn.Module.to(module.requires_grad_(False).eval(), device, dtype)

@@ -6,7 +6,8 @@ Sources: the models' own configuration files, and for the names in files the con
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Prediction = Literal["epsilon", "v_prediction"]
@@ -21,12 +22,18 @@ class TextEncoderSpec:
         folder: its folder in a diffusers model; its tokenizer's is ``tokenizer`` with the same ending.
         output: ``last`` takes the final, normalised hidden state, ``penultimate`` the raw one before the last layer.
         pooled: whether its projected pooled output conditions the UNet.
+        original_prefix: what its tensors' names start with in a single-file checkpoint.
+        original_layout: whose names and shapes follow there.
+        pad_token: fills a prompt up to the encoder's length.
     """
 
     root: str
     folder: str
     output: Literal["last", "penultimate"] = "last"
     pooled: bool = False
+    original_prefix: str = "cond_stage_model.transformer."
+    original_layout: Literal["clip", "open_clip"] = "clip"
+    pad_token: str = "<|endoftext|>"
 
     @property
     def tokenizer_folder(self) -> str:
@@ -47,6 +54,10 @@ class Family:
         version_names: ``ss_base_model_version`` for each prediction type the family exists in.
         architectures: ``modelspec.architecture`` (without ``/lora``) for each.
         prompts: subjects that show a style on this family, for samples when the user names none.
+        configs: name of the shipped configuration for single files, for each prediction type.
+        prediction_in_file: whether a single file tells its prediction type; SD2's does not, others are epsilon
+            unless they carry a marker.
+        vae_half: whether the family's VAE is known to stay finite in fp16 whatever its configuration says.
     """
 
     key: str
@@ -55,9 +66,12 @@ class Family:
     time_ids: bool
     guidance: float
     default_side: int
-    version_names: dict[Prediction, str]
-    architectures: dict[Prediction, str]
+    version_names: Mapping[Prediction, str]
+    architectures: Mapping[Prediction, str]
     prompts: tuple[str, ...]
+    configs: Mapping[Prediction, str] = field(default_factory=dict)
+    prediction_in_file: bool = True
+    vae_half: bool = False
 
     @property
     def pooled(self) -> bool:
@@ -109,11 +123,21 @@ SD1 = Family(
     version_names={"epsilon": "sd_v1", "v_prediction": "sd_v1"},
     architectures={"epsilon": "stable-diffusion-v1", "v_prediction": "stable-diffusion-v1"},
     prompts=_SCENES,
+    configs={"epsilon": "sd1", "v_prediction": "sd1"},
+    vae_half=True,
 )
 SD2 = Family(
     key="sd2",
     title="Stable Diffusion 2",
-    text_encoders=_ONE_ENCODER,
+    text_encoders=(
+        TextEncoderSpec(
+            "te",
+            "text_encoder",
+            original_prefix="cond_stage_model.model.",
+            original_layout="open_clip",
+            pad_token="!",
+        ),
+    ),
     time_ids=False,
     guidance=7.0,
     default_side=512,
@@ -123,13 +147,26 @@ SD2 = Family(
         "v_prediction": "stable-diffusion-v2-768-v",
     },
     prompts=_SCENES,
+    configs={"epsilon": "sd2", "v_prediction": "sd2_v"},
+    prediction_in_file=False,
+    vae_half=True,
 )
 SDXL = Family(
     key="sdxl",
     title="Stable Diffusion XL",
     text_encoders=(
-        TextEncoderSpec("te1", "text_encoder", output="penultimate"),
-        TextEncoderSpec("te2", "text_encoder_2", output="penultimate", pooled=True),
+        TextEncoderSpec(
+            "te1", "text_encoder", output="penultimate", original_prefix="conditioner.embedders.0.transformer."
+        ),
+        TextEncoderSpec(
+            "te2",
+            "text_encoder_2",
+            output="penultimate",
+            pooled=True,
+            original_prefix="conditioner.embedders.1.model.",
+            original_layout="open_clip",
+            pad_token="!",
+        ),
     ),
     time_ids=True,
     guidance=6.0,
@@ -140,6 +177,7 @@ SDXL = Family(
         "v_prediction": "stable-diffusion-xl-v1-base",
     },
     prompts=_SCENES,
+    configs={"epsilon": "sdxl", "v_prediction": "sdxl"},
 )
 
 FAMILIES: dict[str, Family] = {family.key: family for family in (BUNDLED, SD1, SD2, SDXL)}

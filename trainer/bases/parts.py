@@ -1,0 +1,58 @@
+"""The parts of a base as they were stored, before they are put on a device: what folders and single files share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.bases.detect import Detected
+from trainer.bases.headers import read_header
+
+# Types of the safetensors format that weights may be stored in; the rest (8-bit floats) is widened when read.
+STORED_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+
+
+@dataclass
+class Parts:
+    """Frozen modules on the CPU in the number format of their files, and the settings beside them.
+
+    Attributes:
+        zero_empty_negative: whether pictures without a negative prompt are guided away from zeros, not from ``""``.
+        notes: sentences for the user.
+    """
+
+    detected: Detected
+    unet: Any
+    vae: Any
+    text_encoders: dict[str, Any]
+    tokenizers: dict[str, Any]
+    scheduler: dict[str, Any]
+    zero_empty_negative: bool
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [self.unet, self.vae, *self.text_encoders.values()]
+
+
+def stored_dtype(names: Collection[str]) -> torch.dtype:
+    """The number format to read weights in, from the format's names of their types: the most frequent one."""
+    known = Counter(name for name in names if name in STORED_TYPES)
+    return STORED_TYPES[known.most_common(1)[0][0]] if known else torch.float32
+
+
+def stored_dtype_of(file: Path) -> torch.dtype:
+    """As `stored_dtype`, of a safetensors file."""
+    return stored_dtype(list(read_header(file).dtypes.values()))
+
+
+def first_line(error: Exception) -> str:
+    """What a library says of a failure, short enough for a sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
