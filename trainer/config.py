@@ -49,6 +49,12 @@ class BaseConfig(Section):
         pattern=r"^[A-Za-z0-9_]{1,32}$",
         description="File variant of a Hugging Face model or folder, such as 'fp16'; empty finds the smallest download.",
     )
+    config_folder: str | None = Field(
+        None,
+        max_length=1024,
+        description="For a single-file checkpoint whose layers differ from its family's (a distilled one): a folder with "
+        "its configuration in diffusers' layout. Empty takes the one that comes with Patina.",
+    )
     prediction: Literal["auto", "epsilon", "v_prediction"] = Field(
         "auto",
         description="What the model predicts; a wrong choice shows as noise in every picture. "

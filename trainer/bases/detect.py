@@ -72,6 +72,10 @@ def detect_file(header: Header, path: Path) -> Detected:
 
 def detect_folder(folder: Path) -> Detected:
     """Tell a folder in diffusers' layout by its JSON files; see `detect_file` for errors."""
+    if not (folder / "model_index.json").is_file():
+        files = sorted(folder.glob("*.safetensors"))
+        hint = f" Did you mean {str(files[0])!r}?" if files else ""
+        raise BaseError(f"{folder} has no model_index.json, so it is no diffusers model.{hint}")
     return detect_settings(
         read_json(folder / "model_index.json"),
         read_json(folder / "unet" / "config.json"),
