@@ -25,7 +25,7 @@ def test_a_seed_is_the_same_in_every_process_and_version() -> None:
 def test_seeds_have_32_bits_and_use_them_all() -> None:
     seeds = [stable_seed("x", i) for i in range(2000)]
     assert len(set(seeds)) == len(seeds)
-    assert 0 <= min(seeds)
+    assert min(seeds) >= 0
     assert max(seeds) < 2**32
     for bit in range(32):
         assert 800 < sum(seed >> bit & 1 for seed in seeds) < 1200

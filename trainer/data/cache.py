@@ -178,8 +178,8 @@ def text_key(text: str, *, encoder: str, clip_skip: int, dtype: torch.dtype) -> 
 def load_pixels(example: Example, *, background: str = "white", flip: bool = False) -> torch.Tensor:
     """The training picture of an example: (3, H, W), float32 in [-1, 1], H and W its bucket's.
 
-    The crop is scaled in one step by a Lanczos filter, which looks at every source pixel when it
-    shrinks (no aliasing).
+    The crop is scaled in one step by a Lanczos filter, which when it shrinks looks at every pixel of
+    the crop (no aliasing).
 
     Raises:
         ImageError: the file cannot be read any more.
@@ -189,11 +189,12 @@ def load_pixels(example: Example, *, background: str = "white", flip: bool = Fal
     image = open_image(example.path, background=background)
     if image.size != (example.width, example.height):
         raise DatasetError(_changed(example))
-    picture = image.resize(example.bucket, Image.Resampling.LANCZOS, box=example.crop)
+    # Cropped first: resize(box=...) would let the pixels around the box bleed into its edges.
+    picture = image.crop(example.crop).resize(example.bucket, Image.Resampling.LANCZOS)
     width, height = example.bucket
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     chw = pixels.view(height, width, 3).permute(2, 0, 1).float() / 127.5 - 1.0
-    return chw.flip(-1) if flip else chw.contiguous()
+    return (chw.flip(-1) if flip else chw).contiguous()
 
 
 def cache_latents(

@@ -5,6 +5,7 @@ Nothing here changes Pillow's global switches. Sizes are (width, height) in pixe
 
 from __future__ import annotations
 
+import codecs
 import io
 import warnings
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = frozenset({5, 6, 7, 8})
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,8 @@ def _reading(path: Path, max_pixels: int) -> Iterator[Image.Image]:
 def _facts(image: Image.Image) -> ImageFacts:
     orientation = _orientation(image)
     width, height = image.size
-    if orientation in _SIDEWAYS:
+    # A TIFF's size is told as it will be once loaded, that of other formats as it is stored.
+    if orientation in _SIDEWAYS and image.format != "TIFF":
         width, height = height, width
     # Two-lens phones store a second view beside the photo (MPO): that is no animation.
     is_mpo = image.format == "MPO"
@@ -294,11 +297,13 @@ def _unidentified(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(512)
     if head[4:8] == b"ftyp":
-        kind = "AVIF" if b"avif" in head[8:32] else "HEIC"
-        return _refusal(path, kind)
+        return _refusal(path, "AVIF" if b"avif" in head[8:32] else "HEIC")
+    if head.startswith(_SIGNATURES):
+        return f"{path.name} is cut short or damaged: copy or export it again."
     if b"\0" not in head:
         try:
-            head[:-4].decode("utf-8", errors="strict")
+            # Not final: the 512 bytes may end within a character.
+            codecs.getincrementaldecoder("utf-8")().decode(head)
         except UnicodeDecodeError:
             pass
         else:
@@ -307,7 +312,7 @@ def _unidentified(path: Path) -> str:
 
 
 def _refusal(path: Path, kind: str) -> str:
-    return f"{path.name} is a {kind} file, which Patina does not read: export it as JPEG or PNG."
+    return f"{path.name} is in {kind} format, which Patina does not read: export it as JPEG or PNG."
 
 
 def _too_large(path: Path, max_pixels: int) -> str:
