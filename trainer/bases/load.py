@@ -119,5 +119,12 @@ def _native_side(base: Base, *, undecided: bool) -> int:
 
 
 def _settled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The module frozen, in place, and free of its files."""
+    module.requires_grad_(False).eval()
+    # Weights read from safetensors are views into the file: replacing it under a running training would crash it, and
+    # their odd alignment changes the last bits of results between two files with the same content.
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dtype == dtype and device.type == "cpu":
+            tensor.data = tensor.data.clone()
     # nn.Module's own `to`: diffusers' override adds advice about modules that these models do not have.
-    return nn.Module.to(module.requires_grad_(False).eval(), device, dtype)
+    return nn.Module.to(module, device, dtype)
