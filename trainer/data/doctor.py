@@ -22,7 +22,18 @@ from trainer.data.folder import common_folder, list_images, natural_key
 from trainer.data.images import ImageFacts, decode
 from trainer.errors import DatasetError, ImageError
 
-__all__ = ["Dataset", "Example", "Finding", "Kind", "Severity", "examine", "file_findings"]
+__all__ = [
+    "Dataset",
+    "Example",
+    "Finding",
+    "Kind",
+    "Severity",
+    "caption_findings",
+    "crop_findings",
+    "examine",
+    "file_findings",
+    "near_duplicate",
+]
 
 MIN_SIDE = 16
 """Pixels; an image with a shorter side shows no style."""
@@ -92,10 +103,10 @@ def examine(
                 continue
             example = _example(file, name, digest, facts, captions[name], trigger, buckets)
             findings += file_findings(name, facts, background=background)
-            findings += _crop_findings(example)
+            findings += crop_findings(example)
             if (twin := seen.same_look(name, fingerprint(decoded.image))) is not None:
-                findings.append(_near_duplicate(name, twin))
-            findings += _caption_findings(example, trigger, count_tokens, token_limit)
+                findings.append(near_duplicate(name, twin))
+            findings += caption_findings(example, trigger, count_tokens, token_limit)
             examples.append(example)
         except ImageError as error:
             message = str(error).rstrip(".")
@@ -178,7 +189,8 @@ def _example(
     )
 
 
-def _crop_findings(example: Example) -> Iterator[Finding]:
+def crop_findings(example: Example) -> Iterator[Finding]:
+    """What becomes of an image's size and shape in its bucket."""
     bucket = f"{example.bucket[0]} x {example.bucket[1]}"
     times = enlargement(example.crop, example.bucket)
     if times > 1:
@@ -200,12 +212,13 @@ def _crop_findings(example: Example) -> Iterator[Finding]:
         )
 
 
-def _caption_findings(
+def caption_findings(
     example: Example,
     trigger: str,
     count_tokens: Callable[[str], int] | None,
     token_limit: int,
 ) -> Iterator[Finding]:
+    """What is to be said of an image's caption; arguments as in `examine`."""
     if not example.content:
         yield Finding(
             example.name,
@@ -228,7 +241,8 @@ def _exact_duplicate(name: str, twin: str) -> Finding:
     return Finding(name, "exact_duplicate", "skipped", f"is the same file as {twin}", "left out")
 
 
-def _near_duplicate(name: str, twin: str) -> Finding:
+def near_duplicate(name: str, twin: str) -> Finding:
+    """Two images that look the same although their files differ."""
     return Finding(
         name,
         "near_duplicate",
