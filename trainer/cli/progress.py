@@ -164,7 +164,8 @@ class Terminal:
         if self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
-        self.console.print(f"[bold]Done[/] after {duration(event.seconds)}. Checked: {', '.join(event.verified)}.")
+        checks = ", ".join(tick.partition(":")[0] for tick in event.verified)
+        self.console.print(f"[bold]Done[/] after {duration(event.seconds)}. Checked: {checks}.")
         self.console.print(f"Style: {escape(str(self.folder.path / event.adapter))}")
         self.console.print(f"Sheet: {escape(str(self.folder.path / event.sheet))}")
 

@@ -114,7 +114,7 @@ def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, 
     sizes = [SizeFacts(size, (0, 0), size)] * len(rows)
     features = positive
     if guided:
-        negative = base.encode_texts([row.negative for row in rows])
+        negative = base.encode_negatives([row.negative for row in rows])
         features = TextFeatures.cat([negative, positive])
         sizes = sizes * 2
         bank.set_strengths(torch.cat([strengths, strengths]))
@@ -145,7 +145,7 @@ def rows_that_fit(base: Base, canvas: Canvas) -> int:
     if base.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(base.device)
         return max(1, min(32, int(free * 0.7 / (pixels * 6_000))))
-    return max(1, min(16, (16 * 128 * 128) // pixels))
+    return max(1, min(8, (8 * 256 * 256) // pixels))
 
 
 @contextmanager

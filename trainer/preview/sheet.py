@@ -46,6 +46,16 @@ def contact_sheet(
     return sheet
 
 
+def mosaic(pictures: Sequence[Image.Image], side: int = 256) -> Image.Image:
+    """The first four pictures in a square of two by two; fewer than four: the first alone. ``side`` in pixels."""
+    if len(pictures) < 4:
+        return _fitted(pictures[0], side)
+    square = Image.new("RGB", (side, side), PAPER)
+    for index, picture in enumerate(pictures[:4]):
+        square.paste(_fitted(picture, side // 2), (index % 2 * (side // 2), index // 2 * (side // 2)))
+    return square
+
+
 def _fitted(picture: Image.Image, side: int) -> Image.Image:
     """The picture within a square of paper, its shape kept; small ones are enlarged by whole factors."""
     factor = side / max(picture.size)

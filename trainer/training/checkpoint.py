@@ -122,7 +122,8 @@ def read(folder: Path) -> Checkpoint:
 
 def _folders(parent: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
-    return sorted((p for p in parent.glob("step-*") if p.is_dir()), reverse=True)
+    found = [(int(p.name[5:]), p) for p in parent.glob("step-*") if p.name[5:].isdigit() and p.is_dir()]
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
+
+from PIL.Image import Image
 
 from trainer.config import RunConfig
 from trainer.data.captions import compose
@@ -11,7 +12,7 @@ from trainer.data.dataset import Dataset
 from trainer.events import Emit, PreviewRow, PreviewSettings, Sampled
 from trainer.preview.generate import Canvas, generate
 from trainer.preview.pngtext import parameters_of, save_png
-from trainer.preview.sheet import contact_sheet
+from trainer.preview.sheet import contact_sheet, mosaic
 from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer
 
@@ -55,16 +56,18 @@ class Pictures:
             shown = path.relative_to(self.folder.path).as_posix()
             self.emit(Sampled(step=step, index=index, prompt=row.prompt, path=shown))
 
-    def sheet(self) -> Path:
-        """Base and style side by side for prompts that are not among the captions, same seed in each row."""
+    def sheet(self) -> Image:
+        """Write base and style side by side, for prompts that no caption names, same seed in each row.
+
+        Returns:
+            Four of the style's pictures as one, for the file's thumbnail.
+        """
         rows = [self._row(prompt, strength) for prompt in self.sheet_prompts for strength in (0.0, 1.0)]
         pictures = generate(self.trainer.base, self.trainer.bank, rows, self.settings)
         grid = [pictures[start : start + 2] for start in range(0, len(pictures), 2)]
-        names = ["base", self.config.name]
-        prompts = [row.prompt for row in rows[::2]]
-        sheet = contact_sheet(grid, rows=prompts, columns=names)
+        sheet = contact_sheet(grid, rows=[row.prompt for row in rows[::2]], columns=["base", self.config.name])
         sheet.save(self.folder.sheet_file, "PNG", optimize=True)
-        return self.folder.sheet_file
+        return mosaic(pictures[1::2])
 
     def _row(self, prompt: str, strength: float) -> PreviewRow:
         samples = self.config.samples

@@ -206,16 +206,16 @@ def _train(folder: RunFolder, config: RunConfig, emit: _Log, control: Control, b
             emit(Interrupted(step=trainer.step, reason="paused"))
             return Outcome("paused", trainer.step)
 
-        emit(Phase(name="exporting"))
-        verified = export(folder, config, dataset, trainer, began, emit)
         emit(Phase(name="sampling"))
-        sheet = pictures.sheet()
+        thumbnail = pictures.sheet()
+        emit(Phase(name="exporting"))
+        proof = export(folder, config, dataset, trainer, started_at=began, thumbnail=thumbnail)
         emit(
             Finished(
                 step=trainer.step,
                 adapter=folder.adapter_file.name,
-                sheet=sheet.name,
-                verified=verified,
+                sheet=folder.sheet_file.name,
+                verified=tuple(f"{tick.name}: {tick.detail}" for tick in proof.ticks),
                 seconds=time.time() - began,
             )
         )

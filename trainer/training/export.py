@@ -1,0 +1,99 @@
+"""The file at the end of a run: written, read back, and proven before anybody says that the run is finished."""
+
+from __future__ import annotations
+
+import time
+
+from PIL import Image
+
+import trainer
+from trainer.adapters.formats import write_adapter
+from trainer.adapters.metadata import Provenance, bucket_info, build, tag_frequency, thumbnail_url
+from trainer.adapters.verify import Verification, verify_export
+from trainer.bases.pipeline import pipeline_of
+from trainer.config import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.training.folder import RunFolder
+from trainer.training.loop import Trainer
+
+
+def export(
+    folder: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    trained: Trainer,
+    *,
+    started_at: float,
+    thumbnail: Image.Image,
+) -> Verification:
+    """Write the adapter into the run's folder and verify it through diffusers.
+
+    The file appears under its name only when it is complete, but the run is finished only when the checks hold too.
+
+    Raises:
+        RunError: the file could not be written, or did not pass a check.
+    """
+    base, bank = trained.base, trained.bank
+    weights = bank.weights_of(trained.style, trained.weights_to_export())
+    facts = provenance(config, dataset, trained, started_at=started_at, thumbnail=thumbnail)
+    write_adapter(folder.adapter_file, weights, layout=config.export.format, metadata=build(facts))
+    with bank.detached():
+        return verify_export(
+            folder.adapter_file,
+            lambda: pipeline_of(base),
+            weights,
+            prompt=config.trigger or "a picture",
+            guidance=base.family.guidance,
+        )
+
+
+def provenance(
+    config: RunConfig, dataset: Dataset, trained: Trainer, *, started_at: float, thumbnail: Image.Image
+) -> Provenance:
+    """Everything the file says about how it was made."""
+    base, spec = trained.base, trained.bank[trained.style].spec
+    family = base.family
+    side = config.data.resolution or base.resolution
+    layers = trained.bank.weights_of(trained.style)
+    return Provenance(
+        name=config.name,
+        family=family.key,
+        version_name=family.version_names.get(base.prediction, next(iter(family.version_names.values()))),
+        architecture=family.architectures.get(base.prediction, next(iter(family.architectures.values()))),
+        version=trainer.__version__,
+        base_name=base.source,
+        base_sha256=base.identity,
+        prediction=base.prediction,
+        rank=spec.rank,
+        alpha=next(iter(layers.values())).alpha,
+        network={
+            "method": spec.method,
+            "targets": config.adapter.targets,
+            "dropout": spec.dropout,
+            "alpha_asked": config.adapter.alpha,
+        },
+        resolution=(side, side),
+        images=len(trained.batches.images),
+        steps=trained.step,
+        batch_size=trained.batches.batch_size * trained.batches.accumulation,
+        learning_rate=trained.settings.peak_rate,
+        seed=config.train.seed,
+        clip_skip=base.clip_skip,
+        started_at=started_at,
+        finished_at=time.time(),
+        tag_frequency=tag_frequency((example.caption for example in dataset.examples), config.name),
+        bucket_info=bucket_info(example.bucket for example in dataset.examples),
+        trigger=config.trigger,
+        usage_hint=config.export.usage_hint,
+        author=config.export.author,
+        license=config.export.license,
+        thumbnail=thumbnail_url(thumbnail),
+        config=_shareable(config),
+    )
+
+
+def _shareable(config: RunConfig) -> dict[str, object]:
+    """The settings without where the images lie on the maker's disk."""
+    settings = config.model_dump(exclude_none=True)
+    settings["data"].pop("images", None)
+    return settings
