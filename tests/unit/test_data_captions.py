@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -228,3 +230,13 @@ def test_captions_can_be_taken_from_names() -> None:
         "x/cat-face.png": "cat face",
         "IMG_1.png": "",
     }
+
+
+def test_captions_buckets_and_batch_order_load_nothing_heavy() -> None:
+    code = (
+        "import sys, trainer.randomness, trainer.data.captions, trainer.data.buckets, "
+        "trainer.data.sampler, trainer.data.dataset; "
+        "print([m for m in ('torch', 'numpy', 'PIL', 'diffusers', 'transformers') if m in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == "[]"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
 from trainer.data.images import (
     background_colour,
@@ -364,6 +364,25 @@ def test_a_clean_copy_is_upright_exact_and_without_metadata(tmp_path: Path, suff
         assert copy.mode == "RGB"
         assert copy.tobytes() == open_image(src).tobytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([src.name, dst.name])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("source", [".jpg", ".png", ".webp", ".tif", ".gif"])
+def test_nothing_that_the_camera_wrote_survives(tmp_path: Path, source: str, suffix: str) -> None:
+    src, dst = tmp_path / f"src{source}", tmp_path / f"dst{suffix}"
+    tags = exif(1)
+    tags[0x010F] = tags[0x010E] = "telltale"
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "telltale")
+    options: dict[str, object] = {"exif": tags, "comment": b"telltale"}
+    if source == ".png":
+        options["pnginfo"] = text
+    if source == ".tif":
+        del options["comment"]
+    corner_image().save(src, **options)
+    assert b"telltale" in src.read_bytes()
+    reencode(src, dst, max_side=1000)
+    assert b"telltale" not in dst.read_bytes()
 
 
 def test_a_clean_copy_is_shrunk_to_the_longest_side_and_never_enlarged(tmp_path: Path) -> None:

@@ -283,7 +283,8 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         except (ImageCms.PyCMSError, OSError, ValueError):
             # A broken or mismatched profile costs a shade of colour, not the picture.
             pass
-    return image.convert("RGB")
+    # Converting RGB to RGB would copy it, and a large photo is copied once more to turn it.
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _transform(image: Image.Image, source: Any) -> Image.Image:
