@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from trainer.adapters.bank import Bank
+from trainer.bases.base import Base
+from trainer.config import Scheduler
+from trainer.errors import ConfigError
+from trainer.events import PreviewRow, PreviewSettings
+from trainer.preview.generate import Cancelled, generate
+
+FEW = PreviewSettings(steps=3)
+
+
+def row(*strengths: float, prompt: str = "red apple", seed: int = 1) -> PreviewRow:
+    return PreviewRow(prompt=prompt, seed=seed, strengths=strengths)
+
+
+def pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture).astype(int)
+
+
+def difference(one: Image.Image, other: Image.Image) -> int:
+    return int(np.abs(pixels(one) - pixels(other)).max())
+
+
+@pytest.mark.parametrize("scheduler", get_args(Scheduler))
+def test_the_base_draws_what_the_diffusers_pipeline_draws(base: Base, bundled_dir: str, scheduler: Scheduler) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(bundled_dir, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = base.scheduler(scheduler)
+    bank = Bank(base.roots)
+    ours = generate(base, bank, [row(seed=5)], PreviewSettings(steps=4, scheduler=scheduler, guidance=3.0))[0]
+    theirs = pipeline(
+        "red apple",
+        negative_prompt="",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(5),
+    ).images[0]
+    assert difference(ours, theirs) <= 1
+
+
+def test_strength_zero_is_the_base_to_the_last_bit(base: Base, bank: Bank) -> None:
+    closed = generate(base, bank, [row(0, 0)], FEW)[0]
+    with bank.detached():
+        alone = generate(base, Bank(base.roots), [row()], FEW)[0]
+    assert difference(closed, alone) == 0
+
+
+def test_rows_of_one_batch_are_the_pictures_drawn_alone(base: Base, bank: Bank) -> None:
+    rows = [row(0, 0), row(1, 0), row(0, 1), row(0.5, 0.5), row(1, 0, prompt="cat face", seed=9)]
+    together = generate(base, bank, rows, FEW)
+    alone = [generate(base, bank, [one], FEW)[0] for one in rows]
+    assert all(difference(a, b) <= 1 for a, b in zip(together, alone, strict=True))
+    assert all(difference(a, b) > 8 for i, a in enumerate(together) for b in together[:i])
+
+
+def test_a_split_into_smaller_batches_changes_nothing_to_see(base: Base, bank: Bank) -> None:
+    rows = [row(s / 4, 0) for s in range(5)]
+    whole, split = generate(base, bank, rows, FEW), generate(base, bank, rows, FEW, max_batch=2)
+    assert all(difference(a, b) <= 1 for a, b in zip(whole, split, strict=True))
+
+
+def test_without_guidance_one_pass_is_enough(base: Base, bank: Bank) -> None:
+    calls: list[int] = []
+    hook = base.unet.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].shape[0]))
+    try:
+        generate(base, bank, [row(1, 0)], PreviewSettings(steps=2, guidance=1.0))
+        generate(base, bank, [row(1, 0)], PreviewSettings(steps=1, guidance=2.0))
+    finally:
+        hook.remove()
+    assert calls == [1, 1, 2]
+
+
+def test_sides_may_differ_but_must_fit_the_base(base: Base, bank: Bank) -> None:
+    wide = generate(base, bank, [row(1, 0)], PreviewSettings(steps=1, width=96, height=64))[0]
+    assert wide.size == (96, 64)
+    with pytest.raises(ConfigError, match=r"width is 70.*multiple of 16.*such as 64"):
+        generate(base, bank, [row(1, 0)], PreviewSettings(steps=1, width=70))
+
+
+def test_the_number_of_strengths_must_be_that_of_the_adapters(base: Base, bank: Bank) -> None:
+    with pytest.raises(ConfigError, match="3 strengths, but 2 adapters"):
+        generate(base, bank, [row(1, 1, 1)], FEW)
+
+
+def test_progress_is_told_after_every_step_and_can_cancel(base: Base, bank: Bank) -> None:
+    told: list[tuple[int, int]] = []
+
+    def three(done: int, total: int) -> bool:
+        told.append((done, total))
+        return done < 3
+
+    with pytest.raises(Cancelled):
+        generate(base, bank, [row(1, 0)] * 4, PreviewSettings(steps=2), max_batch=2, on_step=three)
+    assert told == [(1, 4), (2, 4), (3, 4)]
+
+
+def test_gates_mode_and_random_state_are_as_before_even_after_a_cancel(base: Base, bank: Bank) -> None:
+    bank.set_strengths({"one": 0.3})
+    base.unet.train()
+    random, gates = torch.get_rng_state(), bank.strengths
+    try:
+        generate(base, bank, [row(1, 1)] * 2, PreviewSettings(steps=1, scheduler="euler_a"))
+        with pytest.raises(Cancelled):
+            generate(base, bank, [row(1, 1)], FEW, on_step=lambda *_: False)
+        assert base.unet.training
+    finally:
+        base.unet.eval()
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.equal(gates, bank.strengths)
