@@ -24,7 +24,6 @@ from trainer.errors import AdapterFileError
 
 # The limit of the safetensors package itself: 100 million bytes.
 MAX_HEADER = 100_000_000
-_CHUNK = 1 << 20
 
 _DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -104,19 +103,6 @@ def read_tensors(header: Header, names: Iterable[str] | None = None) -> dict[str
     return tensors
 
 
-def data_hash(path: Path) -> str:
-    """SHA-256 over the bytes after the header, hexadecimal: kohya's ``sshs_model_hash``.
-
-    It tells the weights alone, whatever a tool has written into the metadata since.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(8 + int.from_bytes(file.read(8), "little"))
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file atomically: whoever looks sees the old file or the whole new one.
 
@@ -179,7 +165,9 @@ def _bytes_of(tensor: Tensor) -> bytes:
 
 
 def _refuse_other_formats(path: Path, head: bytes, size: int) -> None:
-    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80" or path.suffix.lower() in {".ckpt", ".pt", ".pth", ".bin"}:
+    # A safetensors file may start with these bytes too: they are then the length of its header, and JSON follows.
+    looks_pickled = head[8:9] != b"{" and (head[:4] == b"PK\x03\x04" or head[:1] == b"\x80")
+    if looks_pickled or path.suffix.lower() in {".ckpt", ".pt", ".pth", ".bin"}:
         raise AdapterFileError(
             f"{path} is a pickle, which can run any program when it is opened, so it is not read; "
             "get the style as .safetensors."

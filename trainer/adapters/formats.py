@@ -14,6 +14,7 @@ Every reader applies ``alpha / rank``, so that is what `LayerWeights` holds, wha
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,27 @@ def read_adapter(
     return AdapterFile(path, layout, dict(sorted(layers.items())), header.metadata, tuple(notes))
 
 
+def with_one_alpha(weights: Mapping[str, LayerWeights]) -> dict[str, LayerWeights]:
+    """The same adapter with one alpha for all layers of a model: what differs from the most common goes into ``up``.
+
+    diffusers looks alphas of kohya's layout up under wrong names as soon as they differ, and then scales layers
+    wrongly. Our own adapters have one alpha and stay bit for bit as they are.
+    """
+    common = {
+        root: Counter(layer.alpha for path, layer in weights.items() if path.startswith(f"{root}.")).most_common(1)[0][
+            0
+        ]
+        for root in {path.split(".", 1)[0] for path in weights}
+    }
+    level: dict[str, LayerWeights] = {}
+    for path, layer in weights.items():
+        alpha = common[path.split(".", 1)[0]]
+        if layer.alpha != alpha:
+            layer = LayerWeights(layer.down, layer.up.float() * (layer.alpha / alpha), alpha)
+        level[path] = layer
+    return level
+
+
 def write_adapter(
     path: Path | str,
     weights: Mapping[str, LayerWeights],
@@ -139,7 +161,7 @@ def write_adapter(
 
     Args:
         weights: by root-qualified path, as `Bank.weights_of` gives them.
-        metadata: strings for the header; ``sshs_model_hash`` is added.
+        metadata: strings for the header; ``sshs_model_hash`` is added, and PEFT's settings are written anew.
         dtype: of the weights. fp32 is the default because a style's file is a few MB anyway, and because what is
             verified, shared or trained further is then exactly what was trained; fp16 halves it.
 
@@ -147,10 +169,11 @@ def write_adapter(
         RunError: there is nothing to write, or a value is not finite in ``dtype``.
     """
     path = Path(path)
-    if not weights:
+    level = with_one_alpha(weights)
+    if not level:
         raise RunError(f"{path} was not written: the adapter has no layers.")
     tensors: dict[str, Tensor] = {}
-    for where, layer in sorted(weights.items()):
+    for where, layer in sorted(level.items()):
         down, up = layer.down.detach().to("cpu", dtype), layer.up.detach().to("cpu", dtype)
         if not bool(torch.isfinite(down).all() and torch.isfinite(up).all()):
             raise RunError(f"{path} was not written: the weights of {where} are not finite.")
@@ -165,9 +188,10 @@ def write_adapter(
             stem = f"{_DIFFUSERS_ROOT[root]}.{inner}"
             tensors[f"{stem}.lora_A.weight"] = down
             tensors[f"{stem}.lora_B.weight"] = up
-    header = dict(metadata or {})
+    # A file in kohya's layout that also holds PEFT's settings is refused by diffusers, which finds alpha twice.
+    header = {key: value for key, value in (metadata or {}).items() if key != peft_config.KEY}
     if layout == "diffusers":
-        shapes = {where: (layer.rank, layer.alpha) for where, layer in weights.items()}
+        shapes = {where: (layer.rank, layer.alpha) for where, layer in level.items()}
         header[peft_config.KEY] = peft_config.compose(shapes, _DIFFUSERS_ROOT)
     container.write(path, tensors, header)
 

@@ -1,0 +1,178 @@
+"""Files prove themselves through diffusers' own loader, on the bundled base and on a tiny SDXL."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.adapters import container
+from trainer.adapters.bank import Bank
+from trainer.adapters.formats import LayerWeights, read_adapter, write_adapter
+from trainer.adapters.layers import adaptable
+from trainer.adapters.names import flatten, from_original, text_path
+from trainer.adapters.verify import verify_export
+from trainer.errors import RunError
+
+CONV_TOO = r".*\.attn2\.to_.*|.*\.conv1|.*\.time_emb_proj"
+
+
+def trained(unet: nn.Module, awaken: Any, targets: str, **settings: Any) -> dict[str, LayerWeights]:
+    bank = Bank({"unet": unet})
+    try:
+        bank.add("a", targets, **{"rank": 4, "alpha": 3.0, "seed": 0} | settings)
+        awaken(bank, "a", size=0.1)
+        return {k: LayerWeights(w.down.clone(), w.up.clone(), w.alpha) for k, w in bank.weights_of("a").items()}
+    finally:
+        bank.detach()
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+@pytest.mark.parametrize(("targets", "method"), [("cross", "rslora"), ("all-linear", "lora"), (CONV_TOO, "lora")])
+def test_both_layouts_give_diffusers_the_very_adapter(
+    sd_pipeline: Any, awaken: Any, tmp_path: Path, layout: Any, targets: str, method: str
+) -> None:
+    weights = trained(sd_pipeline.unet, awaken, targets, method=method)
+    path = tmp_path / "a.safetensors"
+    write_adapter(path, weights, layout=layout)
+    modules = dict(sd_pipeline.unet.named_modules())
+    state = {key: value.clone() for key, value in sd_pipeline.unet.state_dict().items()}
+    random = torch.random.get_rng_state()
+    proof = verify_export(path, lambda: sd_pipeline, weights, prompt="cat face", steps=2)
+    assert [tick.name for tick in proof.ticks] == [
+        "read back",
+        "loaded by diffusers",
+        "all there",
+        "scaling",
+        "A and B",
+        "same picture",
+    ]
+    assert f"{len(weights)} of {len(weights)} layers" in proof.sentence()
+    assert proof.difference < 1e-3
+    assert dict(sd_pipeline.unet.named_modules()) == modules
+    assert all(torch.equal(value, state[key]) for key, value in sd_pipeline.unet.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), random)
+
+
+def test_ranks_and_alphas_may_differ_from_layer_to_layer(sd_pipeline: Any, awaken: Any, tmp_path: Path) -> None:
+    weights = trained(sd_pipeline.unet, awaken, "attention")
+    for i, (path, layer) in enumerate(sorted(weights.items())):
+        rank = 1 + i % 4
+        weights[path] = LayerWeights(layer.down[:rank], layer.up[:, :rank], 1.0 + i % 3)
+    for layout in ("kohya", "diffusers"):
+        write_adapter(tmp_path / f"{layout}.safetensors", weights, layout=layout)
+        verify_export(tmp_path / f"{layout}.safetensors", lambda: sd_pipeline, weights, steps=1)
+
+
+def test_half_precision_files_are_compared_as_they_were_rounded(sd_pipeline: Any, awaken: Any, tmp_path: Path) -> None:
+    weights = trained(sd_pipeline.unet, awaken, "cross")
+    write_adapter(tmp_path / "a.safetensors", weights, dtype=torch.float16)
+    verify_export(tmp_path / "a.safetensors", lambda: sd_pipeline, weights, steps=1)
+
+
+def original_of(unet: nn.Module) -> dict[str, str]:
+    """diffusers' paths -> names in the original code, by trying all of them."""
+    places = [
+        f"{side}.{n}.{part}" for side in ("input_blocks", "output_blocks") for n in range(12) for part in range(3)
+    ]
+    places += [f"middle_block.{part}" for part in range(3)]
+    inner = {path.split(".", 4)[-1] for path, module in unet.named_modules() if adaptable(module) and "blocks" in path}
+    inner |= {path.split(".", 3)[-1] for path, module in unet.named_modules() if adaptable(module) and "mid" in path}
+    inner |= {"in_layers.2", "out_layers.3", "emb_layers.1", "skip_connection", "op", "conv"}
+    candidates = (f"{place}.{name}" for place in places for name in inner)
+    return {path: name for name in candidates if (path := from_original(name))}
+
+
+def test_an_sdxl_file_with_text_encoders_and_original_names_proves_itself(
+    sdxl_pipeline: Any, awaken: Any, tmp_path: Path
+) -> None:
+    roots = {"unet": sdxl_pipeline.unet, "te1": sdxl_pipeline.text_encoder, "te2": sdxl_pipeline.text_encoder_2}
+    bank = Bank(roots)
+    paths = [
+        f"{root}.{path}"
+        for root, model in roots.items()
+        for path, module in model.named_modules()
+        if adaptable(module) and (root != "unet" or "attn" in path or "conv1" in path) and "projection" not in path
+    ]
+    bank.add("a", paths, rank=2, alpha=3.0, seed=0)
+    awaken(bank, "a", size=0.1)
+    weights = {
+        path if path.startswith("unet.") else ".".join((path.split(".")[0], text_path(path.split(".", 1)[1]))): layer
+        for path, layer in bank.weights_of("a").items()
+    }
+    bank.detach()
+    write_adapter(tmp_path / "a.safetensors", weights)
+    proof = verify_export(tmp_path / "a.safetensors", lambda: sdxl_pipeline, weights, steps=2)
+    assert f"{len(paths)} of {len(paths)} layers" in proof.sentence()
+
+    original = {flatten(path): flatten(name) for path, name in original_of(sdxl_pipeline.unet).items()}
+    header = container.read_header(tmp_path / "a.safetensors")
+    renamed = {}
+    for key, value in container.read_tensors(header).items():
+        module, part = key.split(".", 1)
+        flat = module.removeprefix("lora_unet_")
+        renamed[f"lora_unet_{original[flat]}.{part}" if flat != module else key] = value
+    container.write(tmp_path / "b.safetensors", renamed, {})
+    assert read_adapter(tmp_path / "b.safetensors").layout == "kohya, original names"
+    verify_export(tmp_path / "b.safetensors", lambda: sdxl_pipeline, weights, steps=2)
+
+
+def test_a_file_that_is_not_what_was_trained_does_not_pass(sd_pipeline: Any, awaken: Any, tmp_path: Path) -> None:
+    weights = trained(sd_pipeline.unet, awaken, "cross")
+    path = tmp_path / "a.safetensors"
+    write_adapter(path, weights)
+    first = min(weights)
+    wrong = {
+        "other values": weights | {first: dataclasses.replace(weights[first], up=weights[first].up * 1.001)},
+        "the scale": {key: dataclasses.replace(layer, alpha=9.0) for key, layer in weights.items()},
+        "on one side only": {key: layer for key, layer in weights.items() if key != first},
+    }
+    for sentence, expected in wrong.items():
+        with pytest.raises(RunError, match=sentence):
+            verify_export(path, lambda: sd_pipeline, expected, steps=1)
+
+
+def test_layers_that_diffusers_drops_are_noticed(sd_pipeline: Any, awaken: Any, tmp_path: Path) -> None:
+    weights = trained(sd_pipeline.unet, awaken, "all-linear")
+    path = tmp_path / "mixed.safetensors"
+    tensors = {}
+    for where, layer in weights.items():
+        attention = "attn" in where
+        tensors[f"{where}.{'lora_A' if attention else 'lora.down'}.weight"] = layer.down
+        tensors[f"{where}.{'lora_B' if attention else 'lora.up'}.weight"] = layer.up * (layer.alpha / layer.rank)
+    container.write(path, tensors, {})
+    expected = {k: LayerWeights(w.down, w.up * (w.alpha / w.rank), float(w.rank)) for k, w in weights.items()}
+    modules = dict(sd_pipeline.unet.named_modules())
+    with pytest.raises(RunError, match="all there") as caught:
+        verify_export(path, lambda: sd_pipeline, expected, steps=1)
+    assert f"of {len(weights)} layers" in str(caught.value)
+    assert dict(sd_pipeline.unet.named_modules()) == modules
+
+
+def test_a_difference_in_the_picture_is_noticed(
+    sd_pipeline: Any, awaken: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = trained(sd_pipeline.unet, awaken, "cross")
+    write_adapter(tmp_path / "a.safetensors", weights)
+    set_strengths = Bank.set_strengths
+    monkeypatch.setattr(Bank, "set_strengths", lambda self, s: set_strengths(self, dict.fromkeys(s, 0.5)))
+    with pytest.raises(RunError, match=r"same picture: largest difference .* of at most 2e-03"):
+        verify_export(tmp_path / "a.safetensors", lambda: sd_pipeline, weights, steps=2)
+
+
+def test_a_pipeline_that_carries_a_bank_is_refused(sd_pipeline: Any, awaken: Any, tmp_path: Path) -> None:
+    weights = trained(sd_pipeline.unet, awaken, "cross")
+    write_adapter(tmp_path / "a.safetensors", weights)
+    bank = Bank({"unet": sd_pipeline.unet})
+    bank.add("a", "cross", rank=2, seed=0)
+    try:
+        with pytest.raises(ValueError, match="detach it first"):
+            verify_export(tmp_path / "a.safetensors", lambda: sd_pipeline, weights)
+        with bank.detached():
+            verify_export(tmp_path / "a.safetensors", lambda: sd_pipeline, weights, steps=1)
+    finally:
+        bank.detach()

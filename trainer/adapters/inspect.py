@@ -1,0 +1,163 @@
+"""What is in an adapter file, told without a base model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from trainer.adapters.fit import likely_family
+from trainer.adapters.formats import AdapterFile, LayerWeights, read_adapter
+from trainer.adapters.metadata import FAMILY_TITLES, family_of, sshs_model_hash
+from trainer.adapters.targets import describe
+
+Value = TypeVar("Value", int, float, str)
+
+TRAINING_KEYS = (
+    "ss_num_train_images",
+    "ss_steps",
+    "ss_learning_rate",
+    "ss_resolution",
+    "ss_total_batch_size",
+    "ss_seed",
+    "ss_clip_skip",
+    "ss_training_started_at",
+    "ss_training_finished_at",
+    "ss_network_args",
+    "modelspec.date",
+    "patina.version",
+)
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One layer: ``norm`` is the Frobenius norm of its update at strength 1, ``scale * B A``."""
+
+    path: str
+    rank: int
+    alpha: float
+    scale: float
+    down: tuple[int, ...]
+    up: tuple[int, ...]
+    norm: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in an adapter file.
+
+    Attributes:
+        layout: how its tensors are named.
+        bytes: size of the file.
+        parameters: number of values in its matrices.
+        dtypes: types of the matrices.
+        ranks, alphas, scales: the different values over its layers; a scale is alpha / rank.
+        targets: a named target or what the UNet's layers are, without regard to which blocks.
+        models: number of layers by root.
+        family: the base it needs, for people: from the metadata, or ``family_guessed`` from its shapes, or None.
+        base_version, base_name, base_sha256: what the metadata says of its base.
+        trigger, title, usage_hint: for its use.
+        hash, stored_hash: SHA-256 of the weights' bytes as it is, and as the file says; ``hash_matches`` compares them.
+        finite: whether all values are finite numbers.
+        training: facts about its training, by metadata key.
+        notes: what else a person should know.
+        layers: every layer.
+    """
+
+    path: str
+    layout: str
+    bytes: int
+    parameters: int
+    dtypes: tuple[str, ...]
+    ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
+    scales: tuple[float, ...]
+    targets: str
+    models: dict[str, int]
+    family: str | None
+    family_guessed: bool
+    base_version: str | None
+    base_name: str | None
+    base_sha256: str | None
+    trigger: str | None
+    title: str | None
+    usage_hint: str | None
+    hash: str
+    stored_hash: str | None
+    hash_matches: bool | None
+    finite: bool
+    training: dict[str, str]
+    notes: tuple[str, ...]
+    layers: tuple[LayerFacts, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; a norm that is no finite number is None."""
+        plain = asdict(self)
+        for layer in plain["layers"]:
+            if not torch.isfinite(torch.tensor(layer["norm"])):
+                layer["norm"] = None
+        return plain
+
+
+def inspect_file(path: Path | str) -> Inspection:
+    """Read an adapter file and tell what is in it, whoever made it.
+
+    Raises:
+        AdapterFileError: it is no adapter that Patina can read. Values that are not finite are reported, not refused.
+    """
+    path = Path(path)
+    file = read_adapter(path, check_values=False)
+    facts = tuple(_facts(where, layer) for where, layer in file.layers.items())
+    recorded = family_of(file.metadata)
+    actual, stored = sshs_model_hash(path), file.metadata.get("sshs_model_hash")
+    return Inspection(
+        path=str(path),
+        layout=file.layout,
+        bytes=path.stat().st_size,
+        parameters=sum(layer.down.numel() + layer.up.numel() for layer in file.layers.values()),
+        dtypes=_different(str(layer.down.dtype).removeprefix("torch.") for layer in file.layers.values()),
+        ranks=_different(layer.rank for layer in facts),
+        alphas=_different(layer.alpha for layer in facts),
+        scales=_different(layer.scale for layer in facts),
+        targets=describe(layer.path.removeprefix("unet.") for layer in facts if layer.path.startswith("unet.")),
+        models=dict(Counter(layer.path.split(".", 1)[0] for layer in facts)),
+        family=FAMILY_TITLES.get(recorded, recorded) if recorded else likely_family(file.layers),
+        family_guessed=recorded is None,
+        base_version=_either(file, "ss_base_model_version", "modelspec.architecture"),
+        base_name=_either(file, "ss_sd_model_name"),
+        base_sha256=_either(file, "patina.base_sha256"),
+        trigger=_either(file, "modelspec.trigger_phrase"),
+        title=_either(file, "modelspec.title", "ss_output_name"),
+        usage_hint=_either(file, "modelspec.usage_hint"),
+        hash=actual,
+        stored_hash=stored,
+        hash_matches=None if stored is None else stored == actual,
+        finite=all(_finite(layer) for layer in file.layers.values()),
+        training={key: file.metadata[key] for key in TRAINING_KEYS if key in file.metadata},
+        notes=file.notes,
+        layers=facts,
+    )
+
+
+def _facts(where: str, layer: LayerWeights) -> LayerFacts:
+    down, up = layer.down.double().flatten(1), layer.up.double().flatten(1)
+    # ||B A||^2 = <B^T B, A A^T>: two r x r products instead of a matrix as large as the layer.
+    square = float(((up.T @ up) * (down @ down.T)).sum())
+    norm = abs(layer.scale) * (square**0.5 if not square < 0 else 0.0)
+    return LayerFacts(where, layer.rank, layer.alpha, layer.scale, tuple(layer.down.shape), tuple(layer.up.shape), norm)
+
+
+def _finite(layer: LayerWeights) -> bool:
+    return bool(torch.isfinite(layer.down.float()).all() and torch.isfinite(layer.up.float()).all())
+
+
+def _different(values: Iterable[Value]) -> tuple[Value, ...]:
+    return tuple(sorted(set(values)))
+
+
+def _either(file: AdapterFile, *keys: str) -> str | None:
+    return next((file.metadata[key] for key in keys if file.metadata.get(key)), None)

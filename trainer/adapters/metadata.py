@@ -1,0 +1,211 @@
+"""What a style file says about itself: kohya's ``ss_*`` keys, the ModelSpec standard, and ours.
+
+All values are strings. Sources: kohya's sd-scripts (``train_network.py``), the ModelSpec 1.0.1 standard.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import AdapterFileError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FAMILY_TITLES: Mapping[str, str] = {
+    "bundled": "Patina's bundled base",
+    "sd1": "Stable Diffusion 1",
+    "sd2": "Stable Diffusion 2",
+    "sdxl": "Stable Diffusion XL",
+}
+"""Families by key, for sentences."""
+
+_FAMILY_PREFIXES: tuple[tuple[str, str], ...] = (
+    ("sd_v1", "sd1"),
+    ("sd_v2", "sd2"),
+    ("sdxl", "sdxl"),
+    ("stable-diffusion-v1", "sd1"),
+    ("stable-diffusion-v2", "sd2"),
+    ("stable-diffusion-xl", "sdxl"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How a style came about. What is None or empty is left out of the file.
+
+    Attributes:
+        name: of the style and of its file.
+        family: key of the base's family; ``version_name`` and ``architecture`` are its names in files.
+        base_name, base_sha256: the base's source, and the identity of its UNet's weights.
+        base_hash: hash of the base's own file, for tools that look models up by it.
+        prediction: ``epsilon`` or ``v_prediction``.
+        rank: or None when layers differ.
+        alpha: in the convention ``alpha / rank`` of files.
+        network: further settings of the adapter, such as method, targets and dropout.
+        resolution: (width, height) in pixels.
+        clip_skip: how many of the last text-encoder layers were left out.
+        started_at, finished_at: seconds since 1970.
+        tag_frequency, bucket_info: see `tag_frequency` and `bucket_info`.
+        thumbnail: a data URL, see `thumbnail_url`.
+        config: the run's settings.
+    """
+
+    name: str
+    family: str
+    version_name: str
+    architecture: str
+    version: str
+    base_name: str = ""
+    base_sha256: str = ""
+    base_hash: str = ""
+    prediction: str = "epsilon"
+    rank: int | None = None
+    alpha: float | None = None
+    network: Mapping[str, Any] = field(default_factory=dict)
+    resolution: tuple[int, int] | None = None
+    images: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    seed: int | None = None
+    clip_skip: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    bucket_info: Mapping[str, Any] = field(default_factory=dict)
+    trigger: str = ""
+    usage_hint: str = ""
+    author: str = ""
+    license: str = ""
+    description: str = ""
+    thumbnail: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(facts: Provenance) -> dict[str, str]:
+    """The header's strings. ``sshs_model_hash`` is not among them: the writer adds it."""
+    made = facts.finished_at if facts.finished_at is not None else facts.started_at
+    values: dict[str, Any] = {
+        "ss_output_name": facts.name,
+        "ss_base_model_version": facts.version_name,
+        "ss_v2": facts.family == "sd2",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": "Dynamic" if facts.rank is None else facts.rank,
+        "ss_network_alpha": "Dynamic" if facts.alpha is None else facts.alpha,
+        "ss_network_args": _json(facts.network),
+        "ss_sd_model_name": facts.base_name,
+        "ss_sd_model_hash": facts.base_hash,
+        "ss_resolution": None if facts.resolution is None else f"({facts.resolution[0]}, {facts.resolution[1]})",
+        "ss_num_train_images": facts.images,
+        "ss_steps": facts.steps,
+        "ss_max_train_steps": facts.steps,
+        "ss_total_batch_size": facts.batch_size,
+        "ss_learning_rate": facts.learning_rate,
+        "ss_unet_lr": facts.learning_rate,
+        "ss_seed": facts.seed,
+        # There and in A1111, 1 means the last layer, which is none left out.
+        "ss_clip_skip": facts.clip_skip + 1 if facts.clip_skip else "None",
+        "ss_training_started_at": facts.started_at,
+        "ss_training_finished_at": facts.finished_at,
+        "ss_tag_frequency": _json(facts.tag_frequency),
+        "ss_bucket_info": _json(facts.bucket_info),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{facts.architecture}/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": facts.name,
+        "modelspec.description": facts.description,
+        "modelspec.author": facts.author,
+        "modelspec.license": facts.license,
+        "modelspec.date": None if made is None else datetime.fromtimestamp(made, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "modelspec.resolution": None if facts.resolution is None else f"{facts.resolution[0]}x{facts.resolution[1]}",
+        "modelspec.prediction_type": "v" if facts.prediction == "v_prediction" else facts.prediction,
+        "modelspec.trigger_phrase": facts.trigger,
+        "modelspec.usage_hint": facts.usage_hint,
+        "modelspec.thumbnail": facts.thumbnail,
+        "patina.version": facts.version,
+        "patina.family": facts.family,
+        "patina.base_sha256": facts.base_sha256,
+        "patina.config": _json(facts.config),
+    }
+    return {key: str(value) for key, value in values.items() if value is not None and value != ""}
+
+
+def tag_frequency(captions: Iterable[str], folder: str) -> dict[str, dict[str, int]]:
+    """How often each comma-separated part of the captions occurs, under the folder's name, as kohya counts."""
+    counts = Counter(tag.strip() for caption in captions for tag in caption.split(",") if tag.strip())
+    return {folder: dict(counts.most_common())}
+
+
+def bucket_info(buckets: Iterable[tuple[int, int]]) -> dict[str, Any]:
+    """How many images each bucket (width, height in pixels) holds, in kohya's form; one item for each image."""
+    counts = sorted(Counter(buckets).items())
+    return {"buckets": {str(i): {"resolution": [w, h], "count": n} for i, ((w, h), n) in enumerate(counts)}}
+
+
+def thumbnail_url(picture: Image.Image, side: int = 256) -> str:
+    """A picture as a small JPEG in a data URL; its longer side is at most ``side`` pixels."""
+    small = picture.convert("RGB")
+    small.thumbnail((side, side))
+    data = io.BytesIO()
+    small.save(data, format="JPEG", quality=85, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def sshs_model_hash(path: Path) -> str:
+    """SHA-256 over a safetensors file's bytes after the header, hexadecimal, as kohya and A1111 compute it.
+
+    It tells the weights alone, whatever a tool has written into the metadata since.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def family_of(metadata: Mapping[str, str]) -> str | None:
+    """Key of the family of bases that a file names, another tool's name as it stands, or None when it names none."""
+    if family := metadata.get("patina.family"):
+        return family
+    for key in ("ss_base_model_version", "modelspec.architecture"):
+        if name := metadata.get(key):
+            return next((family for prefix, family in _FAMILY_PREFIXES if name.startswith(prefix)), name)
+    return None
+
+
+def check_base(metadata: Mapping[str, str], *, base_sha256: str, family: str) -> list[str]:
+    """Whether a style was made for the base at hand, by what its file says.
+
+    Returns:
+        Notes for people: none when it is the very base, or when the file does not say.
+
+    Raises:
+        AdapterFileError: it was made for another family of bases.
+    """
+    recorded = family_of(metadata)
+    name = metadata.get("ss_output_name") or "This style"
+    if recorded is not None and recorded != family:
+        raise AdapterFileError(
+            f"{name} was made for {FAMILY_TITLES.get(recorded, recorded)}, but the base is "
+            f"{FAMILY_TITLES.get(family, family)}; choose a base of its family."
+        )
+    made_on = metadata.get("patina.base_sha256")
+    if made_on and made_on != base_sha256:
+        base = metadata.get("ss_sd_model_name")
+        return [f"{name} was trained on another base{f' ({base})' if base else ''}; it may look different here."]
+    return []
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else ""
