@@ -1,0 +1,48 @@
+// What the page itself has to know: light or dark, and an address that shows the same after a reload.
+// Gradio's components call these functions by name; they hold no state of the studio.
+(() => {
+  const KEY = "patina-looks";
+
+  const paint = (looks) => {
+    const dark = looks === "dark";
+    document.documentElement.classList.toggle("dark", dark);
+    if (document.body) document.body.classList.toggle("dark", dark);
+  };
+  const preferred = () => {
+    let kept = null;
+    try { kept = localStorage.getItem(KEY); } catch { /* private windows may refuse */ }
+    return kept || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  };
+
+  const patina = {
+    repaint: () => paint(preferred()),
+    toggleLooks: () => {
+      const next = document.documentElement.classList.contains("dark") ? "light" : "dark";
+      try { localStorage.setItem(KEY, next); } catch { /* then it lasts for this page */ }
+      paint(next);
+    },
+    // Keeps what is shown in the query, e.g. ?tab=train&run=run-2026...; null removes a part.
+    setAddress: (parts) => {
+      const url = new URL(location.href);
+      for (const [name, value] of Object.entries(parts)) {
+        if (value) url.searchParams.set(name, value);
+        else url.searchParams.delete(name);
+      }
+      if (url.href !== location.href) history.replaceState(history.state, "", url);
+    },
+    address: () => location.search,
+  };
+  window.patina = patina;
+
+  patina.repaint();
+  document.addEventListener("DOMContentLoaded", () => {
+    document.documentElement.lang = document.documentElement.lang || "en";
+    patina.repaint();
+    // Gradio sets its own choice of looks while it mounts; ours is the user's.
+    new MutationObserver(() => {
+      const dark = preferred() === "dark";
+      if (document.body.classList.contains("dark") !== dark) patina.repaint();
+    }).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", patina.repaint);
+})();

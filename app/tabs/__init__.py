@@ -1,0 +1,1 @@
+"""One module a tab, each with ``build(shell, tab)``; see `app.ui`."""
