@@ -88,13 +88,14 @@ class Store:
         settings: Mapping[str, Any],
         state: State = State.DRAFT,
         created: float | None = None,
+        message: str = "",
     ) -> RunRow:
         """A new run; any state but ``queued`` and ``training``, as a run found in the folder may be long finished."""
         assert state not in (State.QUEUED, State.TRAINING)
         now = time.time()
         self.db.write(
-            "INSERT INTO runs (id, name, state, settings, created, updated) VALUES (?, ?, ?, ?, ?, ?)",
-            (run_id, name, state, json.dumps(settings), created or now, now),
+            "INSERT INTO runs (id, name, state, settings, created, updated, message) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (run_id, name, state, json.dumps(settings), created or now, now, message),
         )
         return self.get(run_id)
 
@@ -262,7 +263,7 @@ class Store:
                     run_id,
                     State.FAILED,
                     f"The worker died {crashes} times without getting further than step {step}. Often memory "
-                    "runs out: try a smaller batch or resolution. The end of its log is in the run's folder (crash.log).",
+                    "runs out: try a smaller batch or resolution. The end of its log is crash.log in the run's folder.",
                 )
             else:
                 self._requeue(run_id)

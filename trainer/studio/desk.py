@@ -1,0 +1,318 @@
+"""Where a run is prepared: settings, images, captions, and what would come of them."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import trainer
+from trainer import config as configs
+from trainer.bases.probe import BaseInfo, describe
+from trainer.config import RunConfig
+from trainer.data.captions import compose, find_replace, from_names
+from trainer.data.folder import list_images
+from trainer.errors import PatinaError, StudioError
+from trainer.studio import checkup, planning, tokens
+from trainer.studio.drafts import Drafts
+from trainer.studio.home import Home, new_id
+from trainer.studio.machine import Device
+from trainer.studio.store import RunRow, State, Store
+from trainer.studio.views import AddReport, BaseView, DraftView, PlanView, SampleSet
+
+BASE_KNOWN_SECONDS = 60.0
+PROBLEM_KNOWN_SECONDS = 5.0
+START_BYTES = 256 * 2**20
+"""What a run writes at least: caches, checkpoints, samples."""
+DEFAULT_NAME = "My style"
+
+
+class Desk:
+    """Drafts and what is asked about them.
+
+    Args:
+        device: the device that would train, with its memory.
+    """
+
+    def __init__(
+        self, home: Home, store: Store, drafts: Drafts, measured: planning.Measured, device: Callable[[], Device]
+    ) -> None:
+        self._home, self._store, self._drafts = home, store, drafts
+        self._measured, self._device = measured, device
+        self._lock = threading.Lock()
+        self._bases: dict[tuple[str, str | None, str | None], tuple[float, BaseInfo]] = {}
+
+    # ---- making drafts
+
+    def create(self, settings: Mapping[str, Any] | None = None) -> str:
+        """A new draft; ``settings`` by dotted path."""
+        tree = _changed({"name": DEFAULT_NAME}, settings or {})
+        run_id = new_id("run")
+        self._store.add(run_id, str(tree["name"]), tree)
+        self._home.images(run_id).mkdir(parents=True, exist_ok=True)
+        return run_id
+
+    def create_from_samples(self, name: str) -> str:
+        """A new draft with a sample set's images and captions."""
+        chosen = next((each for each in sample_sets() if each.name == name), None)
+        if chosen is None:
+            raise StudioError(f"There is no sample style {name!r} in this installation.")
+        title = chosen.title
+        run_id = self.create({"name": title, "trigger": f"{title.lower()} style", "train.preset": "quick"})
+        self._add_folder(run_id, chosen.folder)
+        return run_id
+
+    def duplicate(self, run_id: str) -> str:
+        """A new draft with a run's settings, images and captions."""
+        run = self._store.get(run_id)
+        tree = copy.deepcopy(run.settings)
+        images = tree.get("data", {}).pop("images", "")
+        tree["name"] = f"{run.name[:70]} again"
+        target = self.create()
+        self._store.set_settings(target, _checked(tree))
+        if self._drafts.images(run_id):
+            self._drafts.copy(run_id, target)
+        elif images and Path(images).is_dir():
+            # A run of the command line: its images lie wherever the user has them.
+            self._add_folder(target, Path(images))
+        return target
+
+    def update(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Set settings by dotted path; None resets one to *chosen for you*.
+
+        Raises:
+            ConfigError: names the field, the value and what is allowed; nothing is changed then.
+        """
+        with self._store.db.transaction():
+            self._store.set_settings(run_id, _changed(self._store.get(run_id).settings, values))
+
+    def add_images(self, run_id: str, files: Sequence[str | Path]) -> AddReport:
+        """Take uploaded files in."""
+        run = self._draft(run_id)
+        background = str(run.settings.get("data", {}).get("background", "white"))
+        added, refused = self._drafts.add(run_id, [Path(file) for file in files], background=background)
+        return AddReport(tuple(added), tuple(refused))
+
+    def move_image(self, run_id: str, image_id: str, *, removed: bool) -> None:
+        """Take an image out, or bring it back."""
+        self._draft(run_id)
+        (self._drafts.remove if removed else self._drafts.restore)(run_id, image_id)
+
+    # ---- captions
+
+    def set_captions(self, run_id: str, captions: Mapping[str, str]) -> int:
+        """Set captions by image id; returns how many changed."""
+        self._draft(run_id)
+        return self._drafts.set_captions(run_id, captions)
+
+    def captions_add(self, run_id: str, words: str) -> int:
+        """Put words behind every caption that lacks them."""
+        return self.set_captions(run_id, {key: compose(text, words) for key, text in self._captions(run_id).items()})
+
+    def captions_replace(self, run_id: str, find: str, replacement: str) -> int:
+        """Replace whole words in all captions."""
+        return self.set_captions(run_id, find_replace(self._captions(run_id), find, replacement))
+
+    def captions_from_names(self, run_id: str) -> int:
+        """Fill empty captions from meaningful file names."""
+        empty = {image.id: image.name for image in self._drafts.images(run_id) if not image.caption}
+        named = from_names(empty.values())
+        return self.set_captions(run_id, {key: named[name] for key, name in empty.items()})
+
+    def token_counts(self, run_id: str) -> dict[str, tuple[int, int]]:
+        """Image id -> (tokens of caption with trigger, how many are read)."""
+        config = self._config(self._store.get(run_id))
+        info = self.base_info(config)
+        limit = tokens.token_limit(info)
+        captions = self._captions(run_id)
+        return {key: (tokens.token_count(compose(text, config.trigger), info), limit) for key, text in captions.items()}
+
+    # ---- looking
+
+    def view(self, run_id: str) -> DraftView:
+        """A draft with findings for every image."""
+        run = self._store.get(run_id)
+        config = self._config(run)
+        info = self.base_info(config)
+        limit = tokens.token_limit(info)
+        multiple = planning.side_multiple(info)
+        present, removed = self._drafts.images(run_id), self._drafts.images(run_id, removed=True)
+        shown = [
+            checkup.check(
+                images,
+                lambda image: self._drafts.path(run_id, image.id, removed=image.removed),
+                resolution=max(multiple, config.data.resolution or info.resolution or 512),
+                multiple=multiple,
+                buckets=config.data.buckets,
+                trigger=config.trigger,
+                count_tokens=lambda text: tokens.token_count(text, info),
+                token_limit=limit,
+            )
+            for images in (present, removed)
+        ]
+        findings = [finding for image in shown[0] for finding in image.findings]
+        about = checkup.about_the_set(present)
+        return DraftView(run_id, run.name, run.settings, tuple(shown[0]), tuple(shown[1]), (*about, *findings))
+
+    def plan(self, run_id: str) -> PlanView:
+        """What the draft would do on this machine."""
+        run = self._store.get(run_id)
+        config = self._config(run)
+        info = self.base_info(config)
+        device = self._device()
+        count = len(self._drafts.images(run_id))
+        problem = self._problem(info, count)
+        full = planning.resolved(config, info, count)
+        estimate = planning.estimate(full, info, device, self._measured)
+        notes = list(info.notes)
+        if estimate.memory_bytes > device.available:
+            notes.append(
+                f"It needs about {estimate.memory_bytes / 2**30:.1f} GB, and {device.available / 2**30:.1f} GB are "
+                "free at the moment. Close other programs, or choose a smaller resolution or batch."
+            )
+        asked = run.settings
+        choices = {
+            path: value
+            for path, value in _leaves(full.model_dump())
+            if value is not None and _lookup(asked, path) is None and _lookup(config.model_dump(), path) is None
+        }
+        return PlanView(
+            images=count,
+            steps=full.train.steps or 0,
+            rank=full.adapter.rank or 0,
+            learning_rate=full.optim.learning_rate or 0.0,
+            batch_size=full.optim.batch_size or 0,
+            resolution=full.data.resolution or 0,
+            seconds=estimate.seconds,
+            memory_bytes=estimate.memory_bytes,
+            memory_available_bytes=device.available,
+            file_bytes=None,
+            source="measured" if estimate.measured else "estimated",
+            problem=problem,
+            notes=tuple(notes),
+            choices=choices,
+        )
+
+    def ready(self, run_id: str) -> RunConfig:
+        """A draft's settings as its run folder should hold them.
+
+        Raises:
+            ConfigError, DatasetError, BaseError, StudioError: it cannot be trained, and why.
+        """
+        run = self._store.get(run_id)
+        config = self._config(run)
+        problem = self._problem(self.base_info(config), len(self._drafts.images(run_id)))
+        if problem:
+            raise StudioError(problem)
+        self._home.require_space(START_BYTES, "Training")
+        config.data.images = str(self._home.images(run_id))
+        return config
+
+    def base_info(self, config: RunConfig) -> BaseInfo:
+        """What a run's base is."""
+        return self.look_at_base(config.base.source, config.base.revision, config.base.variant)
+
+    def look_at_base(self, source: str, revision: str | None = None, variant: str | None = None) -> BaseInfo:
+        """What a base is; asked again after a minute, or after seconds when something was wrong with it."""
+        key = (source, revision, variant)
+        with self._lock:
+            known = self._bases.get(key)
+        if known is not None and time.monotonic() < known[0]:
+            return known[1]
+        info = describe(source, revision=revision, variant=variant)
+        lasts = BASE_KNOWN_SECONDS if info.problem is None else PROBLEM_KNOWN_SECONDS
+        with self._lock:
+            self._bases[key] = (time.monotonic() + lasts, info)
+        return info
+
+    def _problem(self, info: BaseInfo, images: int) -> str:
+        if info.problem is not None:
+            return info.problem
+        return "" if images else "There are no images yet: add 8 to 50 pictures of one style."
+
+    def _config(self, run: RunRow) -> RunConfig:
+        return configs.parse(run.settings)
+
+    def _captions(self, run_id: str) -> dict[str, str]:
+        return {image.id: image.caption for image in self._drafts.images(run_id)}
+
+    def _draft(self, run_id: str) -> RunRow:
+        run = self._store.get(run_id)
+        if run.state is not State.DRAFT:
+            raise StudioError(f"{run.name} has started with its images. Duplicate it to train with others.")
+        return run
+
+    def _add_folder(self, run_id: str, folder: Path) -> None:
+        images, _ = list_images(folder)
+        beside = [path for path in folder.rglob("*") if path.suffix == ".txt" or path.name == "metadata.jsonl"]
+        self._drafts.add(run_id, [*images, *beside])
+
+
+def base_view(info: BaseInfo) -> BaseView:
+    """A base for the picker."""
+    return BaseView(
+        source=info.source,
+        family=info.family or "",
+        title=info.title,
+        kind=info.kind or "hub",
+        prediction=info.prediction,
+        resolution=info.resolution or None,
+        size_bytes=info.size_bytes or None,
+        notes=info.notes,
+        problem=info.problem or "",
+    )
+
+
+def sample_sets() -> list[SampleSet]:
+    """The sample styles of a source checkout; an installed wheel has none."""
+    root = Path(trainer.__file__).parent.parent / "sample_data"
+    sets: list[SampleSet] = []
+    for folder in sorted(root.glob("*")):
+        try:
+            images, _ = list_images(folder)
+        except PatinaError:
+            continue
+        if not images or folder.name == "sheets":
+            continue
+        sheet = root / "sheets" / f"{folder.name}.png"
+        title = folder.name.replace("_", " ").replace("-", " ").capitalize()
+        sets.append(SampleSet(folder.name, title, folder, len(images), sheet if sheet.is_file() else None))
+    return sets
+
+
+def _changed(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with changes by dotted path, checked as a whole."""
+    changed = copy.deepcopy(dict(tree))
+    for path in (path for path, value in values.items() if value is None):
+        _drop(changed, path.split("."))
+    return _checked(configs.overlay(changed, values))
+
+
+def _checked(tree: Mapping[str, Any]) -> dict[str, Any]:
+    config = configs.parse({"name": DEFAULT_NAME, **tree})
+    return config.model_dump(exclude_unset=True, exclude_none=True)
+
+
+def _drop(tree: dict[str, Any], path: Sequence[str]) -> None:
+    node: Any = tree
+    for branch in path[:-1]:
+        node = node.get(branch, {})
+    node.pop(path[-1], None)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        inner = isinstance(value, Mapping)
+        found += _leaves(value, f"{prefix}{name}.") if inner else [(f"{prefix}{name}", value)]
+    return found
+
+
+def _lookup(tree: Mapping[str, Any], path: str) -> Any:
+    node: Any = tree
+    for branch in path.split("."):
+        node = node.get(branch) if isinstance(node, Mapping) else None
+    return node

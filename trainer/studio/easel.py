@@ -1,0 +1,237 @@
+"""Where the worker draws: one base kept warm, its bank with the styles of the latest request, and files read before."""
+
+from __future__ import annotations
+
+import gc
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainer.adapters.bank import Bank
+from trainer.adapters.formats import AdapterFile, LayerWeights, read_adapter
+from trainer.adapters.methods import method_named
+from trainer.bases.base import Base
+from trainer.bases.load import load_base
+from trainer.config import BaseConfig, RunConfig
+from trainer.errors import AdapterFileError, RunError, StudioError
+from trainer.events import PreviewRow
+from trainer.preview.generate import Canvas, generate
+from trainer.preview.pngtext import parameters_of, save_png
+from trainer.studio.protocol import Draw, Source
+from trainer.training import checkpoint as checkpoints
+from trainer.training.device import physical_cores, pick_device, pick_dtype, set_up_threads
+from trainer.training.folder import RunFolder
+
+if TYPE_CHECKING:
+    from trainer.training.control import Session
+
+KEPT_FILES = 16
+Identity = tuple[str, int, int]
+OnStep = Callable[[int, int], bool]
+OnPicture = Callable[[int, Path], None]
+
+
+class Easel:
+    """One base at a time, with everything that is drawn on it.
+
+    Args:
+        runs: the folder that holds the runs' folders.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self._runs = runs
+        self._base: Base | None = None
+        self._loaded: tuple[BaseConfig, torch.device, torch.dtype] | None = None
+        self._bank: Bank | None = None
+        self._hung: dict[str, Identity] = {}
+        self._files: OrderedDict[Identity, AdapterFile] = OrderedDict()
+
+    @property
+    def base(self) -> Base | None:
+        return self._base
+
+    def base_for_training(self, config: RunConfig) -> Base:
+        """The base of a run, loaded if it is not at hand, with nothing attached to it.
+
+        Raises:
+            BaseError, DeviceError: it cannot be loaded.
+        """
+        device = pick_device(config.train.device)
+        dtype = pick_dtype(device, config.train.precision)
+        return self._open(config.base, device, dtype, offline=config.train.offline)
+
+    def base_for_drawing(self, config: BaseConfig) -> Base:
+        """A base to draw with: the one at hand if it is that one, in whatever number format it is."""
+        if self._base is not None and self._loaded is not None and self._loaded[0] == config:
+            return self._base
+        device = pick_device("auto")
+        set_up_threads(physical_cores())
+        return self._open(config, device, pick_dtype(device, "auto"), offline=False)
+
+    def draw(self, request: Draw, on_step: OnStep, on_picture: OnPicture, session: Session | None = None) -> None:
+        """Draw a request's rows and write them with their settings.
+
+        During a training (``session``) its own base and bank are used, and left as they were.
+
+        Raises:
+            PatinaError: a style or setting that cannot be used.
+            trainer.preview.generate.Cancelled: ``on_step`` asked for it.
+        """
+        if session is not None:
+            with self._guests(session, request.sources) as columns:
+                self._paint(session.base, session.bank, request, columns, on_step, on_picture)
+            return
+        base = self.base_for_drawing(request.base)
+        if self._bank is None:
+            self._bank = Bank(base.roots)
+        columns = self._hang(self._bank, request.sources)
+        self._paint(base, self._bank, request, columns, on_step, on_picture)
+
+    def clear(self) -> None:
+        """Take every style off the base, which then is as it was loaded."""
+        if self._bank is not None:
+            self._bank.detach()
+        self._bank = None
+        self._hung.clear()
+
+    def free(self) -> None:
+        """Let go of everything that holds memory."""
+        self.clear()
+        self._base = self._loaded = None
+        self._files.clear()
+        gc.collect()
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _open(self, config: BaseConfig, device: torch.device, dtype: torch.dtype, *, offline: bool) -> Base:
+        if self._base is not None and self._loaded is not None:
+            if self._loaded[0] == config and self._loaded[1:] == (device, dtype):
+                self.clear()
+                return self._base
+            # Two bases at once may not fit.
+            self.free()
+        self._base = load_base(config, device=device, dtype=dtype, offline=offline)
+        self._loaded = (config, device, dtype)
+        return self._base
+
+    def _paint(
+        self,
+        base: Base,
+        bank: Bank,
+        request: Draw,
+        columns: Sequence[int],
+        on_step: OnStep,
+        on_picture: OnPicture,
+    ) -> None:
+        rows = [_spread(row, columns, len(bank.names)) for row in request.rows]
+        pictures = generate(base, bank, rows, request.settings, on_step=on_step)
+        canvas = Canvas.of(base, request.settings)
+        names = [source.name for source in request.sources]
+        for index, row, picture in zip(request.indices, request.rows, pictures, strict=True):
+            path = Path(request.folder) / f"{index:02d}.png"
+            save_png(picture, path, parameters_of(row, canvas, names, base.title))
+            on_picture(index, path)
+
+    def _hang(self, bank: Bank, sources: Sequence[Source]) -> list[int]:
+        """Attach exactly the wanted styles; for each the column of its strength."""
+        wanted = {f"style-{index}": self._resolve(source) for index, source in enumerate(sources)}
+        for name, identity in list(self._hung.items()):
+            if wanted.get(name) != identity:
+                bank.remove(name)
+                del self._hung[name]
+        for name, identity in wanted.items():
+            if name not in self._hung:
+                bank.load(name, self._read(identity))
+                self._hung[name] = identity
+        return [bank.names.index(name) for name in wanted]
+
+    @contextmanager
+    def _guests(self, session: Session, sources: Sequence[Source]) -> Iterator[list[int]]:
+        """Styles beside the one in training, for a while; the bank is afterwards as it was."""
+        bank = session.bank
+        strengths = bank.strengths
+        guests: list[str] = []
+        columns: list[int] = []
+        try:
+            for index, source in enumerate(sources):
+                name = session.style
+                if source.path:
+                    name = f"guest-{index}"
+                    bank.load(name, self._read(self._resolve(source)))
+                    guests.append(name)
+                columns.append(bank.names.index(name))
+            yield columns
+        finally:
+            for name in guests:
+                bank.remove(name)
+            bank.set_strengths(strengths)
+
+    def _resolve(self, source: Source) -> Identity:
+        """A style's path with what tells whether it was changed since.
+
+        Raises:
+            AdapterFileError: it is not there.
+        """
+        path = Path(source.path) if source.path else self._latest(source.run)
+        marker = path / "manifest.json" if path.is_dir() else path
+        try:
+            status = marker.stat()
+        except OSError:
+            raise AdapterFileError(
+                f"{source.name} is not there any more ({path.name}); choose another file or checkpoint."
+            ) from None
+        return str(path), status.st_mtime_ns, status.st_size
+
+    def _latest(self, run: str) -> Path:
+        """What a run that is not in training has to show: its file, or else its newest checkpoint."""
+        folder = RunFolder(self._runs / run)
+        if folder.adapter_file.is_file():
+            return folder.adapter_file
+        found = sorted(path for path in folder.checkpoints.glob("step-*") if path.is_dir())
+        if not found:
+            raise StudioError("This run has not saved anything yet. Try again when it trains.")
+        return found[-1]
+
+    def _read(self, identity: Identity) -> AdapterFile:
+        if identity in self._files:
+            self._files.move_to_end(identity)
+            return self._files[identity]
+        path = Path(identity[0])
+        file = checkpoint_as_file(path) if path.is_dir() else read_adapter(path)
+        self._files[identity] = file
+        if len(self._files) > KEPT_FILES:
+            self._files.popitem(last=False)
+        return file
+
+
+def checkpoint_as_file(path: Path) -> AdapterFile:
+    """A checkpoint's adapter (its average, where the run keeps one) as if it had been exported.
+
+    Raises:
+        RunError: the checkpoint is damaged, or does not lie in a run folder.
+    """
+    config = RunFolder(path.parent.parent).config()
+    rank, alpha = config.adapter.rank, config.adapter.alpha
+    if rank is None or alpha is None:
+        raise RunError(f"{path} belongs to a run that never started.")
+    found = checkpoints.read(path)
+    tensors = found.average or found.adapter
+    file_alpha = method_named(config.adapter.method).file_alpha(alpha, rank)
+    layers = {
+        where: LayerWeights(tensors[key], tensors[f"{where}.up"], file_alpha)
+        for key in tensors
+        if key.endswith(".down") and (where := key.removesuffix(".down"))
+    }
+    return AdapterFile(path, "checkpoint", layers, {})
+
+
+def _spread(row: PreviewRow, columns: Sequence[int], width: int) -> PreviewRow:
+    """A row's strengths in the order of the bank; styles that the request does not name stay closed."""
+    strengths = [0.0] * width
+    for column, strength in zip(columns, row.strengths, strict=False):
+        strengths[column] = strength
+    return row.model_copy(update={"strengths": tuple(strengths)})

@@ -1,0 +1,254 @@
+"""The library: styles that were trained here (finished runs) and files that came from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer.adapters.metadata import family_of
+from trainer.bases.headers import Header, read_header
+from trainer.bases.registry import FAMILIES
+from trainer.config import FileLayout, RunConfig
+from trainer.errors import AdapterFileError, BaseError, ImageError, StudioError
+from trainer.studio.database import Database
+from trainer.studio.home import Home, new_id
+from trainer.studio.protocol import Convert, Inspect
+from trainer.studio.relabel import copy_titled
+from trainer.studio.store import RunRow, State, Store
+from trainer.studio.views import StyleCard
+from trainer.training.folder import RunFolder
+
+THUMBNAILS = 4
+_KEPT_HEADERS = 512
+Ask = Callable[[Inspect | Convert], Mapping[str, Any]]
+
+
+class Library:
+    """Styles as cards; what a card says comes from the file's own header.
+
+    Args:
+        ask: has the worker look into a file or write it anew, and waits for the answer.
+    """
+
+    def __init__(self, database: Database, home: Home, store: Store, ask: Ask) -> None:
+        self._db, self._home, self._store, self._ask = database, home, store, ask
+        self._headers: OrderedDict[tuple[Path, int, int], Header] = OrderedDict()
+
+    def cards(self) -> list[StyleCard]:
+        """All styles whose files are there, newest first."""
+        cards = [self._trained(run) for run in self._store.in_state(State.FINISHED)]
+        rows = self._db.all("SELECT * FROM styles WHERE trashed IS NULL")
+        cards += [self._imported(row) for row in rows]
+        return sorted((card for card in cards if card is not None), key=lambda card: card.created, reverse=True)
+
+    def card(self, style_id: str) -> StyleCard:
+        """One style.
+
+        Raises:
+            StudioError: there is none, or its file is gone.
+        """
+        row = self._db.one("SELECT * FROM styles WHERE id = ? AND trashed IS NULL", (style_id,))
+        card = self._imported(row) if row is not None else self._trained(self._store.get(style_id))
+        if card is None:
+            raise StudioError("This style has no file. Its run is not finished, or the file was removed.")
+        return card
+
+    def is_imported(self, style_id: str) -> bool:
+        """Whether the id names a file from elsewhere, deleted ones too."""
+        return self._db.one("SELECT 1 FROM styles WHERE id = ?", (style_id,)) is not None
+
+    def metadata(self, card: StyleCard) -> dict[str, str]:
+        """What the file says about itself."""
+        header = self._header(card.file)
+        return {} if header is None else dict(header.metadata)
+
+    def facts(self, card: StyleCard) -> dict[str, Any]:
+        """What was found in the file: at its import, or for one of our own what its header tells."""
+        row = self._db.one("SELECT facts FROM styles WHERE id = ?", (card.id,))
+        if row is not None:
+            found: dict[str, Any] = json.loads(row["facts"])
+            return found
+        header = self._header(card.file)
+        if header is None:
+            return {}
+        return {
+            "layout": card.layout,
+            "bytes": header.size,
+            "parameters": header.parameters(""),
+            "dtypes": sorted(set(header.dtypes.values())),
+            "trigger": card.trigger,
+        }
+
+    def take(self, source: Path, name: str = "") -> str:
+        """Take a file from elsewhere into the library, checked by the worker; returns its id.
+
+        Raises:
+            AdapterFileError: it is no style file that can be used, with the reason.
+        """
+        try:
+            size = read_header(source).size
+        except BaseError as error:
+            raise AdapterFileError(str(error)) from None
+        self._home.require_space(size, "Importing this style")
+        style_id = new_id("style")
+        folder = self._home.styles / style_id
+        file = folder / "adapter.safetensors"
+        try:
+            folder.mkdir(parents=True)
+            shutil.copyfile(source, file)
+            found = self._ask(Inspect(ask=style_id, path=str(file)))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        # The path names the file only while it lies where it was looked at.
+        facts = {key: value for key, value in found.items() if key != "path"}
+        title = _shown_name(name or str(found.get("title") or "") or source.stem)
+        self._db.write(
+            "INSERT INTO styles (id, name, file, created, facts) VALUES (?, ?, ?, ?, ?)",
+            (
+                style_id,
+                title,
+                file.relative_to(self._home.path).as_posix(),
+                time.time(),
+                json.dumps(facts),
+            ),
+        )
+        header = self._header(file)
+        if header is not None:
+            self._unpack_thumbnail(header, folder)
+        return style_id
+
+    def download(self, style_id: str, layout: FileLayout) -> Path:
+        """The style's file under its name, in the wanted layout; another layout than its own takes seconds.
+
+        Raises:
+            StudioError: there is no such style, or the worker does not answer.
+            AdapterFileError: its file cannot be read.
+        """
+        card = self.card(style_id)
+        self._home.require_space(card.size_bytes, "This download")
+        target = self._home.downloads / style_id / layout / file_name(card.name)
+        if target.is_file() and target.stat().st_mtime >= card.file.stat().st_mtime:
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for old in target.parent.glob("*.safetensors"):
+            old.unlink(missing_ok=True)
+        if layout == card.layout:
+            copy_titled(card.file, target, card.name)
+        else:
+            name = new_id("convert")
+            self._ask(Convert(ask=name, source=str(card.file), target=str(target), layout=layout, name=card.name))
+        return target
+
+    def rename(self, style_id: str, name: str) -> None:
+        """Give an imported style another name."""
+        self._db.write("UPDATE styles SET name = ? WHERE id = ?", (name, style_id))
+
+    def trash(self, style_id: str, deleted: bool) -> None:
+        """Mark an imported style as deleted, or take that back."""
+        self._db.write("UPDATE styles SET trashed = ? WHERE id = ?", (time.time() if deleted else None, style_id))
+
+    def empty_trash(self, before: float) -> None:
+        """Remove for good what was deleted before a time."""
+        for row in self._db.all("SELECT id, file FROM styles WHERE trashed < ?", (before,)):
+            shutil.rmtree((self._home.path / row["file"]).parent, ignore_errors=True)
+            self._db.write("DELETE FROM styles WHERE id = ?", (row["id"],))
+
+    def _trained(self, run: RunRow) -> StyleCard | None:
+        folder = RunFolder(self._home.run(run.id))
+        samples = sorted(folder.samples.glob("*.png"), reverse=True)
+        newest = [path for path in samples if path.stem[:6] == samples[0].stem[:6]]
+        base = run.settings.get("base", {}).get("source", "bundled")
+        thumbnails = tuple(sorted(newest)[:THUMBNAILS])
+        return self._card(run.id, run.name, folder.adapter_file, run.created, "trained", base, thumbnails, run.settings)
+
+    def _imported(self, row: Any) -> StyleCard | None:
+        file = self._home.path / row["file"]
+        picture = file.parent / "thumbnail.png"
+        thumbnails = (picture,) if picture.is_file() else ()
+        return self._card(row["id"], row["name"], file, row["created"], "imported", "", thumbnails, {})
+
+    def _card(
+        self,
+        style_id: str,
+        name: str,
+        file: Path,
+        created: float,
+        origin: Any,
+        base: str,
+        thumbnails: tuple[Path, ...],
+        settings: Mapping[str, Any],
+    ) -> StyleCard | None:
+        header = self._header(file)
+        if header is None:
+            return None
+        said = header.metadata
+        rank = said.get("ss_network_dim", "")
+        family = family_of(said) or ""
+        titles = FAMILIES[family].title if family in FAMILIES else family
+        return StyleCard(
+            id=style_id,
+            name=name,
+            trigger=said.get("modelspec.trigger_phrase", "") or str(settings.get("trigger", "")),
+            origin=origin,
+            base=base or said.get("ss_sd_model_name", "") or titles,
+            family=family,
+            rank=int(rank) if rank.isdigit() else None,
+            size_bytes=header.size,
+            created=created,
+            file=file,
+            layout=layout_of(header),
+            thumbnails=thumbnails,
+        )
+
+    def _header(self, file: Path) -> Header | None:
+        try:
+            status = file.stat()
+            key = (file, status.st_mtime_ns, status.st_size)
+            if key not in self._headers:
+                self._headers[key] = read_header(file)
+                while len(self._headers) > _KEPT_HEADERS:
+                    self._headers.popitem(last=False)
+            return self._headers[key]
+        except (OSError, BaseError, KeyError):
+            return None
+
+    def _unpack_thumbnail(self, header: Header, folder: Path) -> None:
+        """The picture that came with a file; decoded in a child, as nobody knows who made it."""
+        from trainer.data.decode_child import reencode_safely
+
+        kind, _, data = header.metadata.get("modelspec.thumbnail", "").partition(";base64,")
+        if not kind.startswith("data:image/"):
+            return
+        raw = folder / "thumbnail.raw"
+        try:
+            raw.write_bytes(base64.b64decode(data, validate=True))
+            reencode_safely(raw, folder / "thumbnail.png", max_side=512)
+        except (binascii.Error, ValueError, ImageError):
+            # A style without a picture is still a style.
+            pass
+        finally:
+            raw.unlink(missing_ok=True)
+
+
+def layout_of(header: Header) -> FileLayout:
+    """The family of a file's key names."""
+    return "kohya" if header.has("lora_") else "diffusers"
+
+
+def file_name(name: str) -> str:
+    """A style's name as the name of its file."""
+    return f"{RunConfig.model_construct(name=name).file_stem}.safetensors"
+
+
+def _shown_name(title: str) -> str:
+    """A title that somebody else chose, as a name that a style can have here."""
+    kept = " ".join("".join(c if c.isprintable() else " " for c in title).split())[:80].strip()
+    return kept if any(c.isalnum() for c in kept) else "Imported style"

@@ -1,0 +1,125 @@
+"""What a draft would do, told before anything is loaded: steps, time, memory, file size.
+
+Steps are exact. Time and memory are those of the last run of the same kind on this machine; without one they are
+estimated from the base's size: a UNet step costs about half a FLOP for each weight and latent cell (Stable Diffusion
+1.5 at 512 pixels: 1.81 TFLOP for 860 M weights and 4,096 cells; SDXL at 1,024: 14.8 for 2.57 G and 16,384).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.bases import registry
+from trainer.bases.probe import BaseInfo
+from trainer.config import RunConfig
+from trainer.presets import resolve
+from trainer.studio.database import Database
+from trainer.studio.machine import Device, DeviceKind, cores
+
+FLOP_PER_WEIGHT_AND_CELL = 0.4
+ACTIVATION_BYTES_PER_PIXEL = 9_000
+"""Of one sample in half precision without checkpointing; the CPU's fp32 takes twice that."""
+PROCESS_BYTES = 600 * 2**20
+"""A worker's libraries, before any model."""
+_RATE: Mapping[DeviceKind, float] = {"cuda": 2.0e13, "mps": 2.0e12, "cpu": 2.5e10}
+"""FLOP/s that training reaches as a rule; of one core on a CPU."""
+_STEP_OVERHEAD: Mapping[DeviceKind, float] = {"cuda": 0.05, "mps": 0.1, "cpu": 0.06}
+"""Seconds a step takes however small the model is."""
+_START_SECONDS = 12.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds for the whole run, bytes held at its peak, and whether a run like it was measured here."""
+
+    seconds: float
+    memory_bytes: int
+    measured: bool
+
+
+def resolved(config: RunConfig, info: BaseInfo, images: int) -> RunConfig:
+    """The settings as the run will take them, for a base that was looked at and so many images."""
+    family = registry.FAMILIES[info.family or "bundled"]
+    held = max(1, min(images - 1, round(config.data.validation_share * images))) if images > 1 else 0
+    kept_out = held if config.data.validation_share > 0 else 0
+    return resolve(
+        config,
+        family=family.key,
+        resolution=info.resolution or family.default_side,
+        guidance=family.guidance,
+        images=max(1, images - kept_out),
+    )
+
+
+def estimate(config: RunConfig, info: BaseInfo, device: Device, measured: Measured) -> Estimate:
+    """Time and memory of a run with resolved settings."""
+    steps, batch = config.train.steps or 1, (config.optim.batch_size or 1)
+    known = measured.get(kind_of(config, device.kind))
+    if known is not None:
+        seconds, memory = known
+        return Estimate(_START_SECONDS + seconds * steps, memory, measured=True)
+    weights = info.parameters.get("unet", 0)
+    side = config.data.resolution or info.resolution
+    cells = (side / 8) ** 2
+    rate = _RATE[device.kind] * (cores() if device.kind == "cpu" else 1)
+    samples = batch * config.optim.gradient_accumulation
+    step = samples * FLOP_PER_WEIGHT_AND_CELL * weights * cells / rate + _STEP_OVERHEAD[device.kind]
+    width = 4 if device.kind != "cuda" or config.train.precision == "fp32" else 2
+    # A smaller UNet holds less of each pixel; Stable Diffusion 1.5 has 860 M weights.
+    held = ACTIVATION_BYTES_PER_PIXEL * side * side * batch * (width / 2) * min(1.0, weights / 860e6)
+    memory = int(sum(info.parameters.values()) * width + held + PROCESS_BYTES)
+    return Estimate(_START_SECONDS + step * steps, memory, measured=False)
+
+
+def kind_of(config: RunConfig, device: DeviceKind) -> str:
+    """What decides how long a step takes, as a key."""
+    facts = (
+        device,
+        config.base.source,
+        config.data.resolution,
+        config.optim.batch_size,
+        config.optim.gradient_accumulation,
+        config.adapter.targets,
+        config.train.precision,
+    )
+    return json.dumps(facts)
+
+
+class Measured:
+    """What runs took on this machine: seconds of a step and bytes at the peak, by `kind_of`."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def get(self, kind: str) -> tuple[float, int] | None:
+        """The last measurement."""
+        row = self._db.one("SELECT seconds_per_step, memory_bytes FROM measured WHERE what = ?", (kind,))
+        return None if row is None else (row["seconds_per_step"], row["memory_bytes"])
+
+    def note(self, kind: str, seconds_per_step: float, memory_bytes: int) -> None:
+        """Remember a measurement."""
+        self._db.write(
+            "INSERT OR REPLACE INTO measured (what, seconds_per_step, memory_bytes, at) VALUES (?, ?, ?, ?)",
+            (kind, seconds_per_step, memory_bytes, time.time()),
+        )
+
+
+def side_multiple(info: BaseInfo) -> int:
+    """Sides in pixels must be multiples of this on the base, see `trainer.bases.base.Base.side_multiple`."""
+    folder = Path(registry.__file__).parent / "bundled" if info.kind == "bundled" else Path(info.source)
+    try:
+        vae, unet = (_levels(folder / part / "config.json") for part in ("vae", "unet"))
+    except (OSError, ValueError, KeyError, TypeError):
+        # Not a folder; every published Stable Diffusion shrinks by 8 and its UNet halves three times (SDXL: twice).
+        return 32 if info.family == "sdxl" else 64
+    return int(2 ** (vae - 1) * 2 ** (unet - 1))
+
+
+def _levels(file: Path) -> int:
+    config: dict[str, Any] = json.loads(file.read_bytes())
+    return len(config["block_out_channels"])

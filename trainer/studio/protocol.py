@@ -1,0 +1,196 @@
+"""What the app and its worker say to each other: one JSON object a line, requests in, replies out.
+
+A training's own events lie in its run folder and are read from there, by whoever wants them; over the pipe goes only
+what is not written down: short-lived progress, pictures, and answers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from trainer.config import BaseConfig, FileLayout
+from trainer.events import Message, Phase, PreviewRow, PreviewSettings
+
+# ---- requests
+
+
+class Train(Message):
+    """Train a queued run until it ends, is steered elsewhere, or the pipe closes."""
+
+    type: Literal["train"] = "train"
+    run: str
+
+
+class Steer(Message):
+    """The user's wish for the run in training changed (`trainer.studio.store.Wish`); it is read from the store."""
+
+    type: Literal["steer"] = "steer"
+    run: str
+
+
+class Source(Message):
+    """Where an adapter of a drawing comes from.
+
+    Attributes:
+        name: for the picture's settings.
+        path: an adapter file, or a checkpoint's folder; empty for the weights in training.
+        run: the run that is meant when ``path`` is empty, and that a checkpoint belongs to.
+    """
+
+    name: str
+    path: str = ""
+    run: str = ""
+
+
+class Draw(Message):
+    """Draw ``rows[i]`` into ``folder/NN.png``, NN being ``indices[i]``; strengths are in the order of ``sources``."""
+
+    type: Literal["draw"] = "draw"
+    job: str
+    base: BaseConfig
+    sources: tuple[Source, ...]
+    rows: tuple[PreviewRow, ...]
+    indices: tuple[int, ...]
+    settings: PreviewSettings
+    folder: str
+
+
+class CancelDraw(Message):
+    """Stop a drawing within one denoising step, or forget it when it has not begun."""
+
+    type: Literal["cancel"] = "cancel"
+    job: str
+
+
+class Inspect(Message):
+    """Say everything about an adapter file."""
+
+    type: Literal["inspect"] = "inspect"
+    ask: str
+    path: str
+
+
+class Convert(Message):
+    """Write an adapter file again, in another layout or under another name."""
+
+    type: Literal["convert"] = "convert"
+    ask: str
+    source: str
+    target: str
+    layout: FileLayout
+    name: str
+
+
+AnyRequest = Annotated[
+    Train | Steer | Draw | CancelDraw | Inspect | Convert,
+    Field(discriminator="type"),
+]
+
+# ---- replies
+
+
+class Hello(Message):
+    """The worker is up; memory in bytes."""
+
+    type: Literal["hello"] = "hello"
+    pid: int
+    device: Literal["cuda", "mps", "cpu"]
+    device_name: str
+    memory_total: int
+
+
+class Status(Message):
+    """What the worker does, said when it changes and every few seconds."""
+
+    type: Literal["status"] = "status"
+    doing: Literal["idle", "training", "drawing"]
+    run: str = ""
+    base: str = ""
+    memory_used: int = 0
+
+
+class InPhase(Message):
+    """Progress of a run's preparation that is too short-lived to be written down."""
+
+    type: Literal["phase"] = "phase"
+    run: str
+    phase: Phase
+
+
+class RunEnded(Message):
+    """The worker is done with a run for now, whose state is in the store; ``taken``: whether it was its to train."""
+
+    type: Literal["run-ended"] = "run-ended"
+    run: str
+    taken: bool = True
+
+
+class Drawing(Message):
+    """Progress of a drawing in denoising steps; or, with ``waits``, why it has not begun."""
+
+    type: Literal["drawing"] = "drawing"
+    job: str
+    done: int = 0
+    total: int = 0
+    waits: str = ""
+
+
+class Drawn(Message):
+    """A picture is on the disk."""
+
+    type: Literal["drawn"] = "drawn"
+    job: str
+    index: int
+    path: str
+
+
+class DrawEnded(Message):
+    """A drawing is over; ``message`` says why it failed."""
+
+    type: Literal["draw-ended"] = "draw-ended"
+    job: str
+    state: Literal["done", "failed", "cancelled"]
+    message: str = ""
+
+
+class Answer(Message):
+    """The answer to an `Inspect` or `Convert`: data, or the kind (a class of `trainer.errors`) and text of an error."""
+
+    type: Literal["answer"] = "answer"
+    ask: str
+    data: dict[str, Any] = Field(default_factory=dict)
+    error: str = ""
+    message: str = ""
+
+
+class Leaving(Message):
+    """The worker ends of its own accord, because nothing was asked for long; what was asked since was not seen."""
+
+    type: Literal["leaving"] = "leaving"
+
+
+AnyReply = Annotated[
+    Hello | Status | InPhase | RunEnded | Drawing | Drawn | DrawEnded | Answer | Leaving,
+    Field(discriminator="type"),
+]
+
+_REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(AnyRequest)
+_REPLY: TypeAdapter[AnyReply] = TypeAdapter(AnyReply)
+
+
+def parse_request(line: str | bytes) -> AnyRequest | None:
+    """The request on a line; ``None`` for one that is torn or of another version."""
+    try:
+        return _REQUEST.validate_json(line)
+    except ValidationError:
+        return None
+
+
+def parse_reply(line: str | bytes) -> AnyReply | None:
+    """The reply on a line; ``None`` for one that is torn or of another version."""
+    try:
+        return _REPLY.validate_json(line)
+    except ValidationError:
+        return None

@@ -1,0 +1,406 @@
+"""Keeps a worker at work: starts it on demand, hands it the queue, and picks up what it leaves when it dies.
+
+The supervisor belongs to the app process and never imports torch. One thread decides (every second, and whenever
+something happens), one reads each worker's replies. What must outlive both is in the store and the run folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import trainer
+from trainer import errors
+from trainer.errors import PatinaError, StudioError
+from trainer.events import Phase
+from trainer.studio.home import Home
+from trainer.studio.jobs import Jobs
+from trainer.studio.lease import HEARTBEAT_SECONDS, this_process
+from trainer.studio.protocol import (
+    Answer,
+    AnyReply,
+    AnyRequest,
+    CancelDraw,
+    Convert,
+    Draw,
+    DrawEnded,
+    Drawing,
+    Drawn,
+    Hello,
+    InPhase,
+    Inspect,
+    Leaving,
+    RunEnded,
+    Status,
+    Steer,
+    Train,
+    parse_reply,
+)
+from trainer.studio.store import State, Store
+from trainer.training.folder import RunFolder
+
+MAX_FAILED_STARTS = 3
+LOG_TAIL_BYTES = 16 * 1024
+CLOSE_SECONDS = 30.0
+LOOK_SECONDS = 1.0
+
+
+@dataclass
+class Worker:
+    """A worker process with what it was asked and what it said last."""
+
+    process: subprocess.Popen[bytes]
+    reader: threading.Thread | None = None
+    sent: set[str] = field(default_factory=set)
+    hello: Hello | None = None
+    status: Status | None = None
+    training: str = ""
+    leaving: bool = False
+
+
+@dataclass
+class DrawState:
+    """A drawing's progress: denoising steps, and why it waits."""
+
+    request: Draw
+    keys: dict[int, str]
+    begun: bool = False
+    done: int = 0
+    total: int = 0
+    waits: str = ""
+
+
+class Supervisor:
+    """The worker's keeper.
+
+    Args:
+        home, store, jobs: the studio's folder and lists.
+        idle_seconds: after so long without work the worker frees its memory.
+    """
+
+    def __init__(self, home: Home, store: Store, jobs: Jobs, *, idle_seconds: float) -> None:
+        self._home, self._store, self._jobs = home, store, jobs
+        self._idle_seconds = idle_seconds
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._worker: Worker | None = None
+        self._failed_starts = 0
+        self._not_before: dict[str, float] = {}
+        self._drawings: dict[str, DrawState] = {}
+        self._asks: dict[str, tuple[AnyRequest, Future[dict[str, Any]]]] = {}
+        self._phases: dict[str, Phase] = {}
+        self._last_hello: Hello | None = None
+        self._beaten = 0.0
+        self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Begin; runs that were in training or queued go on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let the worker save and end, for at most `CLOSE_SECONDS`; afterwards there is none."""
+        with self._lock:
+            self._closing = True
+        self._wake.set()
+        self._thread.join()
+        worker = self._worker
+        if worker is None:
+            return
+        self._hang_up(worker)
+        try:
+            worker.process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+        if worker.reader is not None:
+            worker.reader.join()
+        self._bury(worker)
+
+    # ---- what the app asks
+
+    def look(self) -> None:
+        """Something in the store changed: see at once what is to be done."""
+        with self._lock:
+            self._failed_starts = 0
+        self._wake.set()
+
+    def steer(self, run_id: str) -> None:
+        """Tell the worker that the wish for a run changed."""
+        with self._lock:
+            if self._worker is not None and self._worker.training == run_id:
+                self._send(self._worker, Steer(run=run_id))
+
+    def draw(self, request: Draw, keys: dict[int, str]) -> None:
+        """Have pictures drawn; ``keys`` names them by index for `Jobs.made_before`."""
+        with self._lock:
+            self._drawings[request.job] = DrawState(request, keys)
+        self.look()
+
+    def cancel(self, job: str) -> None:
+        """Stop a drawing."""
+        with self._lock:
+            state = self._drawings.get(job)
+            if state is None:
+                return
+            if self._worker is not None and job in self._worker.sent:
+                self._send(self._worker, CancelDraw(job=job))
+            if not state.begun:
+                self._end(job, "cancelled")
+
+    def ask(self, request: Inspect | Convert, timeout: float = 120.0) -> dict[str, Any]:
+        """Have the worker look into a file or convert it, and wait for the answer.
+
+        Raises:
+            PatinaError: of the kind that the worker met.
+            StudioError: no answer within ``timeout`` seconds.
+        """
+        future: Future[dict[str, Any]] = Future()
+        with self._lock:
+            self._asks[request.ask] = (request, future)
+        self.look()
+        try:
+            return future.result(timeout)
+        except FutureTimeoutError:
+            raise StudioError("The worker did not answer in time; it may be busy. Try again in a while.") from None
+        finally:
+            with self._lock:
+                self._asks.pop(request.ask, None)
+
+    def drawing(self, job: str) -> DrawState | None:
+        """A drawing that is not over."""
+        with self._lock:
+            return self._drawings.get(job)
+
+    def phase(self, run_id: str) -> Phase | None:
+        """The latest short-lived progress of a run in training."""
+        with self._lock:
+            return self._phases.get(run_id)
+
+    def worker_state(
+        self,
+    ) -> tuple[Literal["off", "starting", "idle", "training", "drawing"], Hello | None, Status | None]:
+        """What the worker does, what it said of the machine (also an earlier one), and its last status."""
+        with self._lock:
+            worker = self._worker
+            if worker is None:
+                return "off", self._last_hello, None
+            if worker.status is None:
+                return "starting" if worker.hello is None else "idle", self._last_hello, None
+            return worker.status.doing, self._last_hello, worker.status
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, while there is one."""
+        with self._lock:
+            return None if self._worker is None else self._worker.process.pid
+
+    # ---- the keeping
+
+    def _keep(self) -> None:
+        while True:
+            self._wake.wait(LOOK_SECONDS)
+            self._wake.clear()
+            with self._lock:
+                if self._closing:
+                    return
+                try:
+                    self._once()
+                except PatinaError as error:
+                    self._note(f"supervisor: {error}")
+
+    def _once(self) -> None:
+        now = time.monotonic()
+        if now - self._beaten > HEARTBEAT_SECONDS:
+            self._store.leases.beat(this_process())
+            self._beaten = now
+        if self._worker is not None and self._worker.reader is not None and not self._worker.reader.is_alive():
+            self._bury(self._worker)
+        for run in self._store.abandoned():
+            self._recover(run.id)
+        run_next = self._next_run(now)
+        if self._worker is None and (run_next or self._drawings or self._asks):
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                self._give_up(run_next)
+                return
+            self._worker = self._hire()
+        if self._worker is not None and not self._worker.leaving:
+            self._hand_out(self._worker, run_next)
+
+    def _next_run(self, now: float) -> str:
+        if self._store.in_state(State.TRAINING):
+            return ""
+        queue = self._store.in_state(State.QUEUED)
+        return next((run.id for run in queue if self._not_before.get(run.id, 0.0) <= now), "")
+
+    def _hand_out(self, worker: Worker, run_next: str) -> None:
+        if run_next and not worker.training:
+            worker.training = run_next
+            self._send(worker, Train(run=run_next))
+        for state in list(self._drawings.values()):
+            self._send_once(worker, state.request.job, state.request)
+        for ask, (request, _) in list(self._asks.items()):
+            self._send_once(worker, ask, request)
+
+    def _send_once(self, worker: Worker, name: str, request: AnyRequest) -> None:
+        if name not in worker.sent:
+            worker.sent.add(name)
+            self._send(worker, request)
+
+    def _send(self, worker: Worker, request: AnyRequest) -> None:
+        assert worker.process.stdin is not None
+        # A worker that is gone is noticed by its end; what it was asked is asked again of the next one.
+        with contextlib.suppress(OSError, ValueError):
+            worker.process.stdin.write(request.line().encode() + b"\n")
+            worker.process.stdin.flush()
+
+    def _hire(self) -> Worker:
+        package_home = str(Path(trainer.__file__).parent.parent)
+        path = os.pathsep.join(part for part in (package_home, os.environ.get("PYTHONPATH")) if part)
+        command = [sys.executable, "-m", "trainer.studio.worker", "--home", str(self._home.path)]
+        # Until the worker has opened its log by itself: a Python that cannot start says why there.
+        with self._home.worker_log.open("ab") as log:
+            process = subprocess.Popen(
+                [*command, "--idle-seconds", str(self._idle_seconds)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": path},
+                # Closing the terminal must reach the app alone; the worker then saves.
+                start_new_session=True,
+            )
+        worker = Worker(process)
+        worker.reader = threading.Thread(target=self._listen, args=(worker,), name="worker-replies", daemon=True)
+        worker.reader.start()
+        return worker
+
+    def _listen(self, worker: Worker) -> None:
+        """Take replies until the worker's end of the pipe closes, which is when the process ends."""
+        assert worker.process.stdout is not None
+        for line in worker.process.stdout:
+            reply = parse_reply(line)
+            if reply is not None:
+                with self._lock:
+                    self._take(worker, reply)
+        self._wake.set()
+
+    def _take(self, worker: Worker, reply: AnyReply) -> None:
+        if isinstance(reply, Hello):
+            worker.hello = self._last_hello = reply
+            self._failed_starts = 0
+        elif isinstance(reply, Status):
+            worker.status = reply
+        elif isinstance(reply, InPhase):
+            self._phases[reply.run] = reply.phase
+        elif isinstance(reply, RunEnded):
+            worker.training = ""
+            self._phases.pop(reply.run, None)
+            if not reply.taken:
+                self._not_before[reply.run] = time.monotonic() + 5.0
+            self._wake.set()
+        elif isinstance(reply, Drawing | Drawn | DrawEnded):
+            self._take_drawing(reply)
+        elif isinstance(reply, Answer):
+            if reply.ask in self._asks:
+                _settle(self._asks[reply.ask][1], reply)
+        elif isinstance(reply, Leaving):
+            worker.leaving = True
+            self._wake.set()
+
+    def _take_drawing(self, reply: Drawing | Drawn | DrawEnded) -> None:
+        state = self._drawings.get(reply.job)
+        if state is None:
+            return
+        if isinstance(reply, Drawn):
+            self._jobs.add_picture(reply.job, reply.index, state.keys.get(reply.index, ""), Path(reply.path))
+        elif isinstance(reply, DrawEnded):
+            self._end(reply.job, reply.state, reply.message)
+        else:
+            state.waits = reply.waits
+            state.done, state.total = reply.done, max(state.total, reply.total)
+            if not reply.waits and not state.begun:
+                state.begun = True
+                self._jobs.settle(reply.job, "working")
+
+    def _end(self, job: str, state: Literal["done", "failed", "cancelled"], message: str = "") -> None:
+        self._drawings.pop(job, None)
+        self._jobs.settle(job, state, message)
+
+    # ---- when a worker ends
+
+    def _hang_up(self, worker: Worker) -> None:
+        assert worker.process.stdin is not None
+        with contextlib.suppress(OSError):
+            worker.process.stdin.close()
+
+    def _bury(self, worker: Worker) -> None:
+        """Clear up after a worker that ended; what it did not come to is asked of the next one."""
+        code = worker.process.wait()
+        self._hang_up(worker)
+        assert worker.process.stdout is not None
+        worker.process.stdout.close()
+        self._worker = None
+        if worker.hello is None and code != 0:
+            self._failed_starts += 1
+        for job, state in list(self._drawings.items()):
+            if state.begun:
+                self._end(job, "failed", f"The worker ended while it made this ({_ending(code)}). Make it again.")
+        self._phases.clear()
+
+    def _recover(self, run_id: str) -> None:
+        folder = RunFolder(self._home.run(run_id))
+        saved = sorted(int(path.name[5:]) for path in folder.checkpoints.glob("step-*") if path.name[5:].isdigit())
+        tail = self._log_tail()
+        if tail and folder.path.is_dir():
+            (folder.path / "crash.log").write_bytes(tail)
+        self._store.recover(run_id, saved[-1] if saved else 0)
+
+    def _give_up(self, run_id: str) -> None:
+        sentence = (
+            f"The worker does not start; the end of {self._home.worker_log} says why. "
+            "Run 'patina.sh' again to repair the installation, then try again."
+        )
+        for job in list(self._drawings):
+            self._end(job, "failed", sentence)
+        for _, future in self._asks.values():
+            if not future.done():
+                future.set_exception(StudioError(sentence))
+        if run_id:
+            self._store.move_to(run_id, State.FAILED, sentence)
+
+    def _log_tail(self) -> bytes:
+        try:
+            with self._home.worker_log.open("rb") as log:
+                log.seek(0, os.SEEK_END)
+                log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
+                return log.read()
+        except OSError:
+            return b""
+
+    def _note(self, text: str) -> None:
+        with self._home.worker_log.open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def _settle(future: Future[dict[str, Any]], answer: Answer) -> None:
+    if future.done():
+        return
+    if not answer.message:
+        future.set_result(answer.data)
+        return
+    kind = getattr(errors, answer.error, StudioError)
+    future.set_exception(kind(answer.message) if issubclass(kind, PatinaError) else StudioError(answer.message))
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"signal {-code}; often memory runs out"
+    return f"exit code {code}"
