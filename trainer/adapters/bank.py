@@ -335,7 +335,8 @@ class Bank:
         if rank > room:
             raise ConfigError(f"adapter.rank is {rank}, but {path} has room for {room} at most.")
         tail = (1, 1) if weight.dim() == 4 else ()
-        return torch.empty(rank, *weight.shape[1:]), torch.empty(weight.shape[0], rank, *tail)
+        down, up = (rank, *weight.shape[1:]), (weight.shape[0], rank, *tail)
+        return torch.empty(down, dtype=torch.float32, device="cpu"), torch.empty(up, dtype=torch.float32, device="cpu")
 
     def _module(self, path: str) -> GatedLayer | nn.Linear | nn.Conv2d:
         root, _, inner = path.partition(".")

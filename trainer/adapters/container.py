@@ -188,7 +188,7 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
         metadata = table.pop("__metadata__", None) or {}
         entries = {name: _entry(value) for name, value in table.items()}
         texts = {str(key): str(value) for key, value in metadata.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise AdapterFileError(f"{path} is not a safetensors file: its header cannot be read.") from None
     offset = 8 + len(raw)
     for name, entry in entries.items():

@@ -1,4 +1,4 @@
-"""Whether an adapter file fits the models at hand, and if not, what it was probably made for."""
+"""Whether an adapter file fits the models at hand."""
 
 from __future__ import annotations
 
@@ -6,31 +6,11 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from trainer.adapters.families import made_for
 from trainer.adapters.formats import AdapterFile, LayerWeights
 from trainer.adapters.layers import GatedLayer, adaptable
 from trainer.adapters.names import installed_path, root_at_hand
 from trainer.errors import AdapterFileError
-
-TEXT_WIDTHS: Mapping[int, str] = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
-"""Width of the text features that cross-attention reads, and the family that has it."""
-
-
-def text_width(layers: Mapping[str, LayerWeights]) -> int | None:
-    """Width of the text features that an adapter was made for, where it adapts the layers that read them."""
-    for path, layer in layers.items():
-        if path.startswith("unet.") and path.endswith(("attn2.to_k", "attn2.to_v")):
-            return int(layer.down.shape[1])
-    return None
-
-
-def likely_family(layers: Mapping[str, LayerWeights]) -> str | None:
-    """The family of bases that an adapter was made for, by its layers alone."""
-    width = text_width(layers)
-    if width is not None and width in TEXT_WIDTHS:
-        return TEXT_WIDTHS[width]
-    if any(path.startswith("te2.") for path in layers):
-        return "Stable Diffusion XL"
-    return None
 
 
 def fit(file: AdapterFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, LayerWeights], tuple[str, ...]]:
@@ -55,7 +35,7 @@ def fit(file: AdapterFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, La
         module = modules[root].get(name) if name else None
         if not isinstance(module, GatedLayer | nn.Linear | nn.Conv2d) or not adaptable(module):
             raise AdapterFileError(
-                f"{file.path} does not fit this base: the base has no layer {path}.{_made_for(file)}"
+                f"{file.path} does not fit this base: the base has no layer {path}.{made_for(file.layers)}"
             )
         fitted[f"{root}.{name}"] = _reshaped(file, path, layer, module)
     if not fitted:
@@ -78,18 +58,10 @@ def _reshaped(
     if down.shape[1:] != weight.shape[1:] or up.shape[0] != weight.shape[0]:
         raise AdapterFileError(
             f"{file.path} does not fit this base: {path} is {_size(up.shape[0], down.shape[1:])} in the file, "
-            f"but {_size(weight.shape[0], weight.shape[1:])} in the base.{_made_for(file)}"
+            f"but {_size(weight.shape[0], weight.shape[1:])} in the base.{made_for(file.layers)}"
         )
     return LayerWeights(down, up, layer.alpha)
 
 
 def _size(out: int, into: tuple[int, ...]) -> str:
     return f"{' x '.join(str(side) for side in into)} to {out}"
-
-
-def _made_for(file: AdapterFile) -> str:
-    family = likely_family(file.layers)
-    if family is not None:
-        return f" It seems to be made for {family}."
-    width = text_width(file.layers)
-    return f" It is made for text features of width {width}." if width else ""

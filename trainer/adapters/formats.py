@@ -18,12 +18,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
 
 from trainer.adapters import container, peft_config
+from trainer.adapters.families import made_for
 from trainer.adapters.names import (
     ORIGINAL_BLOCKS,
     flatten,
@@ -111,7 +112,7 @@ def read_adapter(
     for key, (module, side, _) in parts.items():
         where = places.find(module)
         if where is None:
-            raise AdapterFileError(explain(path, [key]) or f"{path} adapts {module}, which {places.missing}.")
+            _refuse_module(path, module, key, known)
         if found.setdefault(where, {}).setdefault(side, tensors[key]) is not tensors[key]:
             raise AdapterFileError(f"{path} holds {where} twice, under two names.")
         modules[where] = module
@@ -252,10 +253,6 @@ class _Places:
         self._layers_per_block = _layers_per_block(known.get("unet", frozenset()))
         self.original = False
 
-    @property
-    def missing(self) -> str:
-        return "this base does not have" if self._known else "is no layer of a Stable Diffusion model"
-
     def find(self, module: str) -> str | None:
         """Root-qualified path, or None."""
         root, path = self._flattened(module) if module.startswith("lora_") else self._dotted(module)
@@ -293,6 +290,15 @@ def _layers_per_block(names: Iterable[str]) -> int:
     """Residual layers per block, from the first block's module names; 2 where nothing is known."""
     found = [int(m[1]) for name in names if (m := re.match(r"down_blocks\.0\.resnets\.(\d+)", name))]
     return max(found) + 1 if found else 2
+
+
+def _refuse_module(path: Path, module: str, key: str, known: Mapping[str, Any]) -> NoReturn:
+    if reason := explain(path, [key]):
+        raise AdapterFileError(reason)
+    if not known:
+        raise AdapterFileError(f"{path} adapts {module}, which is no layer of a Stable Diffusion model.")
+    whole = read_adapter(path, check_values=False)
+    raise AdapterFileError(f"{path} does not fit this base: the base has no layer {module}.{made_for(whole.layers)}")
 
 
 def _real(sides: Mapping[str, Tensor]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from trainer.adapters.fit import likely_family
+from trainer.adapters.families import likely_family
 from trainer.adapters.formats import AdapterFile, LayerWeights, read_adapter
 from trainer.adapters.metadata import FAMILY_TITLES, family_of, sshs_model_hash
 from trainer.adapters.targets import describe

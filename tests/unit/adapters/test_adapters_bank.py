@@ -12,6 +12,7 @@ from torch import nn
 
 from trainer.adapters.bank import Bank, GatedConv2d, GatedLinear, tile
 from trainer.adapters.layers import GatedLayer
+from trainer.adapters.targets import select
 from trainer.errors import ConfigError, RunError
 
 CONV_TOO = r".*\.attn2\.to_q|.*\.conv1"
@@ -382,6 +383,36 @@ def test_strengths_written_in_inference_mode_can_be_trained_with_later(
     bank.set_strengths({"a": 1.0})
     run(unet, inputs).sum().backward()
     assert all(p.grad is not None for _, p in bank.parameters_of("a"))
+
+
+def test_strengths_reach_layers_whose_buffers_were_replaced(unet: Any, inputs: Any, run: Any, awaken: Any) -> None:
+    bank = Bank({"unet": unet})
+    bank.add("a", "cross", rank=2, seed=0)
+    awaken(bank, "a")
+    bank.set_strengths({"a": 0.3})
+    expected = run(unet, inputs)
+    bank.set_strengths({"a": 1.0})
+    # What moving a model to another device and back does.
+    unet._apply(lambda tensor: tensor.clone())
+    bank.set_strengths({"a": 0.3})
+    assert torch.equal(run(unet, inputs), expected)
+
+
+def test_each_model_may_see_batches_of_its_own(make_unet: Any, inputs: Any, run: Any, awaken: Any) -> None:
+    text = nn.Sequential(nn.Linear(3, 3))
+    bank = Bank({"unet": make_unet(), "te": text})
+    paths = [f"unet.{path}" for path in select(bank.roots["unet"], "cross")]
+    bank.add("a", [*paths, "te.0"], rank=2, seed=0)
+    awaken(bank, "a")
+    x = torch.randn(5, 4, 3)
+    styled = text(x)
+    bank.set_strengths(torch.tensor([[0.0], [1.0]]), roots=["unet"])
+    bank.set_strengths(torch.tensor([[0.0], [0.0], [0.0], [0.0], [1.0]]), roots=["te"])
+    assert torch.equal(text(x)[4], styled[4])
+    assert torch.equal(text(x)[:4], bank.layers["te.0"].base(x)[:4])
+    run(bank.roots["unet"], inputs)
+    assert bank.strengths.shape == (2, 1)
+    assert bank.strengths_of("te").shape == (5, 1)
 
 
 def test_held_strengths_come_back(unet: Any) -> None:

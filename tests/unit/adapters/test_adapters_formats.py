@@ -418,6 +418,12 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "stretched": (stretched, "is damaged"),
     "huge header": (lambda path: path.write_bytes((1 << 60).to_bytes(8, "little") + b"{" * 99), "not a safetensors"),
     "header is a list": (lambda path: path.write_bytes((8).to_bytes(8, "little") + b"{[1,2,3]"), "header cannot"),
+    "endless numbers": (
+        lambda path: path.write_bytes(
+            (52).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1e999],"data_offsets":[0,0]}}'
+        ),
+        "header cannot",
+    ),
     "LoHa": (only(f"lora_unet_{PLACE}.hada_w1_a"), "made with LoHa"),
     "LoKr": (only(LOKR), "made with LoKr"),
     "DoRA": (with_parts(dora_scale=torch.ones(16, 1)), "made with DoRA"),
@@ -509,10 +515,19 @@ def test_a_layer_that_the_base_lacks_is_named(make_unet: Any, tmp_path: Path) ->
     path = PATH.replace("down_blocks.0", "down_blocks.3")
     write_adapter(tmp_path / "a.safetensors", {f"unet.{path}": LayerWeights(DOWN, UP, 4)})
     names = [name for name, _ in make_unet().named_modules()]
-    with pytest.raises(AdapterFileError, match="which this base does not have"):
+    with pytest.raises(AdapterFileError, match="the base has no layer"):
         read_adapter(tmp_path / "a.safetensors", {"unet": names})
     with pytest.raises(AdapterFileError, match="the base has no layer"):
         Bank({"unet": make_unet()}).load("a", read_adapter(tmp_path / "a.safetensors"))
+
+
+def test_an_sdxl_file_on_a_smaller_base_says_what_it_was_made_for(make_unet: Any, tmp_path: Path) -> None:
+    stem = "lora_unet_input_blocks_7_1_transformer_blocks_5_attn2_to_k"
+    parts = {f"{stem}.lora_down.weight": torch.randn(4, 2048), f"{stem}.lora_up.weight": torch.randn(1280, 4)}
+    save_file(parts, tmp_path / "a.safetensors")
+    names = [name for name, _ in make_unet().named_modules()]
+    with pytest.raises(AdapterFileError, match=f"no layer {stem}. It seems to be made for Stable Diffusion XL."):
+        read_adapter(tmp_path / "a.safetensors", {"unet": names})
 
 
 def test_one_by_one_convolutions_and_linear_layers_stand_for_each_other(make_unet: Any, tmp_path: Path) -> None:
