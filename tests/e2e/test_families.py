@@ -1,0 +1,200 @@
+"""The whole job on a tiny model of each family: told, loaded, trained, paused, resumed, exported, reloaded, drawn."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from tiny_families import FAMILIES, build, save_folder, save_settings, save_single_file
+from typer.testing import CliRunner
+
+from trainer.adapters.bank import Bank
+from trainer.adapters.formats import read_adapter
+from trainer.bases.load import load_base
+from trainer.config import BaseConfig, parse
+from trainer.events import Event, Finished, Planned, PreviewRow, PreviewSettings
+from trainer.preview.generate import generate
+from trainer.training.control import Session, Signal, Uncontrolled
+from trainer.training.folder import RunFolder
+from trainer.training.run import create, train
+
+ARCHITECTURES = {
+    "sd1": "stable-diffusion-v1/lora",
+    "sd2": "stable-diffusion-v2-512/lora",
+    "sd2_v": "stable-diffusion-v2-768-v/lora",
+    "sdxl": "stable-diffusion-xl-v1-base/lora",
+}
+VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sd2_v": "sd_v2_v", "sdxl": "sdxl_base_v1-0"}
+
+
+@dataclass(frozen=True)
+class Forms:
+    """One tiny model as a folder, and as a single file with its settings."""
+
+    key: str
+    folder: Path
+    file: Path
+    settings: Path
+
+    @property
+    def single(self) -> dict[str, Any]:
+        prediction = "v_prediction" if self.key == "sd2_v" else "epsilon"
+        return {"source": str(self.file), "config_folder": str(self.settings), "prediction": prediction}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def forms(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Forms:
+    model = build(request.param)
+    place = tmp_path_factory.mktemp(request.param)
+    return Forms(
+        request.param,
+        save_folder(model, place / "folder"),
+        save_single_file(model, place / "model.safetensors"),
+        save_settings(model, place / "settings"),
+    )
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for index in range(4):
+        picture = Image.new("RGB", (80 + 16 * (index % 2), 80), "white")
+        ImageDraw.Draw(picture).ellipse((10, 12 + 5 * index, 70, 60), outline="black", width=4)
+        picture.save(folder / f"shape-{index}.png")
+        (folder / f"shape-{index}.txt").write_text(f"round shape number {index}", encoding="utf-8")
+    return folder
+
+
+def settings_of(base: dict[str, Any], images: Path) -> dict[str, Any]:
+    return {
+        "name": "ink",
+        "trigger": "ink style",
+        "base": base,
+        "data": {"images": str(images), "buckets": False},
+        "adapter": {"rank": 2},
+        "optim": {"batch_size": 2, "warmup_steps": 0, "learning_rate": 1e-3},
+        "train": {"steps": 4, "threads": 1, "checkpoint_every": 2},
+        "samples": {"prompts": ["a fox"], "steps": 1, "every": 0},
+    }
+
+
+class PauseAt:
+    """Pauses a training when it stands at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def between_steps(self, session: Session) -> Signal:
+        return Signal.PAUSE if session.step >= self.step else Signal.GO
+
+
+@pytest.fixture(scope="module")
+def finished(forms: Forms, images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, list[Event]]:
+    """Trained from the single file, without a break."""
+    events: list[Event] = []
+    folder = create(parse(settings_of(forms.single, images)), tmp_path_factory.mktemp("run") / "whole")
+    outcome = train(folder, emit=events.append, control=Uncontrolled())
+    assert outcome.state == "finished"
+    return folder, events
+
+
+def test_the_run_ends_with_a_verified_file_that_says_what_it_fits(
+    forms: Forms, finished: tuple[RunFolder, list[Event]]
+) -> None:
+    folder, events = finished
+    ended = next(event for event in events if isinstance(event, Finished))
+    assert any(tick.startswith("same picture") for tick in ended.verified)
+    file = read_adapter(folder.adapter_file)
+    assert file.metadata["modelspec.architecture"] == ARCHITECTURES[forms.key]
+    assert file.metadata["ss_base_model_version"] == VERSIONS[forms.key]
+    base = load_base(BaseConfig(source=str(forms.folder)), device=torch.device("cpu"), dtype=torch.float32)
+    assert file.metadata["patina.base_sha256"] == base.identity
+    assert any(float(layer.up.abs().max()) > 0 for layer in file.layers.values())
+
+
+def test_a_run_that_was_paused_and_resumed_ends_with_the_same_bytes(
+    forms: Forms, images: Path, finished: tuple[RunFolder, list[Event]], tmp_path: Path
+) -> None:
+    folder = create(parse(settings_of(forms.single, images)), tmp_path / "broken")
+    first = train(folder, emit=lambda event: None, control=PauseAt(2))
+    assert (first.state, first.step) == ("paused", 2)
+    assert train(folder, emit=lambda event: None, control=Uncontrolled()).state == "finished"
+    whole, broken = read_adapter(finished[0].adapter_file), read_adapter(folder.adapter_file)
+    assert broken.metadata["sshs_model_hash"] == whole.metadata["sshs_model_hash"]
+
+
+def test_the_file_changes_the_picture_that_diffusers_draws_from_the_folder(
+    forms: Forms, finished: tuple[RunFolder, list[Event]]
+) -> None:
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained(forms.folder, local_files_only=True, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def draw() -> torch.Tensor:
+        generator = torch.Generator().manual_seed(3)
+        options = {"num_inference_steps": 1, "height": 64, "width": 64, "output_type": "pt", "generator": generator}
+        picture: torch.Tensor = pipeline("a fox, ink style", **options).images
+        return picture
+
+    plain = draw()
+    path = finished[0].adapter_file
+    pipeline.load_lora_weights(path.parent, weight_name=path.name)
+    styled = draw()
+    assert torch.isfinite(styled).all()
+    assert not torch.equal(plain, styled)
+    pipeline.unload_lora_weights()
+    assert torch.equal(plain, draw())
+
+
+def test_a_preview_on_the_folder_shows_the_style_and_strength_0_is_the_base(
+    forms: Forms, finished: tuple[RunFolder, list[Event]]
+) -> None:
+    base = load_base(BaseConfig(source=str(forms.folder)), device=torch.device("cpu"), dtype=torch.float32)
+    settings = PreviewSettings(steps=2, scheduler="euler")
+    bare = Bank(base.roots)
+    [plain] = generate(base, bare, [PreviewRow(prompt="a fox", seed=1)], settings, max_batch=1)
+    bare.detach()
+    bank = Bank(base.roots)
+    bank.load("ink", read_adapter(finished[0].adapter_file))
+    rows = [PreviewRow(prompt="a fox", seed=1, strengths=(strength,)) for strength in (0.0, 3.0)]
+    zero, strong = generate(base, bank, rows, settings, max_batch=1)
+    assert zero.tobytes() == plain.tobytes()
+    assert strong.tobytes() != plain.tobytes()
+
+
+def test_the_command_line_does_the_same_job(
+    forms: Forms, images: Path, finished: tuple[RunFolder, list[Event]], tmp_path: Path
+) -> None:
+    from trainer.cli import app
+
+    single = forms.single
+    command = ["train", str(images), "--base", single["source"], "--prediction", single["prediction"], "--json"]
+    command += ["--name", "ink", "--trigger", "ink style", "--steps", "4", "--rank", "2", "--batch-size", "2"]
+    command += ["--lr", "1e-3", "--prompt", "a fox", "--sample-every", "0", "--out", str(tmp_path / "run")]
+    for setting in (
+        f"base.config_folder='{single['config_folder']}'",
+        "data.buckets=false",
+        "optim.warmup_steps=0",
+        "train.threads=1",
+        "train.checkpoint_every=2",
+        "samples.steps=1",
+    ):
+        command += ["--set", setting]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    kinds = [json.loads(line)["type"] for line in done.stdout.splitlines()]
+    assert kinds[-1] == "finished"
+    ours = read_adapter(RunFolder(tmp_path / "run").adapter_file).metadata["sshs_model_hash"]
+    assert ours == read_adapter(finished[0].adapter_file).metadata["sshs_model_hash"]
+
+
+def test_the_plan_names_the_base_and_its_size(forms: Forms, finished: tuple[RunFolder, list[Event]]) -> None:
+    plan = next(event for event in finished[1] if isinstance(event, Planned))
+    assert plan.resolution == 64
+    assert plan.base.startswith("model.safetensors (Stable Diffusion")
