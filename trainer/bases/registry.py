@@ -87,18 +87,18 @@ _SCENES = (
     "a sailing ship on the sea",
 )
 _SUBJECTS = (
-    "cat face",
-    "red apple",
-    "rocket",
-    "sunflower",
-    "house",
-    "red car",
     "smiling face",
-    "fish",
-    "hamburger",
-    "tree",
-    "bear",
     "red heart",
+    "bus",
+    "tiger face",
+    "hamburger",
+    "bear",
+    "castle",
+    "frog",
+    "truck",
+    "octopus",
+    "robot",
+    "fox",
 )
 _ONE_ENCODER = (TextEncoderSpec("te", "text_encoder"),)
 

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from trainer.adapters.metadata import sshs_model_hash
+from trainer.bases.base import Base
+from trainer.config import parse
+from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
+from trainer.events import Event, Failed, Finished, Found, Notice, Planned, Sampled, Saved, Started, Validated
+from trainer.training.control import Session, Signal, Uncontrolled
+from trainer.training.folder import RunFolder
+from trainer.training.run import create, train
+
+
+class PauseAt:
+    def __init__(self, step: int, signal: Signal = Signal.PAUSE) -> None:
+        self.step, self.signal = step, signal
+
+    def between_steps(self, session: Session) -> Signal:
+        return self.signal if session.step >= self.step else Signal.GO
+
+
+def run(settings: dict, path: Path, base: Base | None, control: object = None) -> tuple[RunFolder, list[Event]]:
+    said: list[Event] = []
+    folder = RunFolder(path) if (path / "config.toml").exists() else create(parse(settings), path)
+    train(folder, emit=said.append, control=control or Uncontrolled(), base=base)  # type: ignore[arg-type]
+    return folder, said
+
+
+def of_type(events: list[Event], kind: type[Event]) -> list:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
+
+
+def test_a_run_leaves_everything_that_was_promised(settings: dict, base: Base, tmp_path: Path) -> None:
+    settings["data"]["validation_share"] = 0.34
+    settings["samples"]["every"] = 2
+    folder, said = run(settings, tmp_path / "run", base)
+
+    assert of_type(said, Found)[0].images == 6
+    planned = of_type(said, Planned)[0]
+    assert (planned.images, planned.held_out, planned.steps, planned.layers) == (4, 2, 4, 28)
+    assert planned.seconds > 0
+    assert planned.trainable_parameters == sum(
+        safe_open(folder.adapter_file, "pt").get_tensor(key).numel()
+        for key in safe_open(folder.adapter_file, "pt").keys()  # noqa: SIM118
+        if not key.endswith(".alpha")
+    )
+    assert [event.step for event in of_type(said, Sampled)] == [0, 2, 4]
+    assert [event.step for event in of_type(said, Saved)] == [2, 4]
+    assert [event.step for event in of_type(said, Validated)] == [2, 4]
+    finished = of_type(said, Finished)[0]
+    assert said[-1] is finished
+    assert any("28 of 28 layers" in tick for tick in finished.verified)
+    assert any("same picture" in tick for tick in finished.verified)
+    for event in of_type(said, Sampled):
+        with Image.open(folder.path / event.path) as picture:
+            assert "Steps: 2" in picture.text["parameters"]
+    assert folder.sheet_file.is_file()
+    assert [event.type for event in folder.events()] == [e.type for e in said if e.type != "phase" or e.total == 0]
+
+
+def test_the_file_says_how_it_was_made(settings: dict, base: Base, tmp_path: Path) -> None:
+    folder, _ = run(settings, tmp_path / "run", base)
+    facts = metadata(folder.adapter_file)
+    assert facts["ss_output_name"] == facts["modelspec.title"] == "ink"
+    assert facts["ss_network_dim"] == "4"
+    assert float(facts["ss_network_alpha"]) == 4
+    assert facts["ss_steps"] == "4"
+    assert facts["modelspec.trigger_phrase"] == "ink style"
+    assert facts["patina.base_sha256"] == base.identity
+    assert facts["sshs_model_hash"] == sshs_model_hash(folder.adapter_file)
+    assert json.loads(facts["ss_tag_frequency"])["ink"]["ink style"] == 6
+    assert "images" not in json.loads(facts["patina.config"])["data"], "nobody's folder names leave the machine"
+    assert facts["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(settings: dict, base: Base, tmp_path: Path) -> None:
+    hashes = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        settings["train"]["seed"] = seed
+        folder, _ = run(settings, tmp_path / name, base)
+        hashes.append(sshs_model_hash(folder.adapter_file))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize("pause_at", [0, 1, 3])
+def test_paused_and_resumed_is_the_same_as_never_paused(
+    settings: dict, base: Base, tmp_path: Path, pause_at: int
+) -> None:
+    settings["optim"]["ema_decay"] = 0.9
+    settings["adapter"]["dropout"] = 0.1
+    whole, _ = run(settings, tmp_path / "whole", base)
+    parted, said = run(settings, tmp_path / "parted", base, PauseAt(pause_at))
+    assert said[-1].type == "interrupted"
+    assert not parted.adapter_file.exists()
+    _, said = run(settings, tmp_path / "parted", base)
+    assert of_type(said, Started)[0].step == pause_at
+    assert sshs_model_hash(parted.adapter_file) == sshs_model_hash(whole.adapter_file)
+
+
+def test_a_damaged_checkpoint_costs_steps_but_not_the_run(settings: dict, base: Base, tmp_path: Path) -> None:
+    whole, _ = run(settings, tmp_path / "whole", base)
+    torn, _ = run(settings, tmp_path / "torn", base, PauseAt(3))
+    victim = torn.checkpoints / "step-000003" / "optimizer.safetensors"
+    victim.write_bytes(victim.read_bytes()[:100])
+    _, said = run(settings, tmp_path / "torn", base)
+    assert "step-000003" in of_type(said, Notice)[-1].text
+    assert of_type(said, Started)[0].step == 2
+    assert sshs_model_hash(torn.adapter_file) == sshs_model_hash(whole.adapter_file)
+
+
+def test_stop_and_keep_makes_a_finished_file_of_what_was_learned(settings: dict, base: Base, tmp_path: Path) -> None:
+    folder, said = run(settings, tmp_path / "run", base, PauseAt(2, Signal.STOP))
+    assert of_type(said, Finished)[0].step == 2
+    assert metadata(folder.adapter_file)["ss_steps"] == "2"
+
+
+def test_a_finished_run_is_not_trained_again(settings: dict, base: Base, tmp_path: Path) -> None:
+    folder, _ = run(settings, tmp_path / "run", base)
+    before = sshs_model_hash(folder.adapter_file)
+    _, said = run(settings, tmp_path / "run", base)
+    assert not of_type(said, Saved)
+    assert sshs_model_hash(folder.adapter_file) == before
+
+
+def test_the_log_forgets_what_was_done_again(settings: dict, base: Base, tmp_path: Path) -> None:
+    folder, _ = run(settings, tmp_path / "run", base, PauseAt(3))
+    os.truncate(folder.events_file, folder.events_file.stat().st_size - 5)
+    run(settings, tmp_path / "run", base)
+    steps = [event.step for event in folder.events() if event.type == "progress"]
+    assert steps == sorted(set(steps))
+    assert [event.type for event in folder.events()].count("interrupted") == 0
+
+
+def test_a_folder_with_something_else_is_not_written_into(settings: dict, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(RunError, match="not an empty folder"):
+        create(parse(settings), tmp_path)
+    create(parse(settings), tmp_path / "new")
+    with pytest.raises(RunError, match="--resume"):
+        create(parse(settings), tmp_path / "new")
+
+
+def test_one_process_at_a_time(settings: dict, base: Base, tmp_path: Path) -> None:
+    class Second:
+        error: PatinaError | None = None
+
+        def between_steps(self, session: Session) -> Signal:
+            script = (
+                "import sys; from pathlib import Path; from trainer.training.run import _only_one;"
+                "from trainer.training.folder import RunFolder\n"
+                "with _only_one(RunFolder(Path(sys.argv[1]))): pass"
+            )
+            found = subprocess.run(
+                [sys.executable, "-c", script, str(tmp_path / "run")], capture_output=True, text=True, check=False
+            )
+            self.said = found.stderr
+            return Signal.PAUSE
+
+    second = Second()
+    run(settings, tmp_path / "run", base, second)
+    assert "is being trained by another process" in second.said
+
+
+def test_an_error_is_in_the_log_with_its_sentence(settings: dict, base: Base, tmp_path: Path) -> None:
+    settings["adapter"]["targets"] = "nothing_like_this"
+    folder = create(parse(settings), tmp_path / "run")
+    said: list[Event] = []
+    with pytest.raises(ConfigError, match=r"adapter\.targets"):
+        train(folder, emit=said.append, control=Uncontrolled(), base=base)
+    assert isinstance(said[-1], Failed)
+    assert "adapter.targets" in said[-1].message
+    assert not any(".slots." in name for name, _ in base.unet.named_parameters())
+
+
+def test_an_image_that_changed_under_a_run_is_noticed(
+    settings: dict, base: Base, image_folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    images = tmp_path / "images"
+    shutil.copytree(image_folder, images)
+    settings["data"]["images"] = str(images)
+    folder, _ = run(settings, tmp_path / "run", base, PauseAt(1))
+    shutil.rmtree(folder.cache)
+    Image.new("RGB", (96, 96), "red").save(images / "shape-0.png")
+    with pytest.raises(DatasetError, match="shape-0"):
+        run(settings, tmp_path / "run", base)
+
+
+def test_a_resumed_run_needs_its_cache_only(settings: dict, base: Base, image_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    images = tmp_path / "images"
+    shutil.copytree(image_folder, images)
+    settings["data"]["images"] = str(images)
+    folder, _ = run(settings, tmp_path / "run", base, PauseAt(1))
+    shutil.rmtree(images)
+    run(settings, tmp_path / "run", base)
+    assert folder.adapter_file.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
+def test_killed_in_the_middle_and_resumed_gives_the_same_file(settings: dict, base: Base, tmp_path: Path) -> None:
+    settings["train"] |= {"steps": 30, "checkpoint_every": 4}
+    whole, _ = run(settings, tmp_path / "whole", base)
+    folder = create(parse(settings), tmp_path / "killed")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "trainer", "train", "--resume", str(folder.path), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 120
+    while not (folder.checkpoints / "step-000008").is_dir() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not folder.adapter_file.exists()
+    torch.set_num_threads(1)
+    _, said = run(settings, tmp_path / "killed", base)
+    assert 8 <= of_type(said, Started)[0].step < 30
+    assert sshs_model_hash(folder.adapter_file) == sshs_model_hash(whole.adapter_file)
