@@ -1,0 +1,207 @@
+"""Files that are no style for this base are refused with the reason."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainer.adapters import container, peft_config
+from trainer.adapters.bank import Bank
+from trainer.adapters.formats import LayerWeights, read_adapter, write_adapter
+from trainer.errors import AdapterFileError
+
+PLACE = "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_q"
+PATH = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
+DOWN, UP = torch.randn(4, 16), torch.randn(16, 4)
+
+
+def with_parts(**changes: Tensor) -> Callable[[Path], None]:
+    parts = {f"lora_unet_{PLACE}.lora_down.weight": DOWN, f"lora_unet_{PLACE}.lora_up.weight": UP}
+    stem = f"lora_unet_{PLACE}"
+    for key, value in changes.items():
+        parts[f"{stem}.{key.replace('__', '.')}"] = value
+    return lambda path: save_file({k: v.contiguous() for k, v in parts.items() if v.numel()}, path)
+
+
+def only(*keys: str) -> Callable[[Path], None]:
+    return lambda path: save_file({key: torch.randn(2, 2) for key in keys}, path)
+
+
+def cut(path: Path) -> None:
+    with_parts()(path)
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def cut_in_header(path: Path) -> None:
+    with_parts()(path)
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def stretched(path: Path) -> None:
+    with_parts()(path)
+    path.write_bytes(path.read_bytes().replace(b"[4,16]", b"[4,17]"))
+
+
+LOKR = f"lora_unet_{PLACE}.lokr_w1"
+BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda path: None, "There is no file"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "folder": (lambda path: path.mkdir(), "cannot be read"),
+    "text": (lambda path: path.write_text("hello, this is text"), "not a safetensors file"),
+    "web page": (lambda path: path.write_text("<!DOCTYPE html><html></html>"), "a web page or a pointer"),
+    "git-lfs pointer": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "a web page or a pointer",
+    ),
+    "pickle": (lambda path: torch.save({"a": DOWN}, path), "is a pickle"),
+    "cut": (cut, "is cut short"),
+    "cut in header": (cut_in_header, "is cut short"),
+    "stretched": (stretched, "is damaged"),
+    "huge header": (lambda path: path.write_bytes((1 << 60).to_bytes(8, "little") + b"{" * 99), "not a safetensors"),
+    "header is a list": (lambda path: path.write_bytes((8).to_bytes(8, "little") + b"{[1,2,3]"), "header cannot"),
+    "endless numbers": (
+        lambda path: path.write_bytes(
+            (52).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1e999],"data_offsets":[0,0]}}'
+        ),
+        "header cannot",
+    ),
+    "LoHa": (only(f"lora_unet_{PLACE}.hada_w1_a"), "made with LoHa"),
+    "LoKr": (only(LOKR), "made with LoKr"),
+    "DoRA": (with_parts(dora_scale=torch.ones(16, 1)), "made with DoRA"),
+    "PEFT DoRA": (only(f"unet.{PATH}.lora_A.weight", f"unet.{PATH}.lora_magnitude_vector"), "made with DoRA"),
+    "OFT": (only(f"lora_unet_{PLACE}.oft_blocks"), "made with OFT"),
+    "Tucker": (with_parts(lora_mid__weight=torch.ones(4, 4)), "Tucker"),
+    "full": (only(f"lora_unet_{PLACE}.diff"), "full weight differences"),
+    "FLUX": (
+        only(
+            "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight",
+            "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight",
+        ),
+        "made for FLUX",
+    ),
+    "FLUX, diffusers": (
+        only("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight"),
+        "made for FLUX",
+    ),
+    "SD3": (
+        only("lora_unet_joint_blocks_0_x.lora_down.weight", "lora_unet_joint_blocks_0_x.lora_up.weight"),
+        "Stable Diffusion 3",
+    ),
+    "whole model": (only("model.diffusion_model.input_blocks.0.0.weight"), "a whole model"),
+    "textual inversion": (only("emb_params"), "textual inversion"),
+    "unrelated": (only("layer.weight"), "holds no LoRA weights"),
+    "no tensors": (lambda path: save_file({}, path), "holds no LoRA weights"),
+    "unknown part": (with_parts(lora_zzz=torch.ones(1)), "no part of a LoRA"),
+    "half a layer": (with_parts(lora_up__weight=torch.empty(0)), "has no up matrix"),
+    "ranks differ": (with_parts(lora_up__weight=torch.ones(16, 5)), "do not go together"),
+    "no number": (with_parts(lora_up__weight=torch.full((16, 4), float("nan"))), "not numbers or infinite"),
+    "alpha is no number": (with_parts(alpha=torch.tensor(float("inf"))), "not numbers or infinite"),
+    "no layer": (
+        only("lora_unet_gibberish_7.lora_down.weight", "lora_unet_gibberish_7.lora_up.weight"),
+        "no layer of a Stable Diffusion model",
+    ),
+    "settings unreadable": (
+        lambda path: save_file(
+            {f"unet.{PATH}.lora_A.weight": DOWN, f"unet.{PATH}.lora_B.weight": UP}, path, {peft_config.KEY: "{"}
+        ),
+        "LoRA settings",
+    ),
+    "alpha by a wild pattern": (
+        lambda path: save_file(
+            {f"unet.{PATH}.lora_A.weight": DOWN, f"unet.{PATH}.lora_B.weight": UP},
+            path,
+            {peft_config.KEY: json.dumps({"unet.alpha_pattern": {"(a+)+": 1}})},
+        ),
+        "pattern",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(BAD))
+def test_bad_files_are_refused_with_the_reason(tmp_path: Path, kind: str) -> None:
+    make, sentence = BAD[kind]
+    path = tmp_path / "bad.safetensors"
+    make(path)
+    with pytest.raises(AdapterFileError, match=sentence) as caught:
+        read_adapter(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_pickles_are_refused_by_their_ending_too(tmp_path: Path) -> None:
+    (tmp_path / "a.ckpt").write_bytes(b"whatever is in here")
+    with pytest.raises(AdapterFileError, match=r"as \.safetensors"):
+        read_adapter(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(("width", "family"), [(768, "1"), (1024, "2"), (2048, "XL"), (192, None)])
+def test_a_file_for_another_base_is_refused_with_both_shapes(
+    make_unet: Any, tmp_path: Path, width: int, family: str | None
+) -> None:
+    path = PATH.replace("to_q", "to_k")
+    write_adapter(
+        tmp_path / "a.safetensors", {f"unet.{path}": LayerWeights(torch.randn(4, width), torch.randn(320, 4), 4)}
+    )
+    unet = make_unet()
+    modules = dict(unet.named_modules())
+    with pytest.raises(AdapterFileError) as caught:
+        Bank({"unet": unet}).load("a", read_adapter(tmp_path / "a.safetensors"))
+    made_for = f"made for Stable Diffusion {family}." if family else "text features of width 192."
+    for part in (path, f"{width} to 320", "24 to 16", made_for):
+        assert part in str(caught.value)
+    assert dict(unet.named_modules()) == modules
+
+
+def test_a_layer_that_the_base_lacks_is_named(make_unet: Any, tmp_path: Path) -> None:
+    path = PATH.replace("down_blocks.0", "down_blocks.3")
+    write_adapter(tmp_path / "a.safetensors", {f"unet.{path}": LayerWeights(DOWN, UP, 4)})
+    names = [name for name, _ in make_unet().named_modules()]
+    with pytest.raises(AdapterFileError, match="the base has no layer"):
+        read_adapter(tmp_path / "a.safetensors", {"unet": names})
+    with pytest.raises(AdapterFileError, match="the base has no layer"):
+        Bank({"unet": make_unet()}).load("a", read_adapter(tmp_path / "a.safetensors"))
+
+
+def test_an_sdxl_file_on_a_smaller_base_says_what_it_was_made_for(make_unet: Any, tmp_path: Path) -> None:
+    stem = "lora_unet_input_blocks_7_1_transformer_blocks_5_attn2_to_k"
+    parts = {f"{stem}.lora_down.weight": torch.randn(4, 2048), f"{stem}.lora_up.weight": torch.randn(1280, 4)}
+    save_file(parts, tmp_path / "a.safetensors")
+    names = [name for name, _ in make_unet().named_modules()]
+    with pytest.raises(AdapterFileError, match=f"no layer {stem}. It seems to be made for Stable Diffusion XL."):
+        read_adapter(tmp_path / "a.safetensors", {"unet": names})
+
+
+def test_one_by_one_convolutions_and_linear_layers_stand_for_each_other(make_unet: Any, tmp_path: Path) -> None:
+    path = "mid_block.attentions.0.proj_in"
+    for linear in (False, True):
+        unet = make_unet(use_linear_projection=linear)
+        down, up = torch.randn(2, 32), torch.randn(32, 2)
+        if linear:
+            down, up = down[:, :, None, None], up[:, :, None, None]
+        write_adapter(tmp_path / "a.safetensors", {f"unet.{path}": LayerWeights(down, up, 2)})
+        bank = Bank({"unet": unet})
+        bank.load("a", read_adapter(tmp_path / "a.safetensors"))
+        assert bank.state_dict_of("a")[f"unet.{path}.down"].dim() == unet.get_submodule(path).weight.dim()
+
+
+def test_a_whole_model_is_told_from_its_header_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only("model.diffusion_model.input_blocks.0.0.weight")(tmp_path / "a.safetensors")
+    monkeypatch.setattr(container, "read_tensors", lambda *_: pytest.fail("tensors were read"))
+    with pytest.raises(AdapterFileError, match="whole model"):
+        read_adapter(tmp_path / "a.safetensors")
+
+
+def test_light_modules_import_no_torch() -> None:
+    modules = "trainer.adapters.targets, trainer.adapters.metadata, trainer.adapters.names"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
