@@ -25,7 +25,7 @@ def contact_sheet(
     """
     side = cell or max(128, min(512, max(max(picture.size) for line in grid for picture in line)))
     font = ImageFont.load_default(size=max(13, side // 11))
-    line_height = font.getbbox("Ag")[3] + 4
+    line_height = round(font.getbbox("Ag")[3]) + 4
     left = GAP + (side if rows else 0)
     top = GAP + (line_height + GAP if columns else 0)
     width = left + max(len(line) for line in grid) * (side + GAP)

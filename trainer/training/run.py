@@ -41,13 +41,15 @@ from trainer.training.device import machine, physical_cores, pick_device, pick_d
 from trainer.training.export import export
 from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer
-from trainer.training.materials import prepare, read_dataset
+from trainer.training.materials import Materials, prepare, read_dataset
 from trainer.training.pictures import Pictures, due
 from trainer.training.preflight import measure
 from trainer.training.validation import Validation, held_out
 
 STYLE = "style"
 """The name of the adapter in training within its bank."""
+BYTES_PER_VALUE = 4
+"""The file holds fp32, so that what is shared is exactly what was trained."""
 
 
 @dataclass(frozen=True)
@@ -101,127 +103,165 @@ def train(folder: RunFolder, *, emit: Emit, control: Control, base: Base | None 
 
 def _train(folder: RunFolder, config: RunConfig, emit: _Log, control: Control, base: Base | None) -> Outcome:
     began = time.time()
-    device = pick_device(config.train.device)
-    dtype = pick_dtype(device, config.train.precision)
-    if config.train.threads is None:
-        config.train.threads = physical_cores()
-    set_up_threads(config.train.threads)
-    if base is None:
-        emit(Phase(name="loading", detail=config.base.source))
-        base = load_base(config.base, device=device, dtype=dtype)
+    base = base or _open_base(config, emit)
     for note in base.notes:
         emit(Notice(text=note))
-
     emit(Phase(name="reading", detail=config.data.images))
     dataset = read_dataset(folder, config, base, lambda done, total: emit.quietly("reading", done, total))
     emit(_found(dataset))
     config = _resolved(config, base, dataset)
+    set_up_threads(config.train.threads or 1)
     materials = prepare(dataset, config, base, folder.cache, lambda done, total: emit.quietly("caching", done, total))
-
     bank = Bank(base.roots)
     try:
-        assert config.adapter.rank is not None
-        assert config.optim.batch_size is not None
-        adapter = bank.add(
-            STYLE,
-            config.adapter.targets,
-            rank=config.adapter.rank,
-            alpha=config.adapter.alpha,
-            method=config.adapter.method,
-            dropout=config.adapter.dropout,
-            seed=config.train.seed,
-        )
-        batches = Batches(
-            base,
-            materials.training,
-            materials.features,
-            batch_size=config.optim.batch_size,
-            accumulation=config.optim.gradient_accumulation,
-            seed=config.train.seed,
-            caption_dropout=config.data.caption_dropout,
-        )
-        trainer = Trainer(base, bank, STYLE, batches, config)
-        validation = (
-            Validation(base, materials.validation, materials.features, seed=config.train.seed)
-            if materials.validation
-            else None
-        )
+        trainer = _trainer(base, bank, materials, config)
         emit(Phase(name="measuring"))
-        measured = measure(trainer)
-        has = machine(device)
-        steps = trainer.settings.steps
-        emit(
-            Planned(
-                images=len(materials.training),
-                held_out=len(materials.validation),
-                steps=steps,
-                batch_size=batches.batch_size * batches.accumulation,
-                resolution=config.data.resolution or base.resolution,
-                rank=config.adapter.rank,
-                learning_rate=trainer.settings.peak_rate,
-                trainable_parameters=adapter.size,
-                layers=len(adapter.spec.targets),
-                file_bytes=4 * adapter.size,
-                seconds=measured.seconds_per_step * steps,
-                memory_bytes=measured.memory_bytes,
-                memory_available_bytes=has.available + measured.memory_bytes,
-                device=has.name,
-                base=base.title,
-            )
-        )
+        emit(_plan(trainer, materials, config))
         folder.write_config(config)
-
+        _restore(trainer, folder, emit)
         pictures = Pictures(folder, config, dataset, trainer, emit)
-        found, torn = checkpoints.newest(folder.checkpoints)
-        for sentence in torn:
-            emit(Notice(level="warning", text=sentence))
-        if found is not None:
-            trainer.restore(found)
-        emit.step = trainer.step
-        emit(Started(step=trainer.step, steps=steps))
-        every = config.samples.every or 0
-        if trainer.step == 0 and every:
-            emit(Phase(name="sampling"))
-            pictures.samples(0)
-
-        def save() -> None:
-            path = checkpoints.save(trainer.checkpoint(), folder.checkpoints, keep=config.train.keep_checkpoints)
-            emit(Saved(step=trainer.step, path=path.relative_to(folder.path).as_posix()))
-
-        def after_step(step: int) -> None:
-            emit.step = step
-            if due(config.train.checkpoint_every or 0, step, steps):
-                save()
-            if due(every, step, steps):
-                pictures.samples(step)
-                if validation is not None:
-                    losses = validation.measure(trainer)
-                    emit(Validated(step=step, loss=losses.style, base_loss=losses.base))
-
-        emit(Phase(name="training"))
-        signal = trainer.run(control=control, emit=emit, after_step=after_step)
-        if signal is not Signal.GO:
-            save()
+        signal = _learn(trainer, pictures, _validation(base, materials, config), folder, config, emit, control)
         if signal is Signal.PAUSE:
             emit(Interrupted(step=trainer.step, reason="paused"))
             return Outcome("paused", trainer.step)
-
         emit(Phase(name="sampling"))
         thumbnail = pictures.sheet()
         emit(Phase(name="exporting"))
         proof = export(folder, config, dataset, trainer, started_at=began, thumbnail=thumbnail)
-        emit(
-            Finished(
-                step=trainer.step,
-                adapter=folder.adapter_file.name,
-                sheet=folder.sheet_file.name,
-                verified=tuple(f"{tick.name}: {tick.detail}" for tick in proof.ticks),
-                seconds=time.time() - began,
-            )
-        )
-        return Outcome("finished", trainer.step, folder.adapter_file)
     finally:
         bank.detach()
+    emit(
+        Finished(
+            step=trainer.step,
+            adapter=folder.adapter_file.name,
+            sheet=folder.sheet_file.name,
+            verified=tuple(f"{tick.name}: {tick.detail}" for tick in proof.ticks),
+            seconds=time.time() - began,
+        )
+    )
+    return Outcome("finished", trainer.step, folder.adapter_file)
+
+
+def _open_base(config: RunConfig, emit: Emit) -> Base:
+    device = pick_device(config.train.device)
+    emit(Phase(name="loading", detail=config.base.source))
+    return load_base(config.base, device=device, dtype=pick_dtype(device, config.train.precision))
+
+
+def _resolved(config: RunConfig, base: Base, dataset: Dataset) -> RunConfig:
+    """The settings with nothing left to choose: a second start finds them all and chooses nothing again."""
+    count = len(dataset.examples)
+    kept_out = held_out(count, config.data.validation_share, config.train.seed)
+    if config.train.threads is None:
+        config.train.threads = physical_cores()
+    return resolve(
+        config,
+        family=base.family.key,
+        resolution=base.resolution,
+        guidance=base.family.guidance,
+        images=count - len(kept_out),
+    )
+
+
+def _trainer(base: Base, bank: Bank, materials: Materials, config: RunConfig) -> Trainer:
+    adapter, optim = config.adapter, config.optim
+    assert adapter.rank is not None
+    assert optim.batch_size is not None
+    bank.add(
+        STYLE,
+        adapter.targets,
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        method=adapter.method,
+        dropout=adapter.dropout,
+        seed=config.train.seed,
+    )
+    batches = Batches(
+        base,
+        materials.training,
+        materials.features,
+        batch_size=optim.batch_size,
+        accumulation=optim.gradient_accumulation,
+        seed=config.train.seed,
+        caption_dropout=config.data.caption_dropout,
+    )
+    return Trainer(base, bank, STYLE, batches, config)
+
+
+def _validation(base: Base, materials: Materials, config: RunConfig) -> Validation | None:
+    if not materials.validation:
+        return None
+    return Validation(base, materials.validation, materials.features, seed=config.train.seed)
+
+
+def _plan(trainer: Trainer, materials: Materials, config: RunConfig) -> Planned:
+    """What is about to happen, with time and memory as measured on a few real passes."""
+    measured = measure(trainer)
+    has = machine(trainer.base.device)
+    adapter, batches = trainer.bank[STYLE], trainer.batches
+    return Planned(
+        images=len(materials.training),
+        held_out=len(materials.validation),
+        steps=trainer.settings.steps,
+        batch_size=batches.batch_size * batches.accumulation,
+        resolution=config.data.resolution or trainer.base.resolution,
+        rank=adapter.spec.rank,
+        learning_rate=trainer.settings.peak_rate,
+        trainable_parameters=adapter.size,
+        layers=len(adapter.spec.targets),
+        file_bytes=BYTES_PER_VALUE * adapter.size,
+        seconds=measured.seconds_per_step * trainer.settings.steps,
+        memory_bytes=measured.memory_bytes,
+        memory_available_bytes=has.available + measured.memory_bytes,
+        device=has.name,
+        base=trainer.base.title,
+    )
+
+
+def _restore(trainer: Trainer, folder: RunFolder, emit: _Log) -> None:
+    found, torn = checkpoints.newest(folder.checkpoints)
+    for sentence in torn:
+        emit(Notice(level="warning", text=sentence))
+    if found is not None:
+        trainer.restore(found)
+    emit.step = trainer.step
+    emit(Started(step=trainer.step, steps=trainer.settings.steps))
+
+
+def _learn(
+    trainer: Trainer,
+    pictures: Pictures,
+    validation: Validation | None,
+    folder: RunFolder,
+    config: RunConfig,
+    emit: _Log,
+    control: Control,
+) -> Signal:
+    """The training steps, with checkpoints, samples and validation where they are due."""
+    steps, every = trainer.settings.steps, config.samples.every or 0
+
+    def save() -> None:
+        path = checkpoints.save(trainer.checkpoint(), folder.checkpoints, keep=config.train.keep_checkpoints)
+        emit(Saved(step=trainer.step, path=path.relative_to(folder.path).as_posix()))
+
+    def after_step(step: int) -> None:
+        emit.step = step
+        if due(config.train.checkpoint_every or 0, step, steps):
+            save()
+        if due(every, step, steps):
+            pictures.samples(step)
+            if validation is not None:
+                losses = validation.measure(trainer)
+                emit(Validated(step=step, loss=losses.style, base_loss=losses.base))
+
+    if trainer.step == 0 and every:
+        emit(Phase(name="sampling"))
+        pictures.samples(0)
+    emit(Phase(name="training"))
+    signal = trainer.run(control=control, emit=emit, after_step=after_step)
+    if signal is not Signal.GO:
+        save()
+    return signal
 
 
 class _Log:
@@ -248,19 +288,6 @@ def _only_one(folder: RunFolder) -> Iterator[None]:
             yield
     except Timeout:
         raise RunError(f"{folder.path} is being trained by another process; wait for it or stop it first.") from None
-
-
-def _resolved(config: RunConfig, base: Base, dataset: Dataset) -> RunConfig:
-    """The settings with nothing left to choose: a second start finds them all and chooses nothing again."""
-    count = len(dataset.examples)
-    kept_out = held_out(count, config.data.validation_share, config.train.seed)
-    return resolve(
-        config,
-        family=base.family.key,
-        resolution=base.resolution,
-        guidance=base.family.guidance,
-        images=count - len(kept_out),
-    )
 
 
 def _found(dataset: Dataset) -> Found:
