@@ -37,7 +37,9 @@ class MixerTexts:
 class ViewerTexts:
     """The picture, its wipe and the filmstrip."""
 
-    nothing: str = "Describe a picture and press Make picture. It appears here beside the same picture by the base alone."
+    nothing: str = (
+        "Describe a picture and press Make picture. It appears here beside the same picture by the base alone."
+    )
     wipe: str = "Wipe between base and style"
     wipe_value: str = "base on {percent} % of the picture"
     base: str = "base"

@@ -1,0 +1,38 @@
+// The styles of the library as cards; one click opens a style beside the grid.
+const root = element.querySelector(".cards");
+const texts = props.texts;
+const empty = make("div", { class: "cards-empty" }, make("p", {}));
+const list = make("ul", { class: "cards-grid", "aria-label": texts.styles });
+root.append(empty, list);
+
+const card = (item) => make("li", {},
+  make("button", {
+    type: "button", class: "card", "data-style": item.id, "aria-pressed": "false",
+    "aria-label": fill(texts.open, { name: item.name }), onclick: () => trigger("open", { id: item.id }),
+  },
+  make("span", { class: `card-pictures of-${Math.min(4, item.urls.length)}` },
+    item.urls.length
+      ? item.urls.slice(0, 4).map((url) => make("img", { src: url, alt: "", loading: "lazy", draggable: "false" }))
+      : make("span", { class: "card-initial", "aria-hidden": "true" }, [...item.name][0] || "")),
+  make("span", { class: "card-name" }, item.name),
+  item.trigger ? make("span", { class: "card-trigger" }, item.trigger) : null,
+  make("span", { class: "card-facts" }, item.facts)));
+
+let drawn = "";
+const draw = () => {
+  const { items = [], open = "", message = "" } = props.value || {};
+  setShown(empty, items.length === 0);
+  setText(empty.firstChild, message);
+  const shape = JSON.stringify(items);
+  if (shape !== drawn) {
+    const focused = document.activeElement && root.contains(document.activeElement) ? document.activeElement.dataset.style : null;
+    drawn = shape;
+    list.replaceChildren(...items.map(card));
+    if (focused) list.querySelector(`[data-style="${CSS.escape(focused)}"]`)?.focus();
+  }
+  for (const button of list.querySelectorAll(".card")) {
+    button.setAttribute("aria-pressed", String(button.dataset.style === open));
+  }
+};
+watch("value", draw);
+draw();

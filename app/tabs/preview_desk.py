@@ -1,0 +1,223 @@
+"""What one visitor is looking at in the Preview tab: a scene, the jobs that fill it, and how fast they are.
+
+A desk lives as long as the page and holds ids and copies only; whatever it forgets, the gallery still has.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from app.tabs.preview_scene import (
+    FRAME,
+    Form,
+    film_order,
+    film_strengths,
+    frames,
+    key_of_job,
+    missing_frames,
+    picture_order,
+)
+from trainer.errors import StudioError
+from trainer.studio.views import JobView
+
+if TYPE_CHECKING:
+    from app.client import Studio
+
+FAST_SECONDS = 2.5
+"""A picture that takes no longer follows the strength slider by itself."""
+FILM_SECONDS = 40.0
+"""A filmstrip that takes no longer fills by itself; a slower one is offered."""
+
+OPEN = ("queued", "working")
+FilmState = Literal["", "wanted", "offer", "filling", "done"]
+
+
+@dataclass
+class Pace:
+    """Seconds a picture takes, measured on the jobs that passed by; ``None`` until one did."""
+
+    seconds: float | None = None
+    _first: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def see(self, job: JobView, now: float) -> None:
+        """Take a look at a job; called whenever it is polled."""
+        if job.state == "working" and job.done:
+            self._first.setdefault(job.id, (now, job.done))
+        if job.state != "done" or not job.total:
+            return
+        since, done = self._first.pop(job.id, (job.created, 0))
+        if job.total > done:
+            whole = (now - since) * job.total / (job.total - done)
+            self.seconds = whole / len(job.order.rows)
+
+    @property
+    def fast(self) -> bool:
+        return self.seconds is not None and self.seconds <= FAST_SECONDS
+
+
+@dataclass
+class Desk:
+    """A visitor's scene.
+
+    Attributes:
+        form: what was ordered last, or None at the beginning.
+        jobs: ids of the scene's jobs, oldest first.
+        sheet: id of the sheet that is shown, or empty.
+        film: what is up with the filmstrip.
+        hint: a sentence on why the picture is not what the controls say, or empty.
+        taken: whether the visitor has done anything, so that nothing is put into the form any more.
+    """
+
+    form: Form | None = None
+    jobs: list[str] = field(default_factory=list)
+    sheet: str = ""
+    film: FilmState = ""
+    hint: str = ""
+    taken: bool = False
+    pace: Pace = field(default_factory=Pace)
+    _over: dict[str, JobView] = field(default_factory=dict)
+
+    def look(self, studio: Studio) -> list[JobView]:
+        """The scene's jobs as they are now; those that were removed are forgotten."""
+        return [view for job_id in list(self.jobs) if (view := self._job(studio, job_id, self.jobs))]
+
+    def look_at_sheet(self, studio: Studio) -> JobView | None:
+        """The sheet's job, or None."""
+        return self._job(studio, self.sheet, None) if self.sheet else None
+
+    def _job(self, studio: Studio, job_id: str, listed: list[str] | None) -> JobView | None:
+        if job_id in self._over:
+            return self._over[job_id]
+        try:
+            view = studio.job(job_id)
+        except StudioError:
+            if listed is not None:
+                listed.remove(job_id)
+            else:
+                self.sheet = ""
+            return None
+        self.pace.see(view, time.time())
+        if view.state not in OPEN:
+            self._over[job_id] = view
+        return view
+
+    def make(self, studio: Studio, form: Form) -> None:
+        """Order the form's pictures; frames of the same scene stay, unless the weights have moved on since.
+
+        Raises:
+            PatinaError: it cannot be ordered.
+        """
+        live = form.mix.live
+        fresh = live or self.form is None or self.form.key != form.key
+        job = studio.preview(picture_order(form, film=live and self.pace.fast and bool(form.mix.uses)))
+        if fresh:
+            self.forget()
+        self.form = form
+        self.jobs.append(job)
+        self.film = "wanted" if form.mix.uses else ""
+        self.hint = ""
+        self.taken = True
+
+    def move(self, studio: Studio, form: Form) -> Literal["shown", "ordered", "slow", "other"]:
+        """A strength was let go: order its frame when that is quick.
+
+        Returns ``other`` when the form has left this scene in more than strengths.
+
+        Raises:
+            PatinaError: it cannot be ordered.
+        """
+        if self.form is None or self.form.key != form.key:
+            return "other"
+        form = replace(form, seed=self.form.seed, count=self.form.count)
+        self.form = form
+        jobs = self.look(studio)
+        made = frames(form, jobs)
+        if all((seed, form.mix.strengths) in made for seed in form.seeds):
+            if self.film == "done" and self._missing(jobs):
+                self.film = "wanted"
+            return "shown"
+        if form.mix.live or not self.pace.fast:
+            return "slow"
+        self.jobs.append(studio.preview(picture_order(form, FRAME)))
+        self.film = "wanted"
+        return "ordered"
+
+    def go_on(self, studio: Studio, jobs: list[JobView]) -> bool:
+        """Order the filmstrip once the picture is there. Returns whether something was ordered."""
+        if self.form is None or self.film not in ("wanted", "filling"):
+            return False
+        if any(job.state in OPEN for job in jobs):
+            return False
+        if jobs and jobs[-1].state != "done":
+            self.film = "offer" if self._missing(jobs) else "done"
+            return False
+        missing = self._missing(jobs)
+        if not missing:
+            self.film = "done"
+            return False
+        if self.film == "filling" or not self._film_is_quick(len(missing)):
+            self.film = "offer"
+            return False
+        self.order_film(studio, jobs)
+        return True
+
+    def order_film(self, studio: Studio, jobs: list[JobView]) -> None:
+        """Order the frames of the strip that are missing; all of them at once when the weights move.
+
+        Raises:
+            PatinaError: it cannot be ordered.
+        """
+        if self.form is None or not (missing := self._missing(jobs)):
+            return
+        if self.form.mix.live:
+            job = studio.preview(picture_order(self.form, film=True))
+            self.forget()
+        else:
+            job = studio.preview(film_order(self.form, missing))
+        self.jobs.append(job)
+        self.film = "filling"
+
+    def film_seconds(self, jobs: list[JobView]) -> float | None:
+        """How long the missing frames would take, as far as that is known."""
+        return None if self.pace.seconds is None else self.pace.seconds * len(self._missing(jobs))
+
+    def _missing(self, jobs: list[JobView]) -> list[tuple[float, ...]]:
+        return missing_frames(self.form, jobs) if self.form else []
+
+    def _film_is_quick(self, count: int) -> bool:
+        assert self.form is not None
+        if self.form.mix.live:
+            return False
+        if self.pace.seconds is None:
+            # Everything came from the cache, so nothing was timed; only the small base is surely quick.
+            return self.form.base.source == "bundled"
+        return self.pace.seconds * count <= FILM_SECONDS
+
+    def cancel(self, studio: Studio) -> None:
+        """Stop everything that is still being made."""
+        for job_id in [*self.jobs, self.sheet]:
+            if job_id and job_id not in self._over:
+                studio.cancel_job(job_id)
+        self.film = "offer" if self.film in ("wanted", "filling") else self.film
+
+    def forget(self) -> None:
+        """Begin a new scene."""
+        self.jobs.clear()
+        self._over = {job_id: view for job_id, view in self._over.items() if job_id == self.sheet}
+        self.film = ""
+
+    def take_up(self, studio: Studio, form: Form, gallery: list[JobView]) -> None:
+        """Look at a scene again: every job of it in the gallery gives its frames."""
+        self.forget()
+        self.form = form
+        key = form.key
+        self.jobs = [job.id for job in reversed(gallery) if key_of_job(job.order) == key]
+        self.film = "offer" if self._missing(self.look(studio)) else "done"
+        self.taken = True
+
+    @property
+    def film_places(self) -> list[float]:
+        """Strengths the strip shows; none without a style."""
+        return [s[self.form.mix.focus] for s in film_strengths(self.form.mix)] if self.form else []

@@ -1,0 +1,125 @@
+"""Which styles and bases the Preview tab offers, looked up in the studio when they are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from app.tabs.preview_scene import Form, Mix, Use, form_of
+from app.texts import TEXTS
+from trainer.config import BaseConfig
+from trainer.errors import PatinaError, StudioError
+from trainer.studio.store import State
+from trainer.studio.views import PreviewOrder, RunView
+
+if TYPE_CHECKING:
+    from app.client import Studio
+
+WORDS = TEXTS.preview
+_DRAWABLE = (State.TRAINING, State.PAUSED)
+"""States of runs that have no file yet but weights to draw with."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A style with the base it was trained on (None when its file does not say), and a prompt that shows it."""
+
+    use: Use
+    base: BaseConfig | None
+    prompt: str
+
+
+def choices(studio: Studio) -> list[tuple[str, str]]:
+    """(label, id) of every style that can be drawn with: those in training first, then the library."""
+    running = [
+        (WORDS.in_training.format(name=run.name, step=run.step), run.id)
+        for run in studio.runs()
+        if run.state in _DRAWABLE and run.step
+    ]
+    return [*running, *((card.name, card.id) for card in studio.library())]
+
+
+def names(studio: Studio) -> dict[str, str]:
+    """Id to name, of all styles and runs."""
+    return {run.id: run.name for run in studio.runs()} | {card.id: card.name for card in studio.library()}
+
+
+def find(studio: Studio, style: str, step: int = 0, strength: float = 1.0) -> Found:
+    """A finished, imported or running style as a row of the mixer.
+
+    Raises:
+        StudioError: there is none of that id.
+    """
+    try:
+        opened = studio.style(style)
+    except PatinaError:
+        run: RunView | None = (running := studio.snapshot(style))
+        name, trigger = running.name, running.trigger
+    else:
+        run, name, trigger = opened.run, opened.card.name, opened.card.trigger
+    steps = tuple(point.step for point in run.checkpoints) if run else ()
+    use = Use(
+        style=style,
+        name=name,
+        strength=strength,
+        step=step if step in steps else 0,
+        trigger=trigger,
+        steps=steps,
+        live=run is not None and run.state in _DRAWABLE,
+    )
+    prompt = run.samples[0].prompt if run and run.samples else ""
+    return Found(use, base_of(run) if run else None, prompt)
+
+
+def base_of(run: RunView) -> BaseConfig | None:
+    """The base a run was trained on."""
+    try:
+        return BaseConfig.model_validate(run.settings.get("base") or {})
+    except ValidationError:
+        return None
+
+
+def base_named(studio: Studio, source: str, mix: Mix) -> BaseConfig:
+    """The base that is meant by a source: with all its settings when a style in the mix was trained on it.
+
+    Raises:
+        ConfigError: no such text can be a source.
+    """
+    source = source.strip() or "bundled"
+    for use in mix.uses:
+        try:
+            base = find(studio, use.style).base
+        except StudioError:
+            continue
+        if base is not None and base.source == source:
+            return base
+    try:
+        return BaseConfig.model_validate({"source": source})
+    except ValidationError:
+        raise StudioError("Name a base: 'bundled', a Hugging Face id, a folder or a .safetensors file.") from None
+
+
+def bases(studio: Studio) -> list[tuple[str, str]]:
+    """(label, source) of the bases that styles here were trained on; others can be typed."""
+    sources = {"bundled": WORDS.bundled}
+    for card in studio.library():
+        try:
+            base = find(studio, card.id).base
+        except PatinaError:
+            continue
+        if base is not None:
+            sources.setdefault(base.source, base.source)
+    return [(label, source) for source, label in sources.items()]
+
+
+def form_again(studio: Studio, order: PreviewOrder) -> Form:
+    """The form of an order that was made before; styles that were deleted since keep their place and say so."""
+    uses = []
+    for style in order.styles:
+        try:
+            uses.append(find(studio, style.style, style.step).use)
+        except PatinaError:
+            uses.append(Use(style=style.style, name=WORDS.gone, step=style.step))
+    return form_of(order, uses)

@@ -1,0 +1,268 @@
+"""What happens in the Preview tab: each listener reads the form, asks the studio, and shows what that gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from app.tabs import preview_styles as styles
+from app.tabs.preview_desk import OPEN, Desk
+from app.tabs.preview_scene import FRAME, SHEET, STRIP, Form, Mix, read_form
+from app.tabs.preview_sheet import Kind, sheet_html, sheet_order
+from app.tabs.preview_view import results, viewer
+from app.texts import TEXTS
+from app.views import duration
+from app.wiring import ACTION, POLL, news, told
+from trainer.errors import PatinaError, StudioError
+from trainer.studio.views import JobView, PreviewOrder
+
+if TYPE_CHECKING:
+    from app.client import Studio
+    from app.tabs.preview import Parts
+    from app.ui import Shell, Visit
+
+WORDS = TEXTS.preview
+_ROLL = "() => crypto.getRandomValues(new Uint32Array(1))[0]"
+_INDEX_OF_MIXER, _INDEX_OF_BASE = 1, -1
+
+
+def wire(shell: Shell, parts: Parts) -> None:
+    """Attach every listener of the tab."""
+    _wire_picture(shell.studio, parts)
+    _wire_sheet(shell.studio, parts)
+    _wire_results(shell.studio, parts)
+    _wire_visits(shell, parts)
+    _wire_ticks(shell, parts)
+
+
+def form_from(studio: Studio, values: tuple[Any, ...]) -> Form:
+    """The form from the values of `Parts.form`; errors as in `read_form` and `styles.base_named`."""
+    *rest, source = values
+    base = styles.base_named(studio, str(source or ""), Mix.read(values[_INDEX_OF_MIXER]))
+    return read_form(*rest, base=base)
+
+
+def _wire_picture(studio: Studio, parts: Parts) -> None:
+    shown = [parts.viewer, parts.cancel]
+
+    @told
+    def make(desk: Desk, *values: Any) -> list[Any]:
+        desk.make(studio, form_from(studio, values))
+        return [*_now(studio, desk), gr.Tabs(selected="picture")]
+
+    gr.on(
+        [parts.make.click, parts.prompt.submit, parts.negative.submit],
+        make,
+        inputs=[parts.desk, *parts.form],
+        outputs=[*shown, parts.modes],
+        **ACTION,
+    )
+
+    @told
+    def moved(desk: Desk, *values: Any) -> list[Any]:
+        if desk.form is None:
+            return [gr.skip(), gr.skip()]
+        outcome = desk.move(studio, form_from(studio, values))
+        desk.hint = ""
+        if outcome == "other":
+            desk.hint = WORDS.changed
+        elif outcome == "slow":
+            pace = desk.pace.seconds
+            desk.hint = WORDS.slow.format(time=duration(pace)) if pace else WORDS.changed
+        return _now(studio, desk)
+
+    parts.mixer.changed(moved, inputs=[parts.desk, *parts.form], outputs=shown, **ACTION)
+
+    @told
+    def fill_film(desk: Desk) -> list[Any]:
+        desk.order_film(studio, desk.look(studio))
+        return _now(studio, desk)
+
+    parts.viewer.film(fill_film, inputs=parts.desk, outputs=shown, **ACTION)
+
+    @told
+    def cancel(desk: Desk) -> list[Any]:
+        desk.cancel(studio)
+        return _now(studio, desk)
+
+    parts.cancel.click(cancel, inputs=parts.desk, outputs=shown, **ACTION)
+    parts.die.click(None, outputs=parts.seed, js=_ROLL)
+
+    def say_words(prompt: str, event: gr.EventData) -> str:
+        words = str(event.words)
+        if words.casefold() in prompt.casefold():
+            return prompt
+        return f"{prompt.rstrip().rstrip(',')}, {words}" if prompt.strip() else words
+
+    parts.mixer.words(say_words, inputs=parts.prompt, outputs=parts.prompt, **ACTION)
+
+    @told
+    def add(desk: Desk, style: str | None, mixer: object, source: str) -> list[Any]:
+        if not style:
+            return [gr.skip(), gr.skip(), gr.skip()]
+        desk.taken = True
+        mix = Mix.read(mixer)
+        found = styles.find(studio, style)
+        chosen: Any = found.base.source if found.base and not mix.uses else gr.skip()
+        return [mix.with_use(found.use).value(), gr.Dropdown(value=None), chosen]
+
+    parts.add.input(
+        add,
+        inputs=[parts.desk, parts.add, parts.mixer, parts.base],
+        outputs=[parts.mixer, parts.add, parts.base],
+        **ACTION,
+    )
+
+
+def _wire_sheet(studio: Studio, parts: Parts) -> None:
+    @told
+    def make(desk: Desk, prompts: str, kind: Kind, strengths: str, *values: Any) -> list[Any]:
+        order = sheet_order(form_from(studio, values), prompts or "", kind, strengths or "")
+        desk.sheet = studio.preview(order)
+        desk.taken = True
+        return [_sheet(studio, desk), gr.Button(visible=True)]
+
+    parts.make_sheet.click(
+        make,
+        inputs=[parts.desk, parts.prompts, parts.kind, parts.strengths, *parts.form],
+        outputs=[parts.sheet, parts.cancel],
+        **ACTION,
+    )
+    parts.kind.input(
+        lambda kind: gr.Textbox(visible=kind == "strengths"), inputs=parts.kind, outputs=parts.strengths, **POLL
+    )
+
+
+def _wire_results(studio: Studio, parts: Parts) -> None:
+    @told
+    def use(desk: Desk, event: gr.EventData) -> list[Any]:
+        job = studio.job(str(event.id))
+        if job.order.note == SHEET:
+            desk.sheet = job.id
+            desk.taken = True
+            lines = "\n".join(dict.fromkeys(row.prompt for row in job.order.rows))
+            return [
+                *[gr.skip()] * len(parts.form),
+                gr.skip(), gr.skip(), gr.Tabs(selected="sheet"), _sheet(studio, desk), lines,
+            ]  # fmt: skip
+        return [*_take_up(studio, desk, job.order), gr.Tabs(selected="picture"), gr.skip(), gr.skip()]
+
+    parts.results.use(
+        use,
+        inputs=parts.desk,
+        outputs=[*parts.form, parts.viewer, parts.cancel, parts.modes, parts.sheet, parts.prompts],
+        **ACTION,
+    )
+
+    @told
+    def remove(event: gr.EventData) -> list[dict[str, Any]]:
+        studio.delete_job(str(event.id))
+        return _gallery(studio)
+
+    parts.results.remove(remove, outputs=parts.results, **ACTION)
+
+
+def _wire_visits(shell: Shell, parts: Parts) -> None:
+    """Another tab sends a style here, or the page comes back after a reload."""
+    studio = shell.studio
+    outputs = [*parts.form, parts.viewer, parts.cancel]
+
+    @told
+    def visited(visit: Visit, desk: Desk, prompt: str, *values: Any) -> list[Any]:
+        if not visit.item:
+            return [gr.skip()] * (len(outputs) + 1)
+        desk.taken = True
+        found = styles.find(studio, visit.item, visit.step)
+        mix = Mix((found.use,))
+        wanted = visit.prompt or found.prompt or prompt
+        source = found.base.source if found.base else values[_INDEX_OF_BASE]
+        values = (wanted, mix.value(), *values[1:_INDEX_OF_BASE], source)
+        desk.make(studio, form_from(studio, values))
+        unchanged = [gr.skip()] * (len(parts.form) - 3)
+        return [wanted, mix.value(), *unchanged, source, *_now(studio, desk), gr.Tabs(selected="picture")]
+
+    shell.to_preview.change(
+        visited,
+        inputs=[shell.to_preview, parts.desk, *parts.form],
+        outputs=[*outputs, parts.modes],
+        **ACTION,
+    )
+
+    def back_again(desk: Desk) -> list[Any]:
+        if desk.taken:
+            return [gr.skip()] * len(outputs)
+        asked = (job for job in studio.gallery() if job.order.note not in (FRAME, STRIP, SHEET))
+        latest = next(asked, None)
+        if latest is None:
+            desk.taken = True
+            return [gr.skip()] * len(outputs)
+        return _take_up(studio, desk, latest.order)
+
+    parts.viewer.opened(told(back_again), inputs=parts.desk, outputs=outputs, **ACTION)
+
+
+def _wire_ticks(shell: Shell, parts: Parts) -> None:
+    studio = shell.studio
+    seen, seen_lists = gr.State(dict), gr.State(dict)
+
+    def tick(desk: Desk, known: dict[str, str]) -> list[Any]:
+        jobs = desk.look(studio)
+        try:
+            if desk.go_on(studio, jobs):
+                jobs = desk.look(studio)
+        except PatinaError as error:
+            desk.film, desk.hint = "offer", str(error)
+        return [*news(known, [*_now(studio, desk, jobs), _sheet(studio, desk)]), known]
+
+    shell.ticker("preview", 0.5).tick(
+        tick, inputs=[parts.desk, seen], outputs=[parts.viewer, parts.cancel, parts.sheet, seen], **POLL
+    )
+
+    def look_around(known: dict[str, str]) -> list[Any]:
+        offered = styles.choices(studio)
+        values = [
+            _gallery(studio),
+            gr.Dropdown(choices=offered, info=WORDS.add_help if offered else WORDS.add_none),
+            gr.Dropdown(choices=styles.bases(studio)),
+        ]
+        return [*news(known, values), known]
+
+    shell.ticker("preview", 2.0).tick(
+        look_around, inputs=seen_lists, outputs=[parts.results, parts.add, parts.base, seen_lists], **POLL
+    )
+
+
+def _now(studio: Studio, desk: Desk, jobs: list[JobView] | None = None) -> list[Any]:
+    """The viewer's value, and the stop button while there is something to stop."""
+    jobs = desk.look(studio) if jobs is None else jobs
+    sheet = desk.look_at_sheet(studio)
+    busy = any(job.state in OPEN for job in (*jobs, *([sheet] if sheet else [])))
+    return [viewer(desk, jobs, desk.hint), gr.Button(visible=busy)]
+
+
+def _sheet(studio: Studio, desk: Desk) -> str:
+    job = desk.look_at_sheet(studio)
+    if job is None or job.state != "done":
+        return sheet_html(job, None)
+    try:
+        return sheet_html(job, studio.sheet(job.id))
+    except StudioError as error:
+        return sheet_html(replace(job, state="failed", message=str(error)), None)
+
+
+def _take_up(studio: Studio, desk: Desk, order: PreviewOrder) -> list[Any]:
+    """Values for the form, the viewer and the stop button that show an order again."""
+    form = styles.form_again(studio, order)
+    desk.take_up(studio, form, studio.gallery())
+    settings = form.settings
+    return [
+        form.prompt, form.mix.value(), form.negative, form.seed, settings.steps, settings.guidance, settings.scheduler,
+        settings.width or None, settings.height or None, form.count, form.base.source,
+        *_now(studio, desk),
+    ]  # fmt: skip
+
+
+def _gallery(studio: Studio) -> list[dict[str, Any]]:
+    return results(studio.gallery(), styles.names(studio))
