@@ -183,7 +183,7 @@ class Studio:
 
     def active(self) -> RunSummary | None:
         """The run in training, for the chip on every tab."""
-        return next((run for run in self._overview.summaries() if run.state is State.TRAINING), None)
+        return self._overview.active()
 
     def snapshot(self, run_id: str) -> RunView:
         """Everything about one run; cheap enough for a timer."""

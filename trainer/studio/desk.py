@@ -189,7 +189,7 @@ class Desk:
             seconds=estimate.seconds,
             memory_bytes=estimate.memory_bytes,
             memory_available_bytes=device.available,
-            file_bytes=None,
+            file_bytes=planning.file_bytes(full, info),
             source="measured" if estimate.measured else "estimated",
             problem=problem,
             notes=tuple(notes),

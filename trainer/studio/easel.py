@@ -72,17 +72,24 @@ class Easel:
         set_up_threads(physical_cores())
         return self._open(config, device, pick_dtype(device, "auto"), offline=False)
 
-    def draw(self, request: Draw, on_step: OnStep, on_picture: OnPicture, session: Session | None = None) -> None:
+    def draw(
+        self,
+        request: Draw,
+        on_step: OnStep,
+        on_picture: OnPicture,
+        session: Session | None = None,
+        live: str = "",
+    ) -> None:
         """Draw a request's rows and write them with their settings.
 
-        During a training (``session``) its own base and bank are used, and left as they were.
+        During a training (``session``, of the run ``live``) its own base and bank are used, and left as they were.
 
         Raises:
             PatinaError: a style or setting that cannot be used.
             trainer.preview.generate.Cancelled: ``on_step`` asked for it.
         """
         if session is not None:
-            with self._guests(session, request.sources) as columns:
+            with self._guests(session, live, request.sources) as columns:
                 self._paint(session.base, session.bank, request, columns, on_step, on_picture)
             return
         base = self.base_for_drawing(request.base)
@@ -150,7 +157,7 @@ class Easel:
         return [bank.names.index(name) for name in wanted]
 
     @contextmanager
-    def _guests(self, session: Session, sources: Sequence[Source]) -> Iterator[list[int]]:
+    def _guests(self, session: Session, live: str, sources: Sequence[Source]) -> Iterator[list[int]]:
         """Styles beside the one in training, for a while; the bank is afterwards as it was."""
         bank = session.bank
         strengths = bank.strengths
@@ -159,7 +166,7 @@ class Easel:
         try:
             for index, source in enumerate(sources):
                 name = session.style
-                if source.path:
+                if source.path or source.run != live:
                     name = f"guest-{index}"
                     bank.load(name, self._read(self._resolve(source)))
                     guests.append(name)

@@ -57,6 +57,11 @@ class Overview:
         runs.sort(key=lambda run: (order.get(run.state, 2), queue.get(run.id, 0)))
         return [self._summary(run, queue.get(run.id)) for run in runs]
 
+    def active(self) -> RunSummary | None:
+        """The run in training."""
+        runs = self._store.in_state(State.TRAINING)
+        return self._summary(runs[0], None) if runs else None
+
     def view(self, run_id: str) -> RunView:
         """Everything about a run; the same object as before when nothing changed.
 

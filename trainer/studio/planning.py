@@ -8,15 +8,19 @@ estimated from the base's size: a UNet step costs about half a FLOP for each wei
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.adapters.targets import TARGETS
 from trainer.bases import registry
+from trainer.bases.headers import read_header
 from trainer.bases.probe import BaseInfo
 from trainer.config import RunConfig
+from trainer.errors import BaseError
 from trainer.presets import resolve
 from trainer.studio.database import Database
 from trainer.studio.machine import Device, DeviceKind, cores
@@ -31,6 +35,13 @@ _RATE: Mapping[DeviceKind, float] = {"cuda": 2.0e13, "mps": 2.0e12, "cpu": 2.5e1
 _STEP_OVERHEAD: Mapping[DeviceKind, float] = {"cuda": 0.05, "mps": 0.1, "cpu": 0.06}
 """Seconds a step takes however small the model is."""
 _START_SECONDS = 12.0
+_VALUES_PER_RANK: Mapping[str, Mapping[str, int]] = {
+    "sd1": {"cross": 99_456, "qv": 99_648, "self": 99_840, "attention": 199_296, "all-linear": 374_016},
+    "sd2": {"cross": 107_648, "qv": 103_744, "self": 99_840, "attention": 207_488, "all-linear": 382_208},
+    "sdxl": {"cross": 785_920, "qv": 725_760, "self": 665_600, "attention": 1_451_520, "all-linear": 2_616_320},
+}
+"""Sum of the widths in and out of the layers that a named target adapts, from the families' configurations."""
+_HEADER_BYTES = 32 * 1024
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ def estimate(config: RunConfig, info: BaseInfo, device: Device, measured: Measur
     return Estimate(_START_SECONDS + step * steps, memory, measured=False)
 
 
-def kind_of(config: RunConfig, device: DeviceKind) -> str:
+def kind_of(config: RunConfig, device: str) -> str:
     """What decides how long a step takes, as a key."""
     facts = (
         device,
@@ -88,6 +99,30 @@ def kind_of(config: RunConfig, device: DeviceKind) -> str:
         config.train.precision,
     )
     return json.dumps(facts)
+
+
+def file_bytes(config: RunConfig, info: BaseInfo) -> int | None:
+    """Size of the style file in fp32; None for layers chosen by an expression, which only the loaded base can tell."""
+    pattern = TARGETS.get(config.adapter.targets)
+    if pattern is None or info.family is None:
+        return None
+    values = _VALUES_PER_RANK.get(info.family, {}).get(config.adapter.targets)
+    if values is None:
+        values = _values_in(_folder(info) / "unet", pattern)
+    return None if values is None else 4 * values * (config.adapter.rank or 0) + _HEADER_BYTES
+
+
+def _values_in(unet: Path, pattern: str) -> int | None:
+    try:
+        shapes = read_header(unet / "diffusion_pytorch_model.safetensors").shapes
+    except BaseError:
+        return None
+    wanted = re.compile(rf"({pattern})\.weight")
+    return sum(sum(shape) for name, shape in shapes.items() if len(shape) == 2 and wanted.fullmatch(name))
+
+
+def _folder(info: BaseInfo) -> Path:
+    return Path(registry.__file__).parent / "bundled" if info.kind == "bundled" else Path(info.source)
 
 
 class Measured:
@@ -111,7 +146,7 @@ class Measured:
 
 def side_multiple(info: BaseInfo) -> int:
     """Sides in pixels must be multiples of this on the base, see `trainer.bases.base.Base.side_multiple`."""
-    folder = Path(registry.__file__).parent / "bundled" if info.kind == "bundled" else Path(info.source)
+    folder = _folder(info)
     try:
         vae, unet = (_levels(folder / part / "config.json") for part in ("vae", "unet"))
     except (OSError, ValueError, KeyError, TypeError):

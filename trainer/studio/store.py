@@ -214,8 +214,8 @@ class Store:
     def claim(self, run_id: str, owner: Owner) -> bool:
         """Begin a queued run as its only worker; False when it is not queued, or a living process has it."""
         with self.db.transaction():
-            run = self.get(run_id)
-            if run.state is not State.QUEUED or run.trashed is not None:
+            row = self.db.one("SELECT state, trashed FROM runs WHERE id = ?", (run_id,))
+            if row is None or row["state"] != State.QUEUED or row["trashed"] is not None:
                 return False
             if self.leases.take(_lease(run_id), owner) is not None:
                 return False
@@ -223,7 +223,11 @@ class Store:
             return True
 
     def hand_back(self, run_id: str, owner: Owner, state: State, message: str = "") -> None:
-        """End the work on a claimed run; ``queued`` puts it at the head, to go on with when a worker is there.
+        """End the work on a claimed run.
+
+        Args:
+            state: ``finished``, ``failed``, or ``queued`` for a run that was saved before its end: the user's wish
+                then decides whether it rests (paused, cancelled) or goes on as the next.
 
         Raises:
             StudioError: the run is another's by now; then nothing is changed.

@@ -6,25 +6,23 @@ something happens), one reads each worker's replies. What must outlive both is i
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
-import sys
 import threading
 import time
+import traceback
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import trainer
 from trainer import errors
 from trainer.errors import PatinaError, StudioError
 from trainer.events import Phase
 from trainer.studio.home import Home
 from trainer.studio.jobs import Jobs
 from trainer.studio.lease import HEARTBEAT_SECONDS, this_process
+from trainer.studio.process import WorkerProcess
 from trainer.studio.protocol import (
     Answer,
     AnyReply,
@@ -43,28 +41,13 @@ from trainer.studio.protocol import (
     Status,
     Steer,
     Train,
-    parse_reply,
 )
 from trainer.studio.store import State, Store
 from trainer.training.folder import RunFolder
 
 MAX_FAILED_STARTS = 3
 LOG_TAIL_BYTES = 16 * 1024
-CLOSE_SECONDS = 30.0
 LOOK_SECONDS = 1.0
-
-
-@dataclass
-class Worker:
-    """A worker process with what it was asked and what it said last."""
-
-    process: subprocess.Popen[bytes]
-    reader: threading.Thread | None = None
-    sent: set[str] = field(default_factory=set)
-    hello: Hello | None = None
-    status: Status | None = None
-    training: str = ""
-    leaving: bool = False
 
 
 @dataclass
@@ -93,7 +76,7 @@ class Supervisor:
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._closing = False
-        self._worker: Worker | None = None
+        self._worker: WorkerProcess | None = None
         self._failed_starts = 0
         self._not_before: dict[str, float] = {}
         self._drawings: dict[str, DrawState] = {}
@@ -108,22 +91,14 @@ class Supervisor:
         self._thread.start()
 
     def close(self) -> None:
-        """Let the worker save and end, for at most `CLOSE_SECONDS`; afterwards there is none."""
+        """Let the worker save and end, for at most `process.CLOSE_SECONDS`; afterwards there is none."""
         with self._lock:
             self._closing = True
         self._wake.set()
         self._thread.join()
-        worker = self._worker
-        if worker is None:
-            return
-        self._hang_up(worker)
-        try:
-            worker.process.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-        if worker.reader is not None:
-            worker.reader.join()
-        self._bury(worker)
+        if self._worker is not None:
+            self._worker.end()
+            self._bury(self._worker)
 
     # ---- what the app asks
 
@@ -137,7 +112,7 @@ class Supervisor:
         """Tell the worker that the wish for a run changed."""
         with self._lock:
             if self._worker is not None and self._worker.training == run_id:
-                self._send(self._worker, Steer(run=run_id))
+                self._worker.send(Steer(run=run_id))
 
     def draw(self, request: Draw, keys: dict[int, str]) -> None:
         """Have pictures drawn; ``keys`` names them by index for `Jobs.made_before`."""
@@ -151,8 +126,8 @@ class Supervisor:
             state = self._drawings.get(job)
             if state is None:
                 return
-            if self._worker is not None and job in self._worker.sent:
-                self._send(self._worker, CancelDraw(job=job))
+            if self._worker is not None and self._worker.was_sent(job):
+                self._worker.send(CancelDraw(job=job))
             if not state.begun:
                 self._end(job, "cancelled")
 
@@ -201,7 +176,7 @@ class Supervisor:
     def pid(self) -> int | None:
         """The worker's process id, while there is one."""
         with self._lock:
-            return None if self._worker is None else self._worker.process.pid
+            return None if self._worker is None else self._worker.pid
 
     # ---- the keeping
 
@@ -214,15 +189,16 @@ class Supervisor:
                     return
                 try:
                     self._once()
-                except PatinaError as error:
-                    self._note(f"supervisor: {error}")
+                except Exception:
+                    # Whatever it was (a full disk, no memory for a process), the next look may go well.
+                    self._note(traceback.format_exc())
 
     def _once(self) -> None:
         now = time.monotonic()
         if now - self._beaten > HEARTBEAT_SECONDS:
             self._store.leases.beat(this_process())
             self._beaten = now
-        if self._worker is not None and self._worker.reader is not None and not self._worker.reader.is_alive():
+        if self._worker is not None and self._worker.ended:
             self._bury(self._worker)
         for run in self._store.abandoned():
             self._recover(run.id)
@@ -231,7 +207,9 @@ class Supervisor:
             if self._failed_starts >= MAX_FAILED_STARTS:
                 self._give_up(run_next)
                 return
-            self._worker = self._hire()
+            self._worker = WorkerProcess(
+                self._home, idle_seconds=self._idle_seconds, on_reply=self._hear, on_end=self._wake.set
+            )
         if self._worker is not None and not self._worker.leaving:
             self._hand_out(self._worker, run_next)
 
@@ -241,58 +219,20 @@ class Supervisor:
         queue = self._store.in_state(State.QUEUED)
         return next((run.id for run in queue if self._not_before.get(run.id, 0.0) <= now), "")
 
-    def _hand_out(self, worker: Worker, run_next: str) -> None:
+    def _hand_out(self, worker: WorkerProcess, run_next: str) -> None:
         if run_next and not worker.training:
             worker.training = run_next
-            self._send(worker, Train(run=run_next))
+            worker.send(Train(run=run_next))
         for state in list(self._drawings.values()):
-            self._send_once(worker, state.request.job, state.request)
+            worker.send_once(state.request.job, state.request)
         for ask, (request, _) in list(self._asks.items()):
-            self._send_once(worker, ask, request)
+            worker.send_once(ask, request)
 
-    def _send_once(self, worker: Worker, name: str, request: AnyRequest) -> None:
-        if name not in worker.sent:
-            worker.sent.add(name)
-            self._send(worker, request)
+    def _hear(self, worker: WorkerProcess, reply: AnyReply) -> None:
+        with self._lock:
+            self._take(worker, reply)
 
-    def _send(self, worker: Worker, request: AnyRequest) -> None:
-        assert worker.process.stdin is not None
-        # A worker that is gone is noticed by its end; what it was asked is asked again of the next one.
-        with contextlib.suppress(OSError, ValueError):
-            worker.process.stdin.write(request.line().encode() + b"\n")
-            worker.process.stdin.flush()
-
-    def _hire(self) -> Worker:
-        package_home = str(Path(trainer.__file__).parent.parent)
-        path = os.pathsep.join(part for part in (package_home, os.environ.get("PYTHONPATH")) if part)
-        command = [sys.executable, "-m", "trainer.studio.worker", "--home", str(self._home.path)]
-        # Until the worker has opened its log by itself: a Python that cannot start says why there.
-        with self._home.worker_log.open("ab") as log:
-            process = subprocess.Popen(
-                [*command, "--idle-seconds", str(self._idle_seconds)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": path},
-                # Closing the terminal must reach the app alone; the worker then saves.
-                start_new_session=True,
-            )
-        worker = Worker(process)
-        worker.reader = threading.Thread(target=self._listen, args=(worker,), name="worker-replies", daemon=True)
-        worker.reader.start()
-        return worker
-
-    def _listen(self, worker: Worker) -> None:
-        """Take replies until the worker's end of the pipe closes, which is when the process ends."""
-        assert worker.process.stdout is not None
-        for line in worker.process.stdout:
-            reply = parse_reply(line)
-            if reply is not None:
-                with self._lock:
-                    self._take(worker, reply)
-        self._wake.set()
-
-    def _take(self, worker: Worker, reply: AnyReply) -> None:
+    def _take(self, worker: WorkerProcess, reply: AnyReply) -> None:
         if isinstance(reply, Hello):
             worker.hello = self._last_hello = reply
             self._failed_starts = 0
@@ -336,23 +276,19 @@ class Supervisor:
 
     # ---- when a worker ends
 
-    def _hang_up(self, worker: Worker) -> None:
-        assert worker.process.stdin is not None
-        with contextlib.suppress(OSError):
-            worker.process.stdin.close()
-
-    def _bury(self, worker: Worker) -> None:
+    def _bury(self, worker: WorkerProcess) -> None:
         """Clear up after a worker that ended; what it did not come to is asked of the next one."""
-        code = worker.process.wait()
-        self._hang_up(worker)
-        assert worker.process.stdout is not None
-        worker.process.stdout.close()
+        code = worker.bury()
         self._worker = None
         if worker.hello is None and code != 0:
             self._failed_starts += 1
         for job, state in list(self._drawings.items()):
             if state.begun:
                 self._end(job, "failed", f"The worker ended while it made this ({_ending(code)}). Make it again.")
+        if code != 0:
+            for name, (_, future) in self._asks.items():
+                if worker.was_sent(name) and not future.done():
+                    future.set_exception(StudioError(f"The worker ended meanwhile ({_ending(code)}). Try again."))
         self._phases.clear()
 
     def _recover(self, run_id: str) -> None:

@@ -1,0 +1,282 @@
+"""Drafts: images keyed by id, captions, settings, and the plan."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from studio_parts import Parts
+
+from trainer.errors import ConfigError, StudioError
+from trainer.studio import planning
+from trainer.studio.checkup import copy_size
+from trainer.studio.drafts import MAX_SIDE
+
+
+@pytest.fixture
+def draft(parts: Parts, uploads: list[Path]) -> str:
+    run_id = parts.desk.create({"name": "Shapes", "trigger": "shape style"})
+    report = parts.desk.add_images(run_id, uploads)
+    assert len(report.added) == len(uploads)
+    assert report.refused == ()
+    return run_id
+
+
+def captions(parts: Parts, run_id: str) -> dict[str, str]:
+    return {image.name: image.caption for image in parts.desk.view(run_id).images}
+
+
+def ids(parts: Parts, run_id: str) -> dict[str, str]:
+    return {image.name: image.id for image in parts.desk.view(run_id).images}
+
+
+def test_uploads_become_clean_copies_with_captions_from_their_names(parts: Parts, draft: str) -> None:
+    assert captions(parts, draft) == {
+        "blue-car.png": "blue car",
+        "green_tree.png": "green tree",
+        "house2.png": "house2",
+        "IMG_0042.png": "",
+        "red apple.png": "red apple",
+    }
+    for image in parts.desk.view(draft).images:
+        assert image.path.parent == parts.home.images(draft)
+        assert image.path.with_suffix(".txt").read_text() == image.caption
+        with Image.open(image.path) as copy:
+            assert (copy.format, copy.mode, copy.size) == ("PNG", "RGB", (128, 128))
+
+
+def test_what_is_wrong_with_a_file_is_said_by_name_and_the_rest_goes_on(
+    parts: Parts, uploads: list[Path], tmp_path: Path
+) -> None:
+    text, broken, twin = tmp_path / "no image.png", tmp_path / "broken.png", tmp_path / "twin.png"
+    text.write_text("this is text")
+    broken.write_bytes(uploads[0].read_bytes()[:80])
+    shutil.copyfile(uploads[1], twin)
+    (tmp_path / "notes.pdf").write_bytes(b"%PDF")
+    run_id = parts.desk.create()
+    report = parts.desk.add_images(run_id, [text, *uploads, broken, twin, tmp_path / "notes.pdf"])
+    assert len(report.added) == 5
+    assert sorted(name for name, _ in report.refused) == [
+        "blue-car.png",
+        "broken.png",
+        "no image.png",
+        "notes.pdf",
+    ] or (sorted(name for name, _ in report.refused) == ["broken.png", "no image.png", "notes.pdf", "twin.png"])
+    assert all(sentence.endswith(".") for _, sentence in report.refused)
+
+
+def test_text_files_and_metadata_become_captions(parts: Parts, uploads: list[Path], tmp_path: Path) -> None:
+    # A browser's upload puts every file into a folder of its own.
+    for index, (name, text) in enumerate((("IMG_0042.txt", "a lamp"), ("blue-car.txt", "an old car"))):
+        (tmp_path / str(index)).mkdir()
+        (tmp_path / str(index) / name).write_text(text)
+    (tmp_path / "m").mkdir()
+    listed = tmp_path / "m" / "metadata.jsonl"
+    listed.write_text('{"file_name": "house2.png", "text": "a barn"}\n')
+    run_id = parts.desk.create()
+    parts.desk.add_images(run_id, [*uploads, tmp_path / "0/IMG_0042.txt", tmp_path / "1/blue-car.txt", listed])
+    assert captions(parts, run_id) == {
+        "blue-car.png": "an old car",
+        "green_tree.png": "green tree",
+        "house2.png": "a barn",
+        "IMG_0042.png": "a lamp",
+        "red apple.png": "red apple",
+    }
+
+
+def test_removing_an_image_changes_nothing_else_and_can_be_undone(parts: Parts, draft: str) -> None:
+    before = parts.desk.view(draft)
+    key = ids(parts, draft)
+    parts.desk.set_captions(draft, {key["house2.png"]: "a barn"})
+    parts.desk.move_image(draft, key["green_tree.png"], removed=True)
+    view = parts.desk.view(draft)
+    assert [image.name for image in view.images] == ["blue-car.png", "house2.png", "IMG_0042.png", "red apple.png"]
+    assert [image.name for image in view.removed] == ["green_tree.png"]
+    assert view.removed[0].path.is_file()
+    assert not (parts.home.images(draft) / view.removed[0].path.name).exists()
+    assert captions(parts, draft)["house2.png"] == "a barn"
+    parts.desk.move_image(draft, key["green_tree.png"], removed=False)
+    after = parts.desk.view(draft)
+    assert [image.id for image in after.images] == [image.id for image in before.images]
+    assert captions(parts, draft)["green_tree.png"] == "green tree"
+
+
+def test_uploading_a_removed_image_again_brings_it_back_with_its_caption(
+    parts: Parts, draft: str, uploads: list[Path]
+) -> None:
+    key = ids(parts, draft)["red apple.png"]
+    parts.desk.set_captions(draft, {key: "one fruit"})
+    parts.desk.move_image(draft, key, removed=True)
+    assert parts.desk.add_images(draft, [uploads[0]]).added == (key,)
+    assert captions(parts, draft)["red apple.png"] == "one fruit"
+
+
+def test_caption_helpers_touch_only_what_they_should(parts: Parts, draft: str) -> None:
+    assert parts.desk.captions_add(draft, "ink") == 5
+    assert parts.desk.captions_add(draft, "ink") == 0
+    assert captions(parts, draft)["red apple.png"] == "red apple, ink"
+    assert captions(parts, draft)["IMG_0042.png"] == "ink"
+    assert parts.desk.captions_replace(draft, "red", "green") == 1
+    assert captions(parts, draft)["red apple.png"] == "green apple, ink"
+    key = ids(parts, draft)["green_tree.png"]
+    parts.desk.set_captions(draft, {key: ""})
+    assert parts.desk.captions_from_names(draft) == 1
+    assert captions(parts, draft)["green_tree.png"] == "green tree"
+
+
+def test_a_caption_for_an_image_that_is_gone_is_refused_and_changes_nothing(parts: Parts, draft: str) -> None:
+    before = captions(parts, draft)
+    key = ids(parts, draft)["house2.png"]
+    with pytest.raises(StudioError, match="Reload the page"):
+        parts.desk.set_captions(draft, {key: "changed", "nothing": "x"})
+    assert captions(parts, draft) == before
+
+
+def test_findings_of_the_upload_and_of_the_set_are_both_there(
+    parts: Parts, uploads: list[Path], tmp_path: Path
+) -> None:
+    turned = tmp_path / "turned photo.jpg"
+    with Image.open(uploads[0]) as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.convert("RGB").save(turned, exif=exif)
+        wide = image.resize((600, 60))
+    wide.save(tmp_path / "wide.png")
+    Image.open(uploads[1]).resize((126, 126)).save(tmp_path / "alike.png")
+    run_id = parts.desk.create()
+    parts.desk.add_images(run_id, [*uploads, turned, tmp_path / "wide.png", tmp_path / "alike.png"])
+    kinds = {(image.name, finding.kind) for image in parts.desk.view(run_id).images for finding in image.findings}
+    assert ("turned photo.jpg", "rotated") in kinds
+    assert ("wide.png", "aspect") in kinds
+    assert {name for name, kind in kinds if kind == "near_duplicate"} & {"alike.png", "blue-car.png"}
+    assert ("IMG_0042.png", "caption_missing") in kinds
+
+
+def test_the_crop_is_what_training_will_use(parts: Parts, tmp_path: Path) -> None:
+    file = tmp_path / "wide.png"
+    Image.new("RGB", (300, 100), "white").save(file)
+    run_id = parts.desk.create({"data.buckets": False})
+    parts.desk.add_images(run_id, [file])
+    (image,) = parts.desk.view(run_id).images
+    assert image.crop == (100, 0, 200, 100)
+    assert image.bucket == (64, 64)
+
+
+def test_the_size_of_a_copy_is_known_without_opening_it(parts: Parts, tmp_path: Path) -> None:
+    run_id = parts.desk.create()
+    for size in ((MAX_SIDE + 500, 301), (333, MAX_SIDE * 2 + 1)):
+        file = tmp_path / f"{size[0]}.png"
+        Image.new("RGB", size, "white").save(file)
+        (image_id,) = parts.desk.add_images(run_id, [file]).added
+        with Image.open(parts.home.images(run_id) / f"{image_id}.png") as copy:
+            assert copy.size == copy_size(*size)
+
+
+def test_settings_are_checked_as_a_whole_and_reset_with_none(parts: Parts, draft: str) -> None:
+    parts.desk.update(draft, {"optim.learning_rate": 1e-4, "train.steps": 50})
+    assert parts.store.get(draft).settings["train"] == {"steps": 50}
+    with pytest.raises(ConfigError, match=r"adapter\.rank"):
+        parts.desk.update(draft, {"train.steps": 60, "adapter.rank": 0})
+    assert parts.store.get(draft).settings["train"] == {"steps": 50}
+    with pytest.raises(ConfigError, match="no such setting"):
+        parts.desk.update(draft, {"train.stepps": 60})
+    parts.desk.update(draft, {"train.steps": None})
+    assert "steps" not in parts.store.get(draft).settings.get("train", {})
+    parts.desk.update(draft, {"name": "Forms"})
+    assert parts.store.get(draft).name == "Forms"
+
+
+def test_the_plan_says_what_the_engine_will_choose(parts: Parts, draft: str) -> None:
+    plan = parts.desk.plan(draft)
+    assert (plan.images, plan.rank, plan.problem, plan.source) == (5, 8, "", "estimated")
+    assert plan.steps == plan.choices["train.steps"]
+    assert plan.seconds is not None
+    assert plan.seconds > 0
+    parts.desk.update(draft, {"train.steps": 33, "adapter.rank": 4})
+    changed = parts.desk.plan(draft)
+    assert (changed.steps, changed.rank) == (33, 4)
+    assert "train.steps" not in changed.choices
+    assert plan.file_bytes is not None
+    assert changed.file_bytes is not None
+    assert changed.file_bytes < plan.file_bytes
+
+
+def test_a_run_of_the_same_kind_tells_the_next_ones_time(parts: Parts, draft: str) -> None:
+    config = parts.desk.ready(draft)
+    full = planning.resolved(config, parts.desk.base_info(config), 5)
+    parts.measured.note(planning.kind_of(full, "cpu"), 2.0, 123)
+    plan = parts.desk.plan(draft)
+    assert plan.source == "measured"
+    assert plan.memory_bytes == 123
+    assert plan.seconds is not None
+    assert plan.seconds > 2.0 * plan.steps
+
+
+def test_a_plan_without_images_or_with_a_bad_base_says_the_problem(parts: Parts, draft: str) -> None:
+    empty = parts.desk.create()
+    assert "no images yet" in parts.desk.plan(empty).problem
+    parts.desk.update(draft, {"base.source": "bundle"})
+    assert "bundled" in parts.desk.plan(draft).problem
+
+
+def test_a_duplicate_has_the_images_captions_and_settings(parts: Parts, draft: str) -> None:
+    parts.desk.update(draft, {"adapter.rank": 16})
+    parts.desk.set_captions(draft, {ids(parts, draft)["house2.png"]: "a barn"})
+    twin = parts.desk.duplicate(draft)
+    assert captions(parts, twin) == captions(parts, draft)
+    assert parts.store.get(twin).settings["adapter"] == {"rank": 16}
+    assert parts.store.get(twin).name == "Shapes again"
+    parts.desk.set_captions(twin, {ids(parts, twin)["house2.png"]: "a shed"})
+    assert captions(parts, draft)["house2.png"] == "a barn"
+
+
+def test_images_of_a_run_that_started_are_left_alone(parts: Parts, draft: str, uploads: list[Path]) -> None:
+    parts.conductor.enqueue(draft)
+    for action in (
+        lambda: parts.desk.add_images(draft, uploads),
+        lambda: parts.desk.set_captions(draft, {}),
+        lambda: parts.desk.move_image(draft, ids(parts, draft)["house2.png"], removed=True),
+    ):
+        with pytest.raises(StudioError, match="Duplicate it"):
+            action()
+
+
+def test_a_sample_style_is_a_draft_that_is_ready_to_train(parts: Parts, sample_data_dir: Path) -> None:
+    from trainer.studio.desk import sample_sets
+
+    sets = sample_sets()
+    assert {each.folder.parent for each in sets} == {sample_data_dir}
+    run_id = parts.desk.create_from_samples(sets[0].name)
+    view = parts.desk.view(run_id)
+    assert len(view.images) == sets[0].images == 16
+    assert all(image.caption for image in view.images)
+    assert parts.desk.plan(run_id).problem == ""
+
+
+def test_tokens_are_counted_as_the_text_encoder_will(parts: Parts, draft: str, bundled_dir: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(bundled_dir / "tokenizer")
+    counts = parts.desk.token_counts(draft)
+    for image in parts.desk.view(draft).images:
+        text = ", ".join(part for part in (image.caption, "shape style") if part)
+        count, limit = counts[image.id]
+        assert count == len(tokenizer(text, truncation=False).input_ids) - 2
+        assert limit == tokenizer.model_max_length - 2
+
+
+def test_tokens_of_published_bases_are_counted_by_the_shared_vocabulary() -> None:
+    from transformers import CLIPTokenizer
+
+    from trainer.bases import registry
+    from trainer.bases.probe import BaseInfo
+    from trainer.studio.tokens import token_count, token_limit
+
+    folder = Path(registry.__file__).parent / "configs" / "clip_tokenizer"
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    info = BaseInfo(source="somebody/model", kind="hub", family="sd1")
+    for text in ("A red apple, ink style", "it's 42   o'clock!!", "Fähre über den Fluß", "naïve café (1.2)", ""):
+        assert token_count(text, info) == len(tokenizer(text, truncation=False).input_ids) - 2, text
+    assert token_limit(info) == 75

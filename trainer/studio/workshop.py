@@ -1,0 +1,275 @@
+"""What the worker does on its main thread: trains the runs it is given, and draws and looks into files meanwhile."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from trainer.errors import PatinaError
+from trainer.events import Event, Failed, Phase, Planned, sentence_of
+from trainer.studio.database import Database
+from trainer.studio.home import Home
+from trainer.studio.lease import this_process
+from trainer.studio.planning import Measured, kind_of
+from trainer.studio.protocol import (
+    Answer,
+    AnyRequest,
+    Convert,
+    Draw,
+    DrawEnded,
+    Drawing,
+    Drawn,
+    InPhase,
+    Inspect,
+    Leaving,
+    RunEnded,
+    Status,
+    Steer,
+    Train,
+)
+from trainer.studio.store import State, Store, Wish
+from trainer.studio.wire import Inbox, Pipe
+from trainer.training.control import Signal
+from trainer.training.folder import RunFolder
+
+if TYPE_CHECKING:
+    from trainer.config import BaseConfig
+    from trainer.studio.easel import Easel
+    from trainer.training.control import Session
+
+
+class _Leave(BaseException):
+    """Ends a training that has not come to its steps yet (a download, a cache of a thousand images)."""
+
+
+class Workshop:
+    """Serves requests one after the other; a training serves others between its steps.
+
+    Args:
+        idle_seconds: after so long without a request the base is let go, and after three times that the process ends.
+    """
+
+    def __init__(self, home: Home, pipe: Pipe, inbox: Inbox, *, idle_seconds: float) -> None:
+        self.home, self.pipe, self.inbox = home, pipe, inbox
+        self.idle_seconds = idle_seconds
+        self.store = Store(Database(home.database))
+        self.owner = this_process()
+        self.waiting: deque[AnyRequest] = deque()
+        self.status = Status(doing="idle")
+        self._easel: Easel | None = None
+
+    @property
+    def easel(self) -> Easel:
+        """Torch and the libraries of models are loaded when they are first needed."""
+        if self._easel is None:
+            from trainer.studio.easel import Easel
+
+            self._easel = Easel(self.home.runs)
+        return self._easel
+
+    def run(self) -> None:
+        """Serve until the input closes or nothing is asked for long."""
+        last = time.monotonic()
+        while not self.inbox.closing.is_set():
+            request = self.waiting.popleft() if self.waiting else self.inbox.next(timeout=1.0)
+            if request is not None:
+                self.serve(request)
+                last = time.monotonic()
+                continue
+            idle = time.monotonic() - last
+            if idle > self.idle_seconds and self._easel is not None and self._easel.base is not None:
+                self._easel.free()
+                self.say("idle")
+            if idle > 3 * self.idle_seconds:
+                # Only the end of the process gives back what the libraries and the driver hold.
+                self.pipe.send(Leaving())
+                return
+
+    def serve(self, request: AnyRequest, session: Session | None = None) -> None:
+        """Answer a request; with ``session`` between two steps of a training."""
+        if isinstance(request, Train):
+            self.train(request.run)
+        elif isinstance(request, Draw):
+            self.draw(request, session)
+        elif isinstance(request, Inspect | Convert):
+            self.answer(request)
+
+    def say(self, doing: Literal["idle", "training", "drawing"], run: str = "") -> None:
+        """Tell what the worker does, now and every few seconds."""
+        base = self._easel.base if self._easel is not None else None
+        self.status = Status(doing=doing, run=run, base=base.source if base is not None else "")
+        self.beat()
+
+    def beat(self) -> None:
+        """Send the status with the memory in use."""
+        self.pipe.send(self.status.model_copy(update={"memory_used": memory_used()}))
+
+    # ---- training
+
+    def train(self, run_id: str) -> None:
+        """Train a run if it is ours to train, and note how it ended."""
+        if not self.store.claim(run_id, self.owner):
+            self.pipe.send(RunEnded(run=run_id, taken=False))
+            return
+        self.say("training", run_id)
+        folder = RunFolder(self.home.run(run_id))
+        steering = Steering(self, run_id)
+        state, message = State.FAILED, ""
+        try:
+            state = self._train(folder, steering)
+        except _Leave:
+            state = State.QUEUED
+        except Exception as error:
+            traceback.print_exc()
+            message = sentence_of(error)
+            if not isinstance(error, PatinaError):
+                # Memory may have run out, or the device be in an unknown state: nothing of it is kept.
+                self.easel.free()
+        try:
+            self.store.hand_back(run_id, self.owner, state, message)
+        except PatinaError:
+            # The list gave the run away while this process seemed dead; its folder holds what was learned.
+            traceback.print_exc()
+        self.pipe.send(RunEnded(run=run_id))
+        self.say("idle")
+
+    def _train(self, folder: RunFolder, steering: Steering) -> State:
+        config = folder.config()
+        steering.base = config.base
+        steering.emit(Phase(name="loading", detail=config.base.source))
+        try:
+            base = self.easel.base_for_training(config)
+        except Exception as error:
+            folder.append(Failed(step=0, message=sentence_of(error)))
+            raise
+        from trainer.training.run import train
+
+        outcome = train(folder, emit=steering.emit, control=steering, base=base)
+        self._remember(folder, steering)
+        return State.FINISHED if outcome.state == "finished" else State.QUEUED
+
+    def _remember(self, folder: RunFolder, steering: Steering) -> None:
+        """Note what a step took here, so that the next run of the kind can be told its time."""
+        plan, base = steering.planned, self.easel.base
+        if plan is not None and base is not None and plan.steps:
+            kind = kind_of(folder.config(), base.device.type)
+            Measured(self.store.db).note(kind, plan.seconds / plan.steps, plan.memory_bytes)
+
+    # ---- drawing
+
+    def draw(self, request: Draw, session: Session | None) -> None:
+        """Draw a job's pictures; what goes wrong is the job's end, not the worker's."""
+        from trainer.preview.generate import Cancelled
+
+        before = self.status
+        self.say("drawing", before.run)
+        self.pipe.send(Drawing(job=request.job))
+
+        def on_step(done: int, total: int) -> bool:
+            self.pipe.send(Drawing(job=request.job, done=done, total=total))
+            return request.job not in self.inbox.cancelled and not self.inbox.closing.is_set()
+
+        def on_picture(index: int, path: Path) -> None:
+            self.pipe.send(Drawn(job=request.job, index=index, path=str(path)))
+
+        ended = DrawEnded(job=request.job, state="done")
+        try:
+            if not on_step(0, 0):
+                raise Cancelled
+            self.easel.draw(request, on_step, on_picture, session, live=before.run)
+        except Cancelled:
+            ended = DrawEnded(job=request.job, state="cancelled")
+        except Exception as error:
+            if not isinstance(error, PatinaError):
+                traceback.print_exc()
+            if session is None:
+                self.easel.clear()
+            ended = DrawEnded(job=request.job, state="failed", message=sentence_of(error))
+        self.inbox.cancelled.discard(request.job)
+        self.pipe.send(ended)
+        self.say(before.doing, before.run)
+
+    # ---- files
+
+    def answer(self, request: Inspect | Convert) -> None:
+        """Look into an adapter file or write it anew."""
+        from trainer.studio import files
+
+        try:
+            if isinstance(request, Inspect):
+                data = files.inspect(Path(request.path))
+            else:
+                data = files.convert(Path(request.source), Path(request.target), request.layout, request.name)
+            self.pipe.send(Answer(ask=request.ask, data=data))
+        except Exception as error:
+            if not isinstance(error, PatinaError):
+                traceback.print_exc()
+            self.pipe.send(Answer(ask=request.ask, error=type(error).__name__, message=sentence_of(error)))
+
+
+class Steering:
+    """What a training asks between its steps: answers requests, and says whether to go on."""
+
+    def __init__(self, workshop: Workshop, run_id: str) -> None:
+        self.workshop, self.run_id = workshop, run_id
+        self.wish = workshop.store.get(run_id).wish
+        self.base: BaseConfig | None = None
+        self.planned: Planned | None = None
+
+    def between_steps(self, session: Session) -> Signal:
+        self._serve(session)
+        if self.wish is Wish.STOP:
+            return Signal.STOP
+        if self.workshop.inbox.closing.is_set() or self.wish in (Wish.PAUSE, Wish.CANCEL):
+            return Signal.PAUSE
+        return Signal.GO
+
+    def emit(self, event: Event) -> None:
+        """Pass on what is not written down, and leave before the first step when that is wished."""
+        if isinstance(event, Planned):
+            self.planned = event
+        if not isinstance(event, Phase):
+            return
+        self.workshop.pipe.send(InPhase(run=self.run_id, phase=event))
+        self._note_wishes()
+        early = event.name in ("loading", "reading", "caching", "measuring")
+        if self.workshop.inbox.closing.is_set() or (early and self.wish in (Wish.PAUSE, Wish.CANCEL)):
+            raise _Leave
+
+    def _serve(self, session: Session) -> None:
+        self._note_wishes()
+        for request in list(self.workshop.waiting):
+            if isinstance(request, Train) or self.workshop.inbox.closing.is_set():
+                continue
+            if isinstance(request, Draw) and request.base != self.base:
+                # It may not fit beside the one in training.
+                continue
+            self.workshop.waiting.remove(request)
+            self.workshop.serve(request, session)
+            self._note_wishes()
+
+    def _note_wishes(self) -> None:
+        """Sort what has arrived: wishes count at once, the rest waits for the next gap between steps."""
+        while (request := self.workshop.inbox.next(timeout=0)) is not None:
+            if isinstance(request, Steer):
+                self.wish = self.workshop.store.get(self.run_id).wish
+                continue
+            self.workshop.waiting.append(request)
+            if isinstance(request, Draw) and self.base is not None and request.base != self.base:
+                reason = "The run in training uses another base; this is drawn when it pauses or ends."
+                self.workshop.pipe.send(Drawing(job=request.job, waits=reason))
+
+
+def memory_used() -> int:
+    """Bytes held on the accelerator, or of main memory without one; never wakes up a device that sleeps."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_available() and torch.cuda.is_initialized():
+        free, total = torch.cuda.mem_get_info()
+        return int(total - free)
+    return int(psutil.Process().memory_info().rss)
