@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from app.texts_preview import LibraryTexts, PreviewTexts
+from app.texts_train import TrainTexts
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,6 @@ class FrameTexts:
     run_chip: str = "{name}, {percent} %"
     note: str = "Note"
     lost: str = "The studio does not answer. What is in training goes on; this page reconnects by itself."
-
-
-@dataclass(frozen=True)
-class TrainTexts:
-    """The Train tab."""
-
-    empty: str = "Drop images here to begin."
 
 
 @dataclass(frozen=True)

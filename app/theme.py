@@ -156,8 +156,9 @@ def theme() -> Base:
 
 
 def css() -> str:
-    """The style sheet beyond Gradio's variables."""
-    return (STATIC / "patina.css").read_text(encoding="utf-8")
+    """The style sheets beyond Gradio's variables: the frame's, then each tab's ``tab_*.css``."""
+    sheets = [STATIC / "patina.css", *sorted(STATIC.glob("tab_*.css"))]
+    return "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
 
 
 def head() -> str:

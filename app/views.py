@@ -25,6 +25,12 @@ def size(count: int) -> str:
     return f"{count / 2**30:.1f} GB"
 
 
+def of_total(used: int, total: int) -> str:
+    """A part of some memory in the unit of the whole: ``0.6 of 23.5 GB``."""
+    unit = 2**30 if total >= 2**30 else 2**20
+    return TEXTS.frame.memory_of.format(used=f"{used / unit:.1f}", total=size(total))
+
+
 def duration(seconds: float) -> str:
     """Seconds for people: ``45 s``, ``3 min``, ``1 h 20 min``."""
     if seconds < 90:
@@ -46,8 +52,7 @@ def chips(machine: MachineView, active: RunSummary | None) -> str:
     name = machine.name or words.device
     memory = ""
     if machine.memory_total_bytes:
-        used = size(machine.memory_used_bytes).split()[0]
-        memory = words.memory_of.format(used=used, total=size(machine.memory_total_bytes))
+        memory = of_total(machine.memory_used_bytes, machine.memory_total_bytes)
     parts = [f'<span class="chip device" title="{text(words.device)}">{text(name)}<span>{text(memory)}</span></span>']
     if active is not None:
         share = active.step / active.steps if active.steps else 0.0

@@ -34,8 +34,20 @@ POLL: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", 
 """
 
 
-def told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Show a `PatinaError` as a sentence on the page and leave every output as it is; for listeners with `ACTION`."""
+def told(function: Callable[..., Any], sentence: Callable[[str], Any] | None = None) -> Callable[..., Any]:
+    """Show a `PatinaError` on the page instead of failing; for listeners with `ACTION`.
+
+    Args:
+        function: the listener.
+        sentence: makes the listener's answer from the error; without it the sentence pops up and every output stays.
+    """
+
+    def answer(error: PatinaError) -> Any:
+        if sentence is not None:
+            return sentence(str(error))
+        tell(str(error))
+        return gr.skip()
+
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
@@ -43,8 +55,7 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 yield from function(*args, **kwargs)
             except PatinaError as error:
-                tell(str(error))
-                yield gr.skip()
+                yield answer(error)
 
         return stream
 
@@ -53,8 +64,7 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except PatinaError as error:
-            tell(str(error))
-            return gr.skip()
+            return answer(error)
 
     return call
 

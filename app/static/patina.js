@@ -31,6 +31,12 @@
       if (url.href !== location.href) history.replaceState(history.state, "", url);
     },
     address: () => location.search,
+    // What this page shows, for the server to compare with: app/panels.py.
+    shown: () => {
+      const panels = {};
+      for (const panel of document.querySelectorAll("[data-panel]")) panels[panel.dataset.panel] = panel.dataset.version;
+      return [JSON.stringify({ run: new URL(location.href).searchParams.get("run") || "", panels })];
+    },
   };
   window.patina = patina;
 

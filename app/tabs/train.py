@@ -1,18 +1,123 @@
-"""The Train tab."""
+"""The Train tab: a draft with its images, captions, base and settings; then the same run as it trains.
+
+Left are cards, right a panel that stays in view. All of it are panels (`app.panels`) drawn by the pure functions of
+the modules beside this one; what a user does goes through `app.tabs.train_actions`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from app.markup import Child, el
+from app.panels import SHOWN, Shown, changed, place, render
+from app.tabs import train_draft, train_monitor, train_runs, train_setup
+from app.tabs.train_actions import Actions, Answer, landing
 from app.texts import TEXTS
-from app.views import text
+from app.wiring import ACTION, POLL, told
+from trainer.errors import StudioError
 
 if TYPE_CHECKING:
-    from app.ui import Shell
+    from app.ui import Shell, Visit
+
+LEFT = ("images", "captions", "base", "pictures", "loss")
+RIGHT = ("setup", "advanced", "progress", "runs")
+HIDDEN = ("where", "live")
+PANELS = (*HIDDEN, *LEFT, *RIGHT)
+"""Drawn on every tick; ``notice`` is drawn by actions only, so that it stays until the next one."""
+
+MANY: dict[str, Any] = {**ACTION, "trigger_mode": "multiple"}
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
     """Make the tab's components and listeners; called inside its ``gr.Tab``."""
-    gr.HTML(f'<p class="empty">{text(TEXTS.train.empty)}</p>')
+    studio = shell.studio
+    actions = Actions(studio, studio.home.path / "uploads")
+    parts: dict[str, gr.HTML] = {}
+    page = gr.Textbox(visible=False)
+    for name in HIDDEN:
+        parts[name] = place(name)
+    notice = place("notice")
+    with gr.Row(elem_id="train"):
+        with gr.Column(elem_id="train-left"):
+            for name in LEFT:
+                parts[name] = place(name)
+        with gr.Column(elem_id="train-right"):
+            for name in RIGHT:
+                parts[name] = place(name)
+    outputs = [parts[name] for name in PANELS]
+
+    def draw(shown: Shown, run: str) -> list[Any]:
+        return changed(shown, panels(actions, run))
+
+    def arrive(visit: Visit) -> list[Any]:
+        return draw(Shown("", {}), landing(studio, visit.item))
+
+    def tick(page: str) -> list[Any]:
+        shown = Shown.parse(page)
+        return draw(shown, landing(studio, shown.run))
+
+    def answering(act: Callable[[str, Any], Answer]) -> Callable[..., list[Any]]:
+        def answer(page: str, event: gr.EventData) -> list[Any]:
+            shown = Shown.parse(page)
+            run = landing(studio, shown.run)
+            result = act(run, event._data or {})
+            run = result.run or run
+            leaving = shell.visit(result.leave, run) if result.leave else [gr.skip(), gr.skip()]
+            said = render("notice", el("div", result.notice, data_at=f"{time.time():.3f}", class_="notice"))
+            return [*draw(shown, run), said, *leaving]
+
+        return told(answer, sentence=_as_notice(len(outputs)))
+
+    shell.to_train.change(arrive, inputs=shell.to_train, outputs=outputs, **POLL)
+    shell.ticker("train", 1.0).tick(tick, inputs=page, outputs=outputs, js=SHOWN, **POLL)
+    answers = [*outputs, notice, *shell.going("preview")]
+    click = answering(actions.click)
+    change = answering(actions.set)
+    upload = answering(lambda run, data: actions.upload(run, data.get("files", [])))
+    for part in (*parts.values(), notice):
+        part.click(click, inputs=page, outputs=answers, js=SHOWN, **MANY)
+    for name in ("captions", "base", "setup", "advanced"):
+        parts[name].input(change, inputs=page, outputs=answers, js=SHOWN, **MANY)
+    parts["images"].upload(upload, inputs=page, outputs=answers, js=SHOWN, **MANY)
+
+
+def _as_notice(before: int) -> Callable[[str], list[Any]]:
+    """An error as the answer of an action: only the notice says something."""
+
+    def answer(sentence: str) -> list[Any]:
+        said = el("p", sentence, class_="problem", role="alert")
+        body = el("div", said, data_at=f"{time.time():.3f}", class_="notice")
+        return [*[gr.skip()] * before, render("notice", body), gr.skip(), gr.skip()]
+
+    return answer
+
+
+def panels(actions: Actions, run: str) -> dict[str, str]:
+    """Every panel's HTML for a run, in the order of `PANELS`."""
+    studio = actions.studio
+    summaries = studio.runs()
+    state = next((summary.state for summary in summaries if summary.id == run), None)
+    if state is None:
+        raise StudioError(TEXTS.train.gone)
+    drawn: dict[str, Child] = dict.fromkeys(PANELS)
+    drawn["where"] = el("span", data_run=run, hidden=True)
+    drawn["runs"] = train_runs.runs(summaries, run)
+    if state == "draft":
+        draft, plan = studio.draft(run), studio.plan(run)
+        drawn["images"] = train_draft.images(draft, studio.sample_sets())
+        drawn["captions"] = train_draft.captions(draft, studio.token_counts(run) if draft.images else {})
+        drawn["base"] = train_draft.base(draft, actions.bases.seen(draft))
+        busy = studio.active() is not None
+        drawn["setup"] = train_setup.setup(draft, plan, actions.bases.preset_values(draft, plan), busy=busy)
+        drawn["advanced"] = train_setup.advanced(draft, plan)
+    else:
+        view = studio.snapshot(run)
+        drawn["live"] = el("p", train_monitor.live(view), class_="live", aria_live="polite", role="status")
+        drawn["pictures"] = train_monitor.pictures(view)
+        drawn["loss"] = train_monitor.losses(view)
+        drawn["progress"] = train_monitor.progress(view)
+    return {name: render(name, content) for name, content in drawn.items()}

@@ -1,0 +1,177 @@
+"""The settings' form, made from the tree of settings: one field for each leaf, with its help and its limits.
+
+Nothing about a setting is written here; a new field of `trainer.config` appears by itself.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Any, Literal, Union
+
+from markupsafe import Markup
+
+from app.effects import at
+from app.markup import el, join
+from app.texts import TEXTS
+from trainer.config import fields
+
+ELSEWHERE = frozenset({"name", "trigger", "base.source", "data.images", "train.preset"})
+"""Settings that the Train tab asks for in the open."""
+
+Kind = Literal["choice", "switch", "whole", "number", "text", "lines"]
+
+
+class Field:
+    """A leaf of the tree of settings as a form shows it.
+
+    Attributes:
+        path: dotted, ``optim.learning_rate``.
+        kind: how it is asked for.
+        optional: whether it may be left empty, which leaves it to the preset.
+        choices: of a ``choice``.
+        least, most: allowed range, both ends included unless the description says otherwise; None is open.
+        help: one sentence on what you will see change.
+    """
+
+    def __init__(self, path: str, info: Any) -> None:
+        self.path = path
+        self.help = str(info.description or "")
+        annotation = info.annotation
+        members = typing.get_args(annotation) if typing.get_origin(annotation) in (Union, UnionType) else (annotation,)
+        self.optional = type(None) in members
+        inner = next(member for member in members if member is not type(None))
+        self.choices: tuple[str, ...] = ()
+        self.default = None if info.is_required() else info.get_default(call_default_factory=True)
+        if typing.get_origin(inner) is Literal:
+            self.kind: Kind = "choice"
+            self.choices = typing.get_args(inner)
+        elif inner is bool:
+            self.kind = "switch"
+        elif inner is int:
+            self.kind = "whole"
+        elif inner is float:
+            self.kind = "number"
+        elif typing.get_origin(inner) is list:
+            self.kind = "lines"
+        else:
+            self.kind = "text"
+        limits = {
+            name: getattr(part, name)
+            for part in info.metadata
+            for name in ("ge", "gt", "le", "lt")
+            if hasattr(part, name)
+        }
+        self.least: float | None = limits.get("ge", limits.get("gt"))
+        self.most: float | None = limits.get("le", limits.get("lt"))
+
+    @property
+    def section(self) -> str:
+        """First part of the path."""
+        return self.path.partition(".")[0]
+
+    @property
+    def label(self) -> str:
+        """The last part of the path as words."""
+        return TEXTS.train.setting_names.get(self.path) or self.path.rpartition(".")[2].replace("_", " ").capitalize()
+
+    def read(self, value: object) -> Any:
+        """What a form field holds as a value for `Studio.update_draft`; what is no number is left to its checks."""
+        if self.kind == "switch":
+            return bool(value)
+        entered = str(value).strip() if value is not None else ""
+        if self.kind == "lines":
+            return [line.strip() for line in entered.splitlines() if line.strip()]
+        if not entered:
+            return None
+        if self.kind in ("whole", "number"):
+            try:
+                number = float(entered.replace(",", "."))
+            except ValueError:
+                return entered
+            return int(number) if self.kind == "whole" and number.is_integer() else number
+        return entered
+
+
+def form_fields() -> Iterator[Field]:
+    """The settings under *Advanced*, in the order of the tree."""
+    for path, info in fields():
+        if path not in ELSEWHERE:
+            yield Field(path, info)
+
+
+def advanced(settings: Mapping[str, Any], choices: Mapping[str, Any]) -> Markup:
+    """All of *Advanced*.
+
+    Args:
+        settings: what the draft sets, nested; absent is left to the preset.
+        choices: dotted setting -> what will be used for what is left to the preset.
+    """
+    groups: dict[str, list[Markup]] = {}
+    for field in form_fields():
+        groups.setdefault(field.section, []).append(_row(field, at(settings, field.path), choices.get(field.path)))
+    names = TEXTS.train.section_names
+    return join(
+        el("fieldset", el("legend", names.get(section, section.capitalize())), rows, class_="settings")
+        for section, rows in groups.items()
+    )
+
+
+def _row(field: Field, value: Any, choice: Any) -> Markup:
+    name = "set-" + field.path.replace(".", "-")
+    control = _control(field, name, value, choice)
+    described = f"{name}-help"
+    limits = _limits(field)
+    return el(
+        "div",
+        el("label", field.label, for_=name),
+        control,
+        el("p", field.help, f" {limits}" if limits else None, id=described, class_="help"),
+        class_=f"setting {field.kind}",
+    )
+
+
+def _control(field: Field, name: str, value: Any, choice: Any) -> Markup:
+    shared: dict[str, Any] = {"id": name, "data_set": field.path, "aria_describedby": f"{name}-help"}
+    current = value if value is not None else field.default
+    if field.kind == "choice":
+        return el("select", [_option(field, option, current) for option in field.choices], **shared)
+    if field.kind == "switch":
+        return el("input", type="checkbox", checked=bool(current), **shared)
+    if field.kind == "lines":
+        return el("textarea", "\n".join(current or ()), rows=3, **shared)
+    # Text, not type=number: that hides what it cannot parse, and a wheel over the page would change it.
+    hint = TEXTS.train.chosen_for_you.format(value=_plain(choice)) if choice is not None and field.optional else ""
+    mode = {"whole": "numeric", "number": "decimal"}.get(field.kind)
+    return el(
+        "input",
+        type="text",
+        inputmode=mode,
+        value="" if current is None else _plain(current),
+        placeholder=hint or (TEXTS.train.left_empty if field.optional else None),
+        autocomplete="off",
+        spellcheck="false",
+        **shared,
+    )
+
+
+def _option(field: Field, option: str, current: Any) -> Markup:
+    return el("option", option, value=option, selected=option == current)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.10g}"
+    return str(value)
+
+
+def _limits(field: Field) -> str:
+    if field.kind not in ("whole", "number"):
+        return ""
+    words = TEXTS.train
+    if field.least is not None and field.most is not None:
+        return words.range.format(least=_plain(field.least), most=_plain(field.most))
+    if field.least is not None:
+        return words.at_least.format(least=_plain(field.least))
+    return ""

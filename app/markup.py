@@ -1,0 +1,51 @@
+"""HTML from Python values, with everything escaped that is not markup already.
+
+``el("p", name, class_="empty")`` escapes ``name``. Text is turned into `Markup` only by functions of this module,
+so a name or caption of a user cannot become an element or leave its attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from markupsafe import Markup, escape
+
+Child = str | int | float | None | Iterable["Child"]
+Attribute = str | int | float | bool | None
+
+_VOID = frozenset({"br", "img", "input", "hr", "circle", "line", "path", "polyline", "rect"})
+
+
+def el(name: str, /, *children: Child, **attributes: Attribute) -> Markup:
+    """An element.
+
+    Args:
+        name: of the element, always a constant.
+        children: text (escaped), `Markup` (as it is), nested iterables of both, or None (nothing).
+        attributes: ``class_`` and ``for_`` lose their underscore, others become dashes; True stands alone, None and
+            False are left out.
+    """
+    parts = [f"<{name}"]
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        attribute = key.rstrip("_").replace("_", "-")
+        parts.append(f" {attribute}" if value is True else f' {attribute}="{escape(str(value))}"')
+    parts.append(">")
+    if name not in _VOID:
+        parts.append(join(children))
+        parts.append(f"</{name}>")
+    return Markup("".join(parts))
+
+
+def join(children: Iterable[Child]) -> Markup:
+    """Children one after another."""
+    parts: list[str] = []
+    for child in children:
+        if child is None:
+            continue
+        if isinstance(child, (str, int, float)):
+            parts.append(str(escape(child)))
+        else:
+            parts.append(join(child))
+    return Markup("".join(parts))

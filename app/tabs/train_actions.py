@@ -1,0 +1,296 @@
+"""What the buttons and fields of the Train tab do: one method an action, each a few calls of the studio.
+
+A method gets the run that the page shows and the event's data, and returns an `Answer`. Data comes from a browser and
+is trusted in nothing: ids are checked by the studio, settings by the tree of settings, uploads by `Actions.upload`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from markupsafe import Markup
+
+from app.effects import DIALS, at, preset_values
+from app.forms import form_fields
+from app.markup import el
+from app.texts import TEXTS
+from trainer.errors import StudioError
+from trainer.presets import PRESETS, preset_for
+
+if TYPE_CHECKING:
+    from app.client import Studio
+    from trainer.studio.views import BaseView, DraftView, PlanView
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an action leads to.
+
+    Attributes:
+        run: show this run now; None stays.
+        notice: a line about what happened, possibly with a button to undo it.
+        leave: another tab to open, with the run.
+    """
+
+    run: str | None = None
+    notice: Markup | None = None
+    leave: Literal["preview"] | None = None
+
+
+STAY = Answer()
+
+
+@dataclass
+class Bases:
+    """What is known about bases that were looked at, so that a page can show it without asking the network again."""
+
+    studio: Studio
+    known: dict[tuple[str, str, str], BaseView] = field(default_factory=dict)
+
+    def look(self, draft: DraftView) -> BaseView:
+        """Look at the draft's base now; may take seconds for one on the hub."""
+        source, revision, variant = key = _base_of(draft)
+        self.known[key] = self.studio.check_base(source, revision or None, variant or None)
+        return self.known[key]
+
+    def seen(self, draft: DraftView) -> BaseView | None:
+        """What was found at the last look; the bundled base is always known."""
+        key = _base_of(draft)
+        if key not in self.known and key[0] == "bundled":
+            self.look(draft)
+        return self.known.get(key)
+
+    def preset_values(self, draft: DraftView, plan: PlanView) -> dict[str, float]:
+        """What the preset would choose for this draft's base, for the dials."""
+        found = self.seen(draft)
+        family = found.family if found is not None and found.family in PRESETS else "sd1"
+        return preset_values(preset_for(family, at(draft.settings, "train.preset") or "balanced"), plan.images)
+
+
+def _base_of(draft: DraftView) -> tuple[str, str, str]:
+    settings = draft.settings
+    source = str(at(settings, "base.source") or "bundled")
+    return source, str(at(settings, "base.revision") or ""), str(at(settings, "base.variant") or "")
+
+
+def landing(studio: Studio, wanted: str = "") -> str:
+    """The run to show a visitor: the one in the address, else the one in training, else the newest draft or run."""
+    summaries = studio.runs()
+    if any(summary.id == wanted for summary in summaries):
+        return wanted
+    for states in (("training",), ("queued", "draft"), ("paused", "finished", "failed", "cancelled")):
+        for summary in summaries:
+            if summary.state in states:
+                return summary.id
+    return new_draft(studio)
+
+
+def new_draft(studio: Studio) -> str:
+    """A draft without images: one that is already there, else a new one."""
+    for summary in studio.runs():
+        if summary.state == "draft" and not studio.draft(summary.id).images:
+            return summary.id
+    return studio.create_draft()
+
+
+class Actions:
+    """The actions, over a studio and the folder that uploads arrive in."""
+
+    def __init__(self, studio: Studio, uploads: Path) -> None:
+        self.studio = studio
+        self.bases = Bases(studio)
+        self._uploads = uploads
+        self._fields = {entry.path: entry for entry in form_fields()}
+
+    def click(self, run: str, data: Mapping[str, Any]) -> Answer:
+        """Do what the element's ``data-act`` says.
+
+        Raises:
+            StudioError: there is no such action, or it cannot be done.
+        """
+        name = "click_" + str(data.get("act", "")).replace("-", "_")
+        action = getattr(self, name, None)
+        if action is None:
+            raise StudioError(f"The page asked for {data.get('act')!r}, which this studio does not know. Reload it.")
+        answer: Answer = action(run, data)
+        return answer
+
+    # ---- images
+
+    def click_samples(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return Answer(run=self.studio.create_from_samples(str(data["item"])))
+
+    def upload(self, run: str, files: Sequence[Mapping[str, Any]]) -> Answer:
+        """Take uploaded files into the draft; each must lie where uploads arrive, whatever the page says."""
+        paths = []
+        for entry in files:
+            path = Path(str(entry.get("path", ""))).resolve()
+            if path.is_relative_to(self._uploads.resolve()) and path.is_file():
+                paths.append(path)
+        if len(paths) < len(files) and not paths:
+            raise StudioError(TEXTS.train.upload_refused)
+        try:
+            report = self.studio.add_images(run, paths)
+        finally:
+            for path in paths:
+                path.unlink(missing_ok=True)
+        if not report.refused:
+            return STAY
+        lines = [el("li", el("b", name), " ", sentence) for name, sentence in report.refused]
+        return Answer(notice=el("div", el("p", TEXTS.train.not_taken, ":"), el("ul", lines)))
+
+    def click_remove(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.remove_image(run, str(data["image"]))
+        return STAY
+
+    def click_remedy(self, run: str, data: Mapping[str, Any]) -> Answer:
+        for image in self.studio.draft(run).images:
+            if any(finding.kind == data["kind"] for finding in image.findings):
+                self.studio.remove_image(run, image.id)
+        return STAY
+
+    def click_restore_image(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.restore_image(run, str(data["image"]))
+        return STAY
+
+    def click_restore_images(self, run: str, data: Mapping[str, Any]) -> Answer:
+        for image in self.studio.draft(run).removed:
+            self.studio.restore_image(run, image.id)
+        return STAY
+
+    # ---- captions
+
+    def click_captions_add(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return _changed(self.studio.captions_add(run, str(data["fields"]["words"])))
+
+    def click_captions_trigger(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return _changed(self.studio.captions_add(run, str(self.studio.draft(run).settings.get("trigger", ""))))
+
+    def click_captions_replace(self, run: str, data: Mapping[str, Any]) -> Answer:
+        fields = data["fields"]
+        return _changed(self.studio.captions_replace(run, str(fields["find"]), str(fields["replacement"])))
+
+    def click_captions_names(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return _changed(self.studio.captions_from_names(run))
+
+    # ---- settings
+
+    def set(self, run: str, data: Mapping[str, Any]) -> Answer:
+        """A field was changed: a caption, a dial, the base, or a setting by its dotted path."""
+        what, value = str(data.get("set", "")), data.get("value")
+        if what == "caption":
+            self.studio.set_captions(run, {str(data["image"]): str(value)})
+        elif what == "base":
+            if value:
+                self._take_base(run, str(value))
+            else:
+                # "Another model": the field is shown while its source is none of the offered ones.
+                self.studio.update_draft(run, {"base.source": _ANOTHER})
+        elif what == "base.source":
+            self._take_base(run, str(value).strip() or _ANOTHER)
+        elif what.startswith("dial."):
+            self._turn(run, what.removeprefix("dial."), int(float(str(value))))
+        elif what == "train.preset":
+            # A pace is chosen as a whole: the dials go back to its middle.
+            reset: dict[str, Any] = {dial.setting: None for dial in DIALS}
+            self.studio.update_draft(run, {**reset, "train.preset": value})
+        else:
+            entry = self._fields.get(what)
+            self.studio.update_draft(run, {what: entry.read(value) if entry else str(value)})
+        return STAY
+
+    def _turn(self, run: str, name: str, position: int) -> None:
+        dial = next((dial for dial in DIALS if dial.name == name), None)
+        if dial is None or not -2 <= position <= 2:
+            raise StudioError(f"There is no control {name!r} with a position {position}.")
+        preset = self.bases.preset_values(self.studio.draft(run), self.studio.plan(run))
+        self.studio.update_draft(run, {dial.setting: dial.value(preset[dial.setting], position)})
+
+    def _take_base(self, run: str, source: str) -> None:
+        self.studio.update_draft(run, {"base.source": source})
+        if source != _ANOTHER:
+            self.bases.look(self.studio.draft(run))
+
+    def click_check_base(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self._take_base(run, str(data["fields"]["source"]).strip() or _ANOTHER)
+        return STAY
+
+    def click_reset_settings(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.update_draft(run, dict.fromkeys(self._fields))
+        return STAY
+
+    # ---- runs
+
+    def click_train(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.enqueue(run)
+        return STAY
+
+    def click_new(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return Answer(run=new_draft(self.studio))
+
+    def click_open(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return Answer(run=str(data["item"]))
+
+    def click_again(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return Answer(run=self.studio.duplicate(run))
+
+    def click_pause(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.pause(run)
+        return STAY
+
+    def click_resume(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.resume(run)
+        return STAY
+
+    def click_stop(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.stop_and_keep(run)
+        return STAY
+
+    def click_cancel(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.cancel(run)
+        return STAY
+
+    def click_unqueue(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.cancel(str(data.get("item") or run))
+        return STAY
+
+    def click_move(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.move(str(data["item"]), int(data["to"]))
+        return STAY
+
+    def click_delete(self, run: str, data: Mapping[str, Any]) -> Answer:
+        item = str(data["item"])
+        name = next((summary.name for summary in self.studio.runs() if summary.id == item), "")
+        self.studio.delete(item)
+        words = TEXTS.train
+        notice = el(
+            "p",
+            words.deleted.format(name=name or words.untitled),
+            " ",
+            el("button", words.undo, type="button", class_="small", data_act="undelete", data_item=item),
+        )
+        return Answer(run=landing(self.studio) if item == run else None, notice=notice)
+
+    def click_undelete(self, run: str, data: Mapping[str, Any]) -> Answer:
+        item = str(data["item"])
+        self.studio.restore(item)
+        return Answer(run=item)
+
+    def click_try(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return Answer(leave="preview")
+
+    def click_preview(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return Answer(leave="preview")
+
+
+_ANOTHER = "owner/name"
+"""Stands for a model that is still to be named; no check is made of it."""
+
+
+def _changed(count: int) -> Answer:
+    words = TEXTS.train
+    said = words.changed_none if not count else words.changed_one if count == 1 else words.changed.format(count=count)
+    return Answer(notice=el("p", said))

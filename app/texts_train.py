@@ -1,0 +1,284 @@
+"""The texts of the Train tab, see `app.texts`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TrainTexts:
+    """The Train tab; ``{braces}`` are filled with `str.format`."""
+
+    # images
+    images: str = "Images"
+    drop: str = "Drop images or a folder here"
+    choose_files: str = "Choose files"
+    choose_folder: str = "Choose a folder"
+    drop_hint: str = (
+        "PNG, JPEG, WebP, GIF, BMP or TIFF; text files of the same name become captions. "
+        "Ten to thirty images suit most styles."
+    )
+    sending: str = "Sending {done} of {total} files"
+    reading: str = "Reading the images"
+    one_image: str = "1 image"
+    many_images: str = "{count} images"
+    welcome: str = "Train a style from a handful of images"
+    welcome_text: str = (
+        "Patina looks at your images and learns their style as a small file that works with Stable Diffusion. "
+        "Drop your images below, or try it first with a set that comes along."
+    )
+    try_set: str = "Try it with {title}"
+    try_set_hint: str = (
+        "{count} images with captions and a small model, ready to train on this machine in about a minute."
+    )
+    remove: str = "Remove {name}"
+    remove_kind: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "near_duplicate": "Remove near-duplicates",
+            "exact_duplicate": "Remove duplicates",
+            "too_small": "Remove small images",
+            "aspect": "Remove odd shapes",
+        }
+    )
+    kinds: Mapping[str, tuple[str, str]] = field(
+        default_factory=lambda: {
+            "unreadable": ("unreadable", "unreadable"),
+            "exact_duplicate": ("duplicate", "duplicates"),
+            "near_duplicate": ("near-duplicate", "near-duplicates"),
+            "too_small": ("small", "small"),
+            "aspect": ("odd shape", "odd shapes"),
+            "rotated": ("turned upright", "turned upright"),
+            "transparent": ("transparent", "transparent"),
+            "animated": ("animated", "animated"),
+            "caption_missing": ("without caption", "without caption"),
+            "caption_long": ("caption too long", "captions too long"),
+            "not_read": ("not read", "not read"),
+            "repeats": ("note", "notes"),
+        }
+    )
+    all_good: str = "nothing to mend"
+    removed: str = "Removed"
+    put_back: str = "Put {name} back"
+    put_all_back: str = "Put all back"
+    not_taken: str = "Not taken"
+    crop_hint: str = (
+        "{width} x {height} pixels; the bright part is what training sees, as {bucket_width} x {bucket_height}."
+    )
+
+    # captions
+    captions: str = "Captions"
+    captions_hint: str = (
+        "Say what is in each picture, not how it looks: the look is what the style learns. "
+        "The trigger is added by itself."
+    )
+    caption_of: str = "Caption of {name}"
+    caption_empty: str = "what is in the picture"
+    edit_all: str = "Show all {count}"
+    tokens: str = "{count} of {limit}"
+    tokens_hint: str = "Tokens of the caption with the trigger; what is beyond the limit is not read."
+    helpers: str = "Change many at once"
+    add_words: str = "Words to add to all"
+    add: str = "Add to all"
+    add_trigger: str = "Add the trigger to all"
+    find: str = "Find"
+    replace: str = "Replace with"
+    replace_all: str = "Replace in all"
+    from_names: str = "Take from file names"
+    changed: str = "{count} captions changed."
+    changed_one: str = "1 caption changed."
+    changed_none: str = "No caption changed."
+
+    # base
+    base: str = "Base"
+    base_hint: str = "The model that learns the style. A style works with models of the same family."
+    base_picks: Mapping[str, tuple[str, str]] = field(
+        default_factory=lambda: {
+            "bundled": ("Bundled icons", "Small and quick, comes along and runs on any machine; draws simple icons."),
+            "stable-diffusion-v1-5/stable-diffusion-v1-5": (
+                "Stable Diffusion 1.5, 512 px",
+                "From the Hugging Face hub, 2 to 4 GB; wants a graphics card with 4 GB.",
+            ),
+            "stabilityai/stable-diffusion-xl-base-1.0": (
+                "Stable Diffusion XL, 1024 px",
+                "From the Hugging Face hub, 7 GB; wants a graphics card with 8 GB.",
+            ),
+        }
+    )
+    base_other: str = "Another model"
+    base_other_hint: str = "A Hugging Face id, a folder, or a .safetensors file on this machine."
+    base_source: str = "Model"
+    base_placeholder: str = "owner/name, or a path"
+    check: str = "Check"
+    checking: str = "Looking at the model"
+    base_fits: str = "{title}: {facts}."
+
+    # setup
+    setup: str = "Style"
+    name: str = "Name"
+    name_help: str = "What the style and its file are called."
+    trigger: str = "Trigger"
+    trigger_help: str = "Words that call the style in a prompt, such as 'ink style'."
+    preset: str = "Pace"
+    presets: Mapping[str, str] = field(
+        default_factory=lambda: {"quick": "Quick", "balanced": "Balanced", "thorough": "Thorough"}
+    )
+    dials: Mapping[str, tuple[str, str, str, str]] = field(
+        default_factory=lambda: {
+            "strength": (
+                "Style strength",
+                "gentle",
+                "strong",
+                "How boldly the style changes a picture; too strong and colours break.",
+            ),
+            "length": (
+                "Length",
+                "short",
+                "long",
+                "How long it looks at your images; too long and it copies them.",
+            ),
+            "detail": (
+                "Detail",
+                "broad",
+                "fine",
+                "How much detail the style can hold; finer makes a larger file.",
+            ),
+        }
+    )
+    dial_says: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "strength": "learning rate {value}",
+            "length": "{value} steps",
+            "detail": "rank {value}",
+        }
+    )
+    plan_steps: str = "{steps} steps"
+    plan_time: str = "about {time}"
+    plan_memory: str = "{memory} memory"
+    plan_file: str = "file {size}"
+    plan_measured: str = "Time as measured on this machine."
+    plan_estimated: str = "Time is estimated; the first run measures it."
+    plan_none: str = "Add images to see how long it takes."
+    train: str = "Train"
+    starting: str = "Starting"
+    queue_it: str = "Add to the queue"
+    advanced: str = "Advanced"
+    advanced_hint: str = "Every setting, with what you will see change. Empty fields are chosen for you."
+    chosen_for_you: str = "{value} (chosen for you)"
+    left_empty: str = "chosen for you"
+    range: str = "From {least} to {most}."
+    at_least: str = "At least {least}."
+    reset_all: str = "Leave everything to the preset"
+    section_names: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "base": "Base",
+            "data": "Images",
+            "adapter": "Style weights",
+            "optim": "Learning",
+            "train": "Training",
+            "samples": "Pictures while training",
+            "export": "File",
+            "memory": "Memory",
+        }
+    )
+    setting_names: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "base.clip_skip": "CLIP skip",
+            "data.buckets": "Keep wide and tall shapes",
+            "optim.max_grad_norm": "Largest gradient norm",
+            "optim.min_snr_gamma": "Min-SNR gamma",
+            "optim.ema_decay": "EMA decay",
+            "optim.beta1": "Beta 1",
+            "optim.beta2": "Beta 2",
+            "samples.every": "Steps between pictures",
+            "train.checkpoint_every": "Steps between checkpoints",
+            "train.keep_checkpoints": "Checkpoints to keep",
+        }
+    )
+
+    # while it trains
+    step_of: str = "{step} of {steps} steps"
+    speed: str = "{value} images/s"
+    left: str = "{time} left"
+    took: str = "took {time}"
+    phases: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "loading": "Loading the base",
+            "reading": "Reading the images",
+            "caching": "Preparing the images",
+            "measuring": "Measuring what fits",
+            "training": "Training",
+            "sampling": "Making sample pictures",
+            "exporting": "Writing the file",
+            "verifying": "Checking the file",
+        }
+    )
+    states: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "draft": "Draft",
+            "queued": "Waiting in the queue",
+            "training": "Training",
+            "paused": "Paused",
+            "finished": "Finished",
+            "failed": "Stopped by an error",
+            "cancelled": "Cancelled",
+        }
+    )
+    place: str = "place {place} in the queue"
+    pausing: str = "Saving, then it pauses"
+    stopping: str = "Saving, then it stops"
+    pause: str = "Pause"
+    resume: str = "Resume"
+    stop_keep: str = "Stop and keep"
+    stop_keep_help: str = "Ends now; the file holds what was learned so far."
+    cancel: str = "Cancel"
+    cancel_ask: str = "End this run without a file? What it saved is kept until you delete it."
+    unqueue: str = "Take out of the queue"
+    try_now: str = "Try it now"
+    loss: str = "Loss"
+    loss_smoothed: str = "running mean"
+    loss_raw: str = "each step"
+    loss_held: str = "held-out images"
+    loss_axis: str = "steps"
+    loss_summary: str = "Loss over steps: the running mean went from {first} to {last} by step {step}."
+    loss_waits: str = (
+        "The loss appears with the first steps. It is noisy; look at the pictures, not at small changes of it."
+    )
+    samples: str = "Pictures while it learns"
+    samples_waits: str = "The first pictures appear soon: what the base draws before it knows the style."
+    sample_at: str = "step {step}"
+    sample_base: str = "before"
+    sample_alt: str = "{prompt}, at step {step}"
+    before_after: str = "Before and after"
+    notices: str = "Notes"
+    plan: str = "What it does"
+    plan_line: str = (
+        "{images} images, {steps} steps of {batch} at {side} px, rank {rank}, learning rate {rate}, on {device}"
+    )
+
+    # finished
+    done: str = "The style is ready"
+    open_preview: str = "Open in Preview"
+    download: str = "Download"
+    download_hint: str = "{name}.safetensors, {size}"
+    verified: str = "Checked"
+    show_images: str = "Images and captions"
+    again: str = "Train again with changes"
+    sheet_alt: str = "Base above, style below, for each prompt"
+
+    # runs
+    runs: str = "Runs"
+    runs_empty: str = "Your runs appear here."
+    new_style: str = "New style"
+    up: str = "Earlier"
+    down: str = "Later"
+    delete: str = "Delete"
+    delete_ask: str = "Delete {name}? You can take it back from the line that appears."
+    deleted: str = "{name} was deleted."
+    undo: str = "Undo"
+    untitled: str = "New style"
+    open_run: str = "Show {name}"
+    live_state: str = "{name}: {state}."
+    live_progress: str = "{name}: {percent} percent."
+    gone: str = "That run is no longer here. Choose another, or begin a new style."
+    upload_refused: str = "An upload did not arrive completely. Drop the files again."
