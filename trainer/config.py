@@ -6,9 +6,11 @@ number of images, and the resolved tree is what a run folder keeps.
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,14 +48,15 @@ class BaseConfig(Section):
     )
     variant: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9_]{1,32}$",
-        description="File variant of a Hugging Face model or folder, such as 'fp16'; empty finds the smallest download.",
+        max_length=32,
+        description="File variant of a Hugging Face model or folder, such as 'fp16'; empty finds the smallest "
+        "download.",
     )
     config_folder: str | None = Field(
         None,
         max_length=1024,
-        description="For a single-file checkpoint whose layers differ from its family's (a distilled one): a folder with "
-        "its configuration in diffusers' layout. Empty takes the one that comes with Patina.",
+        description="For a single-file checkpoint whose layers differ from its family's (a distilled one): a folder "
+        "with its configuration in diffusers' layout. Empty takes the one that comes with Patina.",
     )
     prediction: Literal["auto", "epsilon", "v_prediction"] = Field(
         "auto",
@@ -66,6 +69,14 @@ class BaseConfig(Section):
         le=11,
         description="How many of the last text-encoder layers are left out; some anime models were trained with 1.",
     )
+
+    @field_validator("variant")
+    @classmethod
+    def _variant_is_a_word(cls, value: str | None) -> str | None:
+        # It becomes a part of file names.
+        if value and not re.fullmatch(r"[A-Za-z0-9_]+", value):
+            raise ValueError(f"is {value!r}, but should be one word of letters, digits and underscores, such as fp16")
+        return value or None
 
 
 class DataConfig(Section):
@@ -90,7 +101,8 @@ class DataConfig(Section):
     background: str = Field(
         "white",
         max_length=40,
-        description="Colour put behind transparent images, such as 'white', 'black' or '#FAF8F4'; the style learns it too.",
+        description="Colour put behind transparent images, such as 'white', 'black' or '#FAF8F4'; the style learns it "
+        "too.",
     )
     flip: bool = Field(
         False,
@@ -100,13 +112,15 @@ class DataConfig(Section):
         0.1,
         ge=0,
         le=1,
-        description="Share of the steps trained without a caption; it lets the style show even when a prompt does not ask for it.",
+        description="Share of the steps trained without a caption; it lets the style show even when a prompt does not "
+        "ask for it.",
     )
     validation_share: float = Field(
         0.0,
         ge=0,
         le=0.5,
-        description="Share of the images kept out of training to measure whether the style carries over to new pictures.",
+        description="Share of the images kept out of training to measure whether the style carries over to new "
+        "pictures.",
     )
 
 
@@ -115,19 +129,22 @@ class AdapterConfig(Section):
 
     method: Literal["lora", "rslora"] = Field(
         "lora",
-        description="How the update is scaled: 'lora' by alpha / rank, 'rslora' by alpha / sqrt(rank), which keeps high ranks lively.",
+        description="How the update is scaled: 'lora' by alpha / rank, 'rslora' by alpha / sqrt(rank), which keeps "
+        "high ranks lively.",
     )
     rank: int | None = Field(
         None,
         ge=1,
         le=512,
-        description="How much detail the style can hold; 4 to 16 suits most styles, more makes a larger file and learns the images by heart sooner.",
+        description="How much detail the style can hold; 4 to 16 suits most styles, more makes a larger file and "
+        "learns the images by heart sooner.",
     )
     alpha: float | None = Field(
         None,
         gt=0,
         le=4096,
-        description="How strongly the learned update is applied; empty is the same as the rank, which suits the presets' learning rates.",
+        description="How strongly the learned update is applied; empty is the same as the rank, which suits the "
+        "presets' learning rates.",
     )
     targets: str = Field(
         "cross",
@@ -140,8 +157,23 @@ class AdapterConfig(Section):
         0.0,
         ge=0,
         lt=1,
-        description="Share of the update switched off at random in each step; it slows learning by heart with very few images.",
+        description="Share of the update switched off at random in each step; it slows learning by heart with very "
+        "few images.",
     )
+
+    @field_validator("targets")
+    @classmethod
+    def _names_or_an_expression(cls, value: str) -> str:
+        # The names of targets are regular expressions too; whether one matches a layer is known with the base only.
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                re.compile(value)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(
+                f"is {value!r}, but should be cross, qv, self, attention, all-linear or a regular expression ({error})"
+            ) from None
+        return value
 
 
 class OptimConfig(Section):
@@ -155,7 +187,8 @@ class OptimConfig(Section):
     )
     schedule: Literal["constant", "cosine"] = Field(
         "cosine",
-        description="'cosine' slows down towards the end and settles details; 'constant' keeps learning at the same pace.",
+        description="'cosine' slows down towards the end and settles details; 'constant' keeps learning at the same "
+        "pace.",
     )
     warmup_steps: int | None = Field(
         None,
@@ -232,7 +265,8 @@ class TrainConfig(Section):
     device: str = Field("auto", description="Where to train: 'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'.")
     precision: Precision = Field(
         "auto",
-        description="Number format of the frozen base: 'bf16' and 'fp16' halve memory on a GPU; the style itself is always trained in fp32.",
+        description="Number format of the frozen base: 'bf16' and 'fp16' halve memory on a GPU; the style itself is "
+        "always trained in fp32.",
     )
     threads: int | None = Field(
         None, ge=1, le=1024, description="Processor threads; empty is one for each physical core."
@@ -248,6 +282,41 @@ class TrainConfig(Section):
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", value):
             raise ValueError(f"is {value!r}, but should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'")
         return value
+
+
+class MemoryConfig(Section):
+    """What is given up for a small card; empty fields are chosen by measuring before the training starts."""
+
+    limit_gib: float | None = Field(
+        None,
+        gt=0,
+        le=4096,
+        description="Use at most this much of the card's memory, in GiB; empty uses what is free.",
+    )
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Images that go through the model at once; the batch size is then reached in several passes, "
+        "which gives the same result with less memory.",
+    )
+    checkpoint_levels: int | None = Field(
+        None,
+        ge=0,
+        le=16,
+        description="Levels of the UNet, counted from the outside, that compute their intermediate results twice "
+        "instead of keeping them; all of them together make a step up to 45% slower.",
+    )
+    park_encoders: bool | None = Field(
+        None,
+        description="Keep VAE and text encoders in main memory while they are not at work; sample pictures take a "
+        "moment longer.",
+    )
+    previews: Literal["whole", "sliced", "parked"] | None = Field(
+        None,
+        description="How sample pictures are drawn: 'whole' as many at once as fit, 'sliced' one by one and in tiles, "
+        "'parked' also moves the UNet out of the way while the VAE works.",
+    )
 
 
 class SamplesConfig(Section):
@@ -320,6 +389,7 @@ class RunConfig(Section):
     adapter: AdapterConfig = Field(default_factory=AdapterConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    memory: MemoryConfig = Field(default_factory=MemoryConfig)
     samples: SamplesConfig = Field(default_factory=SamplesConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
 
@@ -344,6 +414,23 @@ class RunConfig(Section):
         if steps is not None and warmup is not None and warmup >= steps:
             raise ValueError(f"optim.warmup_steps ({warmup}) must be below train.steps ({steps})")
         return self
+
+    @model_validator(mode="after")
+    def _passes_fill_the_batch(self) -> RunConfig:
+        batch, at_once = self.optim.batch_size, self.memory.micro_batch
+        if batch is not None and at_once is not None and batch % at_once:
+            raise ValueError(f"memory.micro_batch ({at_once}) must divide optim.batch_size ({batch})")
+        return self
+
+    @property
+    def images_per_pass(self) -> int:
+        """Images in one forward pass of a resolved config."""
+        return self.memory.micro_batch or self.optim.batch_size or 1
+
+    @property
+    def passes_per_step(self) -> int:
+        """Forward and backward passes whose gradients add up to one optimizer step."""
+        return self.optim.gradient_accumulation * ((self.optim.batch_size or 1) // self.images_per_pass)
 
     @property
     def file_stem(self) -> str:
@@ -379,8 +466,11 @@ def help_of(path: str) -> str:
     return str(dict(fields())[path].description)
 
 
-def parse(values: Mapping[str, Any]) -> RunConfig:
+def parse(values: Mapping[str, Any], called: Mapping[str, str] | None = None) -> RunConfig:
     """Check a nested mapping and make the tree of it.
+
+    Args:
+        called: how the user wrote some settings, by dotted path, such as ``--rank`` for ``adapter.rank``.
 
     Raises:
         ConfigError: names the field, the value and what is allowed.
@@ -388,28 +478,65 @@ def parse(values: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(sentence(error)) from None
+        raise ConfigError(sentence(error, called)) from None
 
 
-def sentence(error: ValidationError) -> str:
-    """Pydantic's findings as sentences a user can act on."""
+def sentence(error: ValidationError, called: Mapping[str, str] | None = None) -> str:
+    """Pydantic's findings as sentences a user can act on; ``called`` as in `parse`."""
     parts = []
     for item in error.errors(include_url=False):
-        where = ".".join(str(step) for step in item["loc"])
-        what = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        if item["type"] == "extra_forbidden":
-            parts.append(f"{where}: there is no such setting.")
-        elif not where:
-            parts.append(f"{what}.")
-        elif item["type"] == "value_error":
-            parts.append(f"{where} {what}.")
+        path = ".".join(str(step) for step in item["loc"])
+        where = (called or {}).get(path, path)
+        kind, context = item["type"], item.get("ctx", {})
+        if kind == "extra_forbidden":
+            parts.append(f"There is no setting {path}{_near(path, (known for known, _ in fields()))}.")
+        elif kind == "value_error":
+            parts.append(f"{where} {context['error']}.".lstrip())
+        elif kind in _ALLOWED:
+            parts.append(f"{where} is {_shown(item['input'])}, but should {_ALLOWED[kind].format(**context)}.")
+        elif kind == "literal_error":
+            guess = _near(str(item["input"]), re.findall(r"'([^']*)'", context["expected"]))
+            parts.append(f"{where} is {_shown(item['input'])}, but should be {context['expected']}{guess}.")
         else:
-            parts.append(f"{where} is {_shown(item['input'])}, but should be {what}.")
+            parts.append(f"{where} is {_shown(item['input'])}, which does not do: {item['msg']}.")
     return " ".join(parts)
 
 
+_NUMBER = "be a number"
+_WHOLE = "be a whole number"
+_ALLOWED = {
+    "int_parsing": _WHOLE,
+    "int_type": _WHOLE,
+    "int_from_float": _WHOLE,
+    "int_parsing_size": "be a smaller number",
+    "float_parsing": _NUMBER,
+    "float_type": _NUMBER,
+    "finite_number": "be a finite number",
+    "bool_parsing": "be true or false",
+    "bool_type": "be true or false",
+    "string_type": "be a text",
+    "list_type": 'be a list, such as ["one", "two"]',
+    "tuple_type": 'be a list, such as ["one", "two"]',
+    "model_type": "be a section with settings",
+    "greater_than": "be above {gt:g}",
+    "greater_than_equal": "be at least {ge}",
+    "less_than": "be below {lt:g}",
+    "less_than_equal": "be at most {le}",
+    "multiple_of": "be a multiple of {multiple_of}",
+    "string_too_short": "not be empty",
+    "string_too_long": "have at most {max_length} characters",
+    "too_long": "have at most {max_length} entries",
+}
+"""Pydantic's kind of finding -> what follows after "should"."""
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -439,9 +566,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.") from None
-    except tomllib.TOMLDecodeError as error:
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder: name the file with the settings.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not valid TOML, which is always UTF-8 text: save it in that encoding.") from None
+    except ValueError as error:
+        # Numbers of more digits than Python converts are no TOMLDecodeError.
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 
 

@@ -5,14 +5,16 @@ Shapes: B batch, L tokens, D text width, P pooled width, C latent channels, H x 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from trainer.bases.placement import Placement
 from trainer.bases.registry import Family, Prediction, TextEncoderSpec
 
 
@@ -64,6 +66,8 @@ class Base:
         resolution: native side in pixels.
         dtype: of the UNet's weights; the VAE has its own (``vae.dtype``).
         zero_empty_negative: whether an empty negative prompt means zeros (SDXL's pipeline) instead of the encoded "".
+        placement: which of its parts are on the device; parked ones come when they are needed.
+        previews: how pictures are decoded, as ``memory.previews`` says.
         notes: sentences about how the base was opened that the user should see.
     """
 
@@ -84,6 +88,18 @@ class Base:
     clip_skip: int = 0
     zero_empty_negative: bool = False
     notes: list[str] = field(default_factory=list)
+    previews: Literal["whole", "sliced", "parked"] = "whole"
+    placement: Placement = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.placement = Placement(
+            {
+                "unet": lambda: [self.unet],
+                "vae": lambda: [self.vae],
+                "text": lambda: list(self.text_encoders.values()),
+            },
+            self.device,
+        )
 
     @property
     def roots(self) -> dict[str, nn.Module]:
@@ -149,10 +165,11 @@ class Base:
         """
         hidden: list[Tensor] = []
         pooled: Tensor | None = None
-        for spec in self.family.text_encoders:
-            states, projected = self._encode_with(spec, list(texts))
-            hidden.append(states)
-            pooled = projected if spec.pooled else pooled
+        with self.placement.ready("text"):
+            for spec in self.family.text_encoders:
+                states, projected = self._encode_with(spec, list(texts))
+                hidden.append(states)
+                pooled = projected if spec.pooled else pooled
         return TextFeatures(torch.cat(hidden, dim=-1), pooled)
 
     def encode_negatives(self, texts: Sequence[str]) -> TextFeatures:
@@ -195,9 +212,10 @@ class Base:
             posterior = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist
             return posterior.mean.float(), posterior.std.float()
 
-        mean, std = moments()
-        if self._widened_vae(mean):
+        with self.placement.ready("vae"):
             mean, std = moments()
+            if self._widened_vae(mean):
+                mean, std = moments()
         return mean, std
 
     def scale_latents(self, latents: Tensor) -> Tensor:
@@ -216,11 +234,27 @@ class Base:
             decoded: Tensor = self.vae.decode(unscaled, return_dict=False)[0].float()
             return decoded
 
-        drawn = pixels()
-        if self._widened_vae(drawn):
+        with self.decoding():
             drawn = pixels()
+            if self._widened_vae(drawn):
+                drawn = pixels()
         levels = ((drawn / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         return levels.permute(0, 2, 3, 1).cpu()
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Room for the VAE, made once for several pictures; `decode` makes it for itself otherwise."""
+        with ExitStack() as stack:
+            if self.previews == "parked":
+                stack.enter_context(self.placement.away("unet"))
+            if self.previews != "whole" and not self.vae.use_tiling:
+                # Tiles of half the native side: diffusers' own start only above it.
+                self.vae.enable_tiling()
+                self.vae.tile_sample_min_size = self.resolution // 2
+                self.vae.tile_latent_min_size = self.resolution // 2 // self.vae_factor
+                stack.callback(self.vae.disable_tiling)
+            stack.enter_context(self.placement.ready("vae"))
+            yield
 
     def _widened_vae(self, output: Tensor) -> bool:
         """Make a half-precision VAE that overflowed (a black picture) an fp32 one; whether it was worth doing."""

@@ -16,6 +16,7 @@ from trainer.bases.folder import read_bundled, read_folder
 from trainer.bases.hub import fetch
 from trainer.bases.identity import weights_identity
 from trainer.bases.parts import Parts
+from trainer.bases.placement import PARTS
 from trainer.bases.prediction import probe_prediction
 from trainer.bases.quiet import quiet_libraries
 from trainer.bases.registry import Family
@@ -33,6 +34,7 @@ def load_base(
     device: torch.device,
     dtype: torch.dtype,
     offline: bool = False,
+    memory_limit: int | None = None,
     report: Report | None = None,
 ) -> Base:
     """Load the base that a config names, frozen and in evaluation mode.
@@ -41,6 +43,8 @@ def load_base(
         device, dtype: where the modules go, and the number format of UNet and text encoders; the VAE stays in fp32
             unless it is known to stay finite in half precision.
         offline: never go to the network.
+        memory_limit: most bytes of the device to use; None is what is free. If the base and its work do not fit
+            together, its parts stay in main memory and come to the device one after the other.
         report: told in a sentence what takes long (a download).
 
     Raises:
@@ -49,7 +53,7 @@ def load_base(
     source = parse_source(config.source)
     with quiet_libraries():
         parts = _read(source, config, offline, report)
-        return _assembled(parts, config, device, dtype)
+        return _assembled(parts, config, device, dtype, memory_limit)
 
 
 def _read(source: Source, config: BaseConfig, offline: bool, report: Report | None) -> Parts:
@@ -67,7 +71,9 @@ def _read(source: Source, config: BaseConfig, offline: bool, report: Report | No
     return read_single_file(source.path, Path(config.config_folder).expanduser() if config.config_folder else None)
 
 
-def _assembled(parts: Parts, config: BaseConfig, device: torch.device, dtype: torch.dtype) -> Base:
+def _assembled(
+    parts: Parts, config: BaseConfig, device: torch.device, dtype: torch.dtype, memory_limit: int | None
+) -> Base:
     family = parts.detected.family
     # Hashing lets go of the interpreter, and SDXL has five gigabytes of it.
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -75,12 +81,14 @@ def _assembled(parts: Parts, config: BaseConfig, device: torch.device, dtype: to
     stated = parts.detected.prediction if config.prediction == "auto" else config.prediction
     scheduler = {"clip_sample": False, **parts.scheduler}
     vae_dtype = dtype if vae_stays_finite(parts.vae, family) and device.type == "cuda" else torch.float32
+    roomy = device.type == "cpu" or _fits_whole(parts, device, dtype, vae_dtype, memory_limit)
+    place = device if roomy else torch.device("cpu")
     base = Base(
         family=family,
         source=config.source,
-        unet=_settled(parts.unet, device, dtype),
-        vae=_settled(parts.vae, device, vae_dtype),
-        text_encoders={root: _settled(encoder, device, dtype) for root, encoder in parts.text_encoders.items()},
+        unet=_settled(parts.unet, place, dtype),
+        vae=_settled(parts.vae, place, vae_dtype),
+        text_encoders={root: _settled(encoder, place, dtype) for root, encoder in parts.text_encoders.items()},
         tokenizers=parts.tokenizers,
         scheduler_config=scheduler,
         prediction=stated or "epsilon",
@@ -94,12 +102,31 @@ def _assembled(parts: Parts, config: BaseConfig, device: torch.device, dtype: to
         zero_empty_negative=parts.zero_empty_negative,
         notes=list(parts.notes),
     )
+    if not roomy:
+        base.placement.park(PARTS)
     if stated is None:
         probe = probe_prediction(base)
         base.prediction = probe.prediction
         base.notes.append(probe.note)
     base.resolution = _native_side(base, undecided=parts.detected.prediction is None and not config.config_folder)
     return base
+
+
+def _fits_whole(
+    parts: Parts, device: torch.device, dtype: torch.dtype, vae_dtype: torch.dtype, memory_limit: int | None
+) -> bool:
+    """Whether all parts can lie on the device while the VAE encodes a picture of the native side."""
+    weights = sum(p.numel() for module in (parts.unet, *parts.text_encoders.values()) for p in module.parameters())
+    vae = sum(p.numel() for p in parts.vae.parameters())
+    side = int(parts.unet.config.sample_size) * 2 ** (len(parts.vae.config.block_out_channels) - 1)
+    # The widest level holds a few full-size maps at once: its channels, six of them.
+    working = 6 * side * side * int(parts.vae.config.block_out_channels[0])
+    needed = weights * dtype.itemsize + (vae + working) * vae_dtype.itemsize
+    room = memory_limit
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        room = min(free, room) if room else free
+    return room is None or needed <= room
 
 
 def vae_stays_finite(vae: Any, family: Family) -> bool:

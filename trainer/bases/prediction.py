@@ -43,9 +43,10 @@ def probe_prediction(base: Base) -> Probe:
     sizes = [SizeFacts(original=pixels, crop=(0, 0), target=pixels)] * _ROWS
     features = base.encode_texts([""] * _ROWS).to(base.device, base.dtype)
     last = len(base.alphas_cumprod) - 1
-    output = base.unet(
-        noise.to(base.device, base.dtype), last, **base.conditioning(features, sizes), return_dict=False
-    )[0]
+    with base.placement.ready("unet"):
+        output = base.unet(
+            noise.to(base.device, base.dtype), last, **base.conditioning(features, sizes), return_dict=False
+        )[0]
     pair = torch.stack([noise.flatten(), output.float().cpu().flatten()])
     correlation = float(torch.corrcoef(pair)[0, 1].nan_to_num())
     return Probe("epsilon" if correlation > 0.5 else "v_prediction", correlation)

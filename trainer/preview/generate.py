@@ -96,8 +96,9 @@ def generate(
     with as_before(base, bank), torch.no_grad(), bank.packed():
         for part in parts:
             latents = denoise(base, bank, part, canvas, advance)
-            for latent in latents.split(1):
-                pictures.append(Image.fromarray(base.decode(latent)[0].numpy()))
+            with base.decoding():
+                for latent in latents.split(1):
+                    pictures.append(Image.fromarray(base.decode(latent)[0].numpy()))
     return pictures
 
 
@@ -127,20 +128,23 @@ def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, 
     scheduler.set_timesteps(canvas.steps, device=base.device)
     extra = {"generator": generators} if canvas.scheduler in {"ddim", "euler_a"} else {}
     latents = noise.to(base.device) * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
-        scaled = scheduler.scale_model_input(latents, timestep)
-        seen = torch.cat([scaled, scaled]) if guided else scaled
-        predicted = base.unet(seen.to(base.dtype), timestep, return_dict=False, **conditioning)[0].float()
-        if guided:
-            without, with_prompt = predicted.chunk(2)
-            predicted = without + canvas.guidance * (with_prompt - without)
-        latents = scheduler.step(predicted, timestep, latents, return_dict=False, **extra)[0]
-        advance()
+    with base.placement.ready("unet"):
+        for timestep in scheduler.timesteps:
+            scaled = scheduler.scale_model_input(latents, timestep)
+            seen = torch.cat([scaled, scaled]) if guided else scaled
+            predicted = base.unet(seen.to(base.dtype), timestep, return_dict=False, **conditioning)[0].float()
+            if guided:
+                without, with_prompt = predicted.chunk(2)
+                predicted = without + canvas.guidance * (with_prompt - without)
+            latents = scheduler.step(predicted, timestep, latents, return_dict=False, **extra)[0]
+            advance()
     return latents
 
 
 def rows_that_fit(base: Base, canvas: Canvas) -> int:
     """How many rows go into one forward pass: on a GPU by free memory, on a CPU by what still gains speed."""
+    if base.previews != "whole":
+        return 1
     pixels = canvas.width * canvas.height
     if base.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(base.device)

@@ -11,10 +11,12 @@ from trainer.adapters.formats import write_adapter
 from trainer.adapters.metadata import Provenance, bucket_info, build, tag_frequency, thumbnail_url
 from trainer.adapters.verify import Verification, verify_export
 from trainer.bases.pipeline import pipeline_of
+from trainer.bases.placement import PARTS
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer
+from trainer.training.preflight import is_out_of_memory
 
 
 def export(
@@ -37,7 +39,8 @@ def export(
     weights = bank.weights_of(trained.style, trained.weights_to_export())
     facts = provenance(config, dataset, trained, started_at=started_at, thumbnail=thumbnail)
     write_adapter(folder.adapter_file, weights, layout=config.export.format, metadata=build(facts))
-    with bank.detached():
+
+    def verified() -> Verification:
         return verify_export(
             folder.adapter_file,
             lambda: pipeline_of(base),
@@ -45,6 +48,18 @@ def export(
             prompt=config.trigger or "a picture",
             guidance=base.family.guidance,
         )
+
+    parts = PARTS if base.placement.parked else ()
+    with bank.detached():
+        try:
+            # The pipeline wants all parts in one place.
+            with base.placement.ready(*parts):
+                return verified()
+        except RuntimeError as error:
+            if not parts or not is_out_of_memory(error):
+                raise
+        with base.placement.away(*parts):
+            return verified()
 
 
 def provenance(

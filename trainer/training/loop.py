@@ -50,7 +50,7 @@ class Resolved:
         assert rate is not None
         return cls(
             steps=steps,
-            accumulation=config.optim.gradient_accumulation,
+            accumulation=config.passes_per_step,
             peak_rate=rate,
             warmup=config.optim.warmup_steps or 0,
             schedule=config.optim.schedule,

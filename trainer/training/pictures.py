@@ -81,3 +81,11 @@ class Pictures:
 def due(every: int, step: int, steps: int) -> bool:
     """Whether something happens after ``step``: every so many steps, and at the end; never before if ``every`` is 0."""
     return step == steps or bool(every and step % every == 0)
+
+
+def pictures_drawn(config: RunConfig, steps: int) -> int:
+    """How many pictures a whole run of ``steps`` steps draws: its samples and its sheet."""
+    every = config.samples.every
+    prompts = len(config.samples.prompts)
+    times = len({*range(0, steps + 1, every), steps}) if every else 1
+    return (prompts or SAMPLE_PROMPTS) * times + 2 * (prompts or SHEET_PROMPTS)

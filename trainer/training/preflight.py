@@ -1,16 +1,29 @@
-"""Measured before it starts: how long the run takes and how much memory it needs on this very machine."""
+"""Measured before it starts: what fits this very machine, how long the run takes and how much memory it needs."""
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from trainer.training.device import memory_in_use
+from trainer.adapters.bank import Bank
+from trainer.bases.base import Base
+from trainer.config import MemoryConfig, RunConfig
+from trainer.errors import DoesNotFit
+from trainer.events import PreviewRow, PreviewSettings
+from trainer.preview.generate import generate
+from trainer.training.device import machine, memory_in_use
+from trainer.training.ladder import Rung, explain, preview_ways, rungs, with_rung
 from trainer.training.loop import Trainer
 
 MEASURED_STEPS = 2
+GIB = 2**30
+# A card that is filled to the last byte fails at the first fragment that does not fit.
+_USABLE = 0.95
 
 
 @dataclass(frozen=True)
@@ -19,6 +32,45 @@ class Measured:
 
     seconds_per_step: float
     memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run that fits: its config with every choice written down, its trainer, and what was measured.
+
+    Attributes:
+        seconds_per_picture: of one sample picture.
+        notes: what was given up for memory, as sentences.
+    """
+
+    config: RunConfig
+    trainer: Trainer
+    measured: Measured
+    seconds_per_picture: float
+    notes: tuple[str, ...]
+
+
+def fit(config: RunConfig, base: Base, make_trainer: Callable[[RunConfig], Trainer]) -> Fitted:
+    """Find the fastest settings that fit, by real steps on the largest bucket and a real picture.
+
+    Args:
+        config: resolved; what its ``memory`` section already says is not chosen again.
+        make_trainer: a trainer on ``base`` for a config.
+
+    Raises:
+        DoesNotFit: even the last rung needs more memory than there is; says what would fit.
+    """
+    limit = memory_limit(config, base.device)
+    levels = len(base.unet.config.block_out_channels)
+    trainer, rung, measured = _climb(config, base, make_trainer, rungs(config, levels), limit)
+    for way in preview_ways(config):
+        settle(base, with_rung(config, rung, way).memory)
+        seconds, peak = _picture(base, trainer.bank, config, limit)
+        if seconds is not None:
+            chosen = with_rung(config, rung, way)
+            measured = Measured(measured.seconds_per_step, max(measured.memory_bytes, peak))
+            return Fitted(chosen, trainer, measured, seconds, _notes(chosen, levels, measured, limit))
+    raise DoesNotFit(_does_not_fit("Drawing a sample picture", config, base, limit))
 
 
 def measure(trainer: Trainer) -> Measured:
@@ -40,6 +92,148 @@ def measure(trainer: Trainer) -> Measured:
             trainer.optimizer.zero_grad(set_to_none=True)
     warm = min(seconds[1:])
     return Measured(warm * trainer.settings.accumulation, memory_in_use(device))
+
+
+def settle(base: Base, memory: MemoryConfig) -> None:
+    """Put a config's choices into effect on a base; the defaults undo them all."""
+    base.placement.park(("vae", "text") if memory.park_encoders else ())
+    base.previews = memory.previews or "whole"
+    checkpoint_levels(base, memory.checkpoint_levels or 0)
+
+
+@contextmanager
+def as_found(base: Base) -> Iterator[None]:
+    """Undo what `fit` chose for a base when the block ends, so that the next run chooses for itself."""
+    parked = base.placement.parked
+    try:
+        yield
+    finally:
+        settle(base, MemoryConfig())
+        base.placement.park(parked)
+
+
+def checkpoint_levels(base: Base, count: int) -> None:
+    """Let the UNet's outermost ``count`` levels compute twice instead of keeping results; all includes the middle.
+
+    The outer levels keep the most for the least arithmetic: their maps are the largest and their channels the fewest.
+    """
+    unet = base.unet
+    if count == 0:
+        unet.disable_gradient_checkpointing()
+        return
+    unet.enable_gradient_checkpointing()
+    levels = len(unet.down_blocks)
+    inner = [
+        *unet.down_blocks[count:],
+        *unet.up_blocks[: max(0, levels - count)],
+        *([unet.mid_block] if count < levels and unet.mid_block is not None else []),
+    ]
+    for block in inner:
+        for module in block.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = False
+
+
+def memory_limit(config: RunConfig, device: torch.device) -> int | None:
+    """Most bytes that may be held: the config's limit, on a card also what is free; None where nothing limits."""
+    told = None if config.memory.limit_gib is None else int(config.memory.limit_gib * GIB)
+    if device.type != "cuda":
+        return told
+    here = int(_USABLE * (machine(device).available + torch.cuda.memory_reserved(device)))
+    return here if told is None else min(told, here)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch says that memory ran out, on whatever device."""
+    text = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+def _climb(
+    config: RunConfig,
+    base: Base,
+    make_trainer: Callable[[RunConfig], Trainer],
+    ladder: list[Rung],
+    limit: int | None,
+) -> tuple[Trainer, Rung, Measured]:
+    """The first rung that fits, with its trainer."""
+    for rung in ladder:
+        candidate = with_rung(config, rung, "whole")
+        trainer: Trainer | None = None
+        with _freeing(base):
+            settle(base, candidate.memory)
+            trainer = make_trainer(candidate)
+            measured = measure(trainer)
+            if limit is None or measured.memory_bytes <= limit:
+                return trainer, rung, measured
+        if trainer is not None:
+            trainer.optimizer.zero_grad(set_to_none=True)
+    raise DoesNotFit(_does_not_fit("Training", config, base, limit))
+
+
+def _picture(base: Base, bank: Bank, config: RunConfig, limit: int | None) -> tuple[float | None, int]:
+    """Seconds of a sample picture and the peak of memory while drawing one; None when it does not fit."""
+    device = base.device
+    settings = PreviewSettings(
+        steps=MEASURED_STEPS, guidance=config.samples.guidance, scheduler=config.samples.scheduler
+    )
+    row = PreviewRow(prompt="a picture", strengths=(1.0,) * len(bank.names))
+    ticks: list[float] = []
+
+    def tick(done: int, total: int) -> bool:
+        _wait(device)
+        ticks.append(time.perf_counter())
+        return True
+
+    with _freeing(base):
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        before = time.perf_counter()
+        generate(base, bank, [row], settings, on_step=tick)
+        whole = time.perf_counter() - before
+        peak = memory_in_use(device)
+        if limit is None or peak <= limit:
+            step = ticks[-1] - ticks[-2]
+            return whole + step * max(0, config.samples.steps - MEASURED_STEPS), peak
+    return None, 0
+
+
+@contextmanager
+def _freeing(base: Base) -> Iterator[None]:
+    """Running out of memory ends the block quietly and leaves the device tidy; other errors pass."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    gc.collect()
+    if base.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _notes(config: RunConfig, levels: int, measured: Measured, limit: int | None) -> tuple[str, ...]:
+    given_up = explain(config, levels)
+    if not given_up or limit is None:
+        return tuple(given_up)
+    reason = f"To stay within {limit / GIB:.1f} GiB (measured: {measured.memory_bytes / GIB:.1f} GiB):"
+    return (reason, *given_up)
+
+
+def _does_not_fit(what: str, config: RunConfig, base: Base, limit: int | None) -> str:
+    """The sentence with the way out: a smaller side when the weights alone fit, else a smaller base."""
+    room = f"{limit / GIB:.1f} GiB" if limit is not None else "what is free"
+    weights = sum(p.numel() * p.element_size() for p in base.unet.parameters())
+    side = config.data.resolution or base.resolution
+    smaller = side * 3 // 4 // base.side_multiple * base.side_multiple
+    if limit is not None and weights > 0.9 * limit:
+        way = f"The base's weights alone take {weights / GIB:.1f} GiB: choose a smaller base, or train.device 'cpu'."
+    elif smaller >= base.side_multiple:
+        way = f"Try data.resolution {smaller}, close other programs that use the card, or choose a smaller base."
+    else:
+        way = "Close other programs, or choose a smaller base."
+    return f"{what} does not fit into {room} even with every saving. {way}"
 
 
 def _wait(device: torch.device) -> None:

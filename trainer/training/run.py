@@ -42,8 +42,8 @@ from trainer.training.export import export
 from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer
 from trainer.training.materials import Materials, prepare, read_dataset
-from trainer.training.pictures import Pictures, due
-from trainer.training.preflight import measure
+from trainer.training.pictures import Pictures, due, pictures_drawn
+from trainer.training.preflight import Fitted, as_found, fit, memory_limit
 from trainer.training.validation import Validation, held_out
 
 STYLE = "style"
@@ -114,20 +114,23 @@ def _train(folder: RunFolder, config: RunConfig, emit: _Log, control: Control, b
     materials = prepare(dataset, config, base, folder.cache, lambda done, total: emit.quietly("caching", done, total))
     bank = Bank(base.roots)
     try:
-        trainer = _trainer(base, bank, materials, config)
-        emit(Phase(name="measuring"))
-        emit(_plan(trainer, materials, config))
-        folder.write_config(config)
-        _restore(trainer, folder, emit)
-        pictures = Pictures(folder, config, dataset, trainer, emit)
-        signal = _learn(trainer, pictures, _validation(base, materials, config), folder, config, emit, control)
-        if signal is Signal.PAUSE:
-            emit(Interrupted(step=trainer.step, reason="paused"))
-            return Outcome("paused", trainer.step)
-        emit(Phase(name="sampling"))
-        thumbnail = pictures.sheet()
-        emit(Phase(name="exporting"))
-        proof = export(folder, config, dataset, trainer, started_at=began, thumbnail=thumbnail)
+        with as_found(base):
+            _add_style(bank, config)
+            emit(Phase(name="measuring"))
+            fitted = fit(config, base, lambda settings: _trainer(base, bank, materials, settings))
+            trainer, config = fitted.trainer, fitted.config
+            emit(_plan(fitted, materials))
+            folder.write_config(config)
+            _restore(trainer, folder, emit)
+            pictures = Pictures(folder, config, dataset, trainer, emit)
+            signal = _learn(trainer, pictures, _validation(base, materials, config), folder, config, emit, control)
+            if signal is Signal.PAUSE:
+                emit(Interrupted(step=trainer.step, reason="paused"))
+                return Outcome("paused", trainer.step)
+            emit(Phase(name="sampling"))
+            thumbnail = pictures.sheet()
+            emit(Phase(name="exporting"))
+            proof = export(folder, config, dataset, trainer, started_at=began, thumbnail=thumbnail)
     finally:
         bank.detach()
     emit(
@@ -145,7 +148,14 @@ def _train(folder: RunFolder, config: RunConfig, emit: _Log, control: Control, b
 def _open_base(config: RunConfig, emit: Emit) -> Base:
     device = pick_device(config.train.device)
     emit(Phase(name="loading", detail=config.base.source))
-    return load_base(config.base, device=device, dtype=pick_dtype(device, config.train.precision))
+    return load_base(
+        config.base,
+        device=device,
+        dtype=pick_dtype(device, config.train.precision),
+        offline=config.train.offline,
+        memory_limit=memory_limit(config, device),
+        report=lambda sentence: emit(Notice(text=sentence)),
+    )
 
 
 def _resolved(config: RunConfig, base: Base, dataset: Dataset) -> RunConfig:
@@ -163,10 +173,9 @@ def _resolved(config: RunConfig, base: Base, dataset: Dataset) -> RunConfig:
     )
 
 
-def _trainer(base: Base, bank: Bank, materials: Materials, config: RunConfig) -> Trainer:
-    adapter, optim = config.adapter, config.optim
+def _add_style(bank: Bank, config: RunConfig) -> None:
+    adapter = config.adapter
     assert adapter.rank is not None
-    assert optim.batch_size is not None
     bank.add(
         STYLE,
         adapter.targets,
@@ -176,12 +185,15 @@ def _trainer(base: Base, bank: Bank, materials: Materials, config: RunConfig) ->
         dropout=adapter.dropout,
         seed=config.train.seed,
     )
+
+
+def _trainer(base: Base, bank: Bank, materials: Materials, config: RunConfig) -> Trainer:
     batches = Batches(
         base,
         materials.training,
         materials.features,
-        batch_size=optim.batch_size,
-        accumulation=optim.gradient_accumulation,
+        batch_size=config.images_per_pass,
+        accumulation=config.passes_per_step,
         seed=config.train.seed,
         caption_dropout=config.data.caption_dropout,
     )
@@ -194,15 +206,16 @@ def _validation(base: Base, materials: Materials, config: RunConfig) -> Validati
     return Validation(base, materials.validation, materials.features, seed=config.train.seed)
 
 
-def _plan(trainer: Trainer, materials: Materials, config: RunConfig) -> Planned:
-    """What is about to happen, with time and memory as measured on a few real passes."""
-    measured = measure(trainer)
+def _plan(fitted: Fitted, materials: Materials) -> Planned:
+    """What is about to happen, with time and memory as measured on a few real passes and a picture."""
+    trainer, config, measured = fitted.trainer, fitted.config, fitted.measured
+    steps = trainer.settings.steps
     has = machine(trainer.base.device)
     adapter, batches = trainer.bank[STYLE], trainer.batches
     return Planned(
         images=len(materials.training),
         held_out=len(materials.validation),
-        steps=trainer.settings.steps,
+        steps=steps,
         batch_size=batches.batch_size * batches.accumulation,
         resolution=config.data.resolution or trainer.base.resolution,
         rank=adapter.spec.rank,
@@ -210,11 +223,12 @@ def _plan(trainer: Trainer, materials: Materials, config: RunConfig) -> Planned:
         trainable_parameters=adapter.size,
         layers=len(adapter.spec.targets),
         file_bytes=BYTES_PER_VALUE * adapter.size,
-        seconds=measured.seconds_per_step * trainer.settings.steps,
+        seconds=measured.seconds_per_step * steps + fitted.seconds_per_picture * pictures_drawn(config, steps),
         memory_bytes=measured.memory_bytes,
         memory_available_bytes=has.available + measured.memory_bytes,
         device=has.name,
         base=trainer.base.title,
+        notes=fitted.notes,
     )
 
 
