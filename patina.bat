@@ -70,15 +70,18 @@ echo patina: no Python 3.11, 3.12 or 3.13 was found; install one from python.org
 exit /b 1
 :found
 echo patina: making %VENV% with %BASE%
-%BASE% -m venv --clear "%VENV%"
-if not errorlevel 1 goto packages
+rem pip comes after the mark: half a pip may well be importable.
+%BASE% -m venv --clear --without-pip "%VENV%" || goto unmade
+type nul >"%INSTALLING%"
+"%PYTHON%" -m ensurepip >nul && goto packages
+:unmade
 echo patina: could not make %VENV%; see the message above. 1>&2
 exit /b 1
 
 :packages
 echo patina: installing; the first time takes some minutes
-del /q "%VENV%\patina-runtime" "%VENV%\patina-dev" >nul 2>&1
 type nul >"%INSTALLING%"
+del /q "%VENV%\patina-runtime" "%VENV%\patina-dev" >nul 2>&1
 set "PIN="
 for /f "usebackq delims=" %%L in (`findstr /b "torch==" "%ROOT%constraints.txt"`) do set "PIN=%%L"
 set "EXTRAS="

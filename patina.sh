@@ -79,7 +79,9 @@ install() { # runtime|dev
         # Missing, of another Python, or left half-made by an interrupted install: begin anew.
         base=$(find_python) || exit 1
         say "making $venv with $base"
-        "$base" -m venv --clear "$venv" || die "could not make $venv; see the message above."
+        # pip comes after the mark: half a pip may well answer to --version.
+        "$base" -m venv --clear --without-pip "$venv" && : >"$installing" && "$python" -m ensurepip >/dev/null ||
+            die "could not make $venv; see the message above."
     fi
     has_nvidia=no
     if nvidia-smi >/dev/null 2>&1; then has_nvidia=yes; fi
@@ -88,8 +90,8 @@ install() { # runtime|dev
     if [ $has_nvidia = yes ]; then extras=${extras:+$extras,}gpu; fi
 
     say "installing; the first time takes some minutes"
-    rm -f "$venv/patina-runtime" "$venv/patina-dev"
     : >"$installing"
+    rm -f "$venv/patina-runtime" "$venv/patina-dev"
     # The mark stays when this fails or is killed, because pip may leave half a package behind;
     # what was downloaded is in pip's cache, so beginning anew is cheap.
     { install_torch && pip install --constraint "$root/constraints.txt" --editable "$root${extras:+[$extras]}"; } ||

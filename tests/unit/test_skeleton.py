@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tomllib
 from dataclasses import dataclass
@@ -24,16 +25,17 @@ posix_only = pytest.mark.skipif(os.name == "nt", reason="patina.sh is for Linux 
 FAKE_PYTHON = r"""#!/bin/sh
 echo "$*" >>"$FAKE_LOG"
 case "$*" in
-*ensurepip*) exit "${FAKE_ENSUREPIP:-0}" ;;
+*'import ensurepip'*) exit "${FAKE_ENSUREPIP:-0}" ;;
 *'print('*version_info*) echo 3.12 ;;
 *version_info*) exit "${FAKE_FITS:-0}" ;;
 *importlib.metadata*) exit "${FAKE_TORCH:-1}" ;;
 *urlopen*) exit "${FAKE_INDEX:-1}" ;;
-'-m venv --clear '*)
-    rm -rf "$4" && mkdir -p "$4/bin" && cp "$0" "$4/bin/python"
-    printf '#!/bin/sh\npwd\nprintf "[%%s]" "$@"\n' >"$4/bin/patina"
-    chmod +x "$4/bin/patina"
+'-m venv --clear --without-pip '*)
+    rm -rf "$5" && mkdir -p "$5/bin" && cp "$0" "$5/bin/python"
+    printf '#!/bin/sh\npwd\nprintf "[%%s]" "$@"\n' >"$5/bin/patina"
+    chmod +x "$5/bin/patina"
     ;;
+'-m ensurepip') [ -z "${FAKE_KILL:-}" ] || kill -9 $PPID ;;
 *--editable*) exit "${FAKE_PIP:-0}" ;;
 esac
 """
@@ -223,6 +225,14 @@ def test_a_failed_install_says_so_and_the_next_start_begins_anew(checkout: Check
     assert failed.returncode == 1
     assert "run this again" in failed.stderr
     assert failed.stdout == ""
+    checkout.calls()
+    assert checkout.start("--help").returncode == 0
+    assert any(call.startswith("-m venv --clear") for call in checkout.calls())
+
+
+@posix_only
+def test_a_start_killed_while_pip_is_unpacked_is_begun_anew(checkout: Checkout) -> None:
+    assert checkout.start("--help", FAKE_KILL="yes").returncode == -signal.SIGKILL
     checkout.calls()
     assert checkout.start("--help").returncode == 0
     assert any(call.startswith("-m venv --clear") for call in checkout.calls())
