@@ -70,7 +70,9 @@ echo patina: no Python 3.11, 3.12 or 3.13 was found; install one from python.org
 exit /b 1
 :found
 echo patina: making %VENV% with %BASE%
-rem pip comes after the mark: half a pip may well be importable.
+rem Python goes first and pip comes after the mark, so that being killed here leaves nothing
+rem that looks whole: half-cleared packages, or half a pip that can be imported.
+del /q "%VENV%\patina-runtime" "%VENV%\patina-dev" "%PYTHON%" >nul 2>&1
 %BASE% -m venv --clear --without-pip "%VENV%" || goto unmade
 type nul >"%INSTALLING%"
 "%PYTHON%" -m ensurepip >nul && goto packages

@@ -79,7 +79,9 @@ install() { # runtime|dev
         # Missing, of another Python, or left half-made by an interrupted install: begin anew.
         base=$(find_python) || exit 1
         say "making $venv with $base"
-        # pip comes after the mark: half a pip may well answer to --version.
+        # Python goes first and pip comes after the mark, so that being killed here leaves nothing
+        # that looks whole: half-cleared packages, or half a pip that answers to --version.
+        rm -f "$venv/patina-runtime" "$venv/patina-dev" "$python"
         "$base" -m venv --clear --without-pip "$venv" && : >"$installing" && "$python" -m ensurepip >/dev/null ||
             die "could not make $venv; see the message above."
     fi

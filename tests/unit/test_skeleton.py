@@ -31,6 +31,7 @@ case "$*" in
 *importlib.metadata*) exit "${FAKE_TORCH:-1}" ;;
 *urlopen*) exit "${FAKE_INDEX:-1}" ;;
 '-m venv --clear --without-pip '*)
+    if [ -n "${FAKE_KILL_CLEAR:-}" ]; then rm -f "$5/patina-installing"; kill -9 $PPID; exit; fi
     rm -rf "$5" && mkdir -p "$5/bin" && cp "$0" "$5/bin/python"
     printf '#!/bin/sh\npwd\nprintf "[%%s]" "$@"\n' >"$5/bin/patina"
     chmod +x "$5/bin/patina"
@@ -233,6 +234,16 @@ def test_a_failed_install_says_so_and_the_next_start_begins_anew(checkout: Check
 @posix_only
 def test_a_start_killed_while_pip_is_unpacked_is_begun_anew(checkout: Checkout) -> None:
     assert checkout.start("--help", FAKE_KILL="yes").returncode == -signal.SIGKILL
+    checkout.calls()
+    assert checkout.start("--help").returncode == 0
+    assert any(call.startswith("-m venv --clear") for call in checkout.calls())
+
+
+@posix_only
+def test_a_start_killed_while_the_old_environment_is_cleared_is_begun_anew(checkout: Checkout) -> None:
+    checkout.start("--help")
+    (checkout.root / ".venv" / "patina-installing").touch()
+    assert checkout.start("--help", FAKE_KILL_CLEAR="yes").returncode == -signal.SIGKILL
     checkout.calls()
     assert checkout.start("--help").returncode == 0
     assert any(call.startswith("-m venv --clear") for call in checkout.calls())
