@@ -325,6 +325,11 @@ class Studio:
             disk_free_bytes=self.home.free_bytes(),
         )
 
+    @property
+    def worker_pid(self) -> int | None:
+        """The worker's process id, while there is one."""
+        return self._supervisor.pid
+
     def _device(self) -> Device:
         """The device that trains: as the worker found it, or until one was started as it looks from here."""
         device = best_device()

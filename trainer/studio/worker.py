@@ -52,7 +52,6 @@ def main() -> int:
     requests = private_stdin()
     pipe = Pipe(private_stdout(home.worker_log))
     faulthandler.enable()
-    _give_way()
     inbox = Inbox()
     # The terminal's Ctrl-C is the app's to answer: it closes the pipe. A request to end is the same as that.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -60,15 +59,20 @@ def main() -> int:
     threading.Thread(target=inbox.read, args=(requests,), daemon=True, name="requests").start()
     workshop = Workshop(home, pipe, inbox, idle_seconds=chosen.idle_seconds)
     say_hello(pipe)
+    _give_way()
     threading.Thread(target=_keep_saying, args=(workshop,), daemon=True, name="status").start()
     workshop.run()
     return 0
 
 
 def _give_way() -> None:
-    """Let the app and the rest of the machine go first when the processor is busy."""
+    """Let the app go first when the processor is busy.
+
+    Each step of niceness is worth a quarter of processor time: at 5 the app gets three times the worker's share when
+    both want it, and a training beside other programs goes on; at 10 those would all but stop it.
+    """
     with contextlib.suppress(psutil.Error, OSError):
-        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 10)
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 5)
 
 
 def _keep_saying(workshop: Workshop) -> None:
