@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trainer.bases.placement import Placement
 from trainer.bases.registry import Family, Prediction, TextEncoderSpec
+from trainer.bases.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TextFeatures:
 
     def rows(self, index: Tensor | Sequence[int]) -> TextFeatures:
         """The rows at ``index``, in that order."""
-        chosen = torch.as_tensor(index, device=self.hidden.device)
+        chosen = sent(torch.as_tensor(index), self.hidden.device)
         pooled = None if self.pooled is None else self.pooled[chosen]
         return TextFeatures(self.hidden[chosen], pooled)
 
@@ -270,7 +271,7 @@ class Base:
             ids = torch.tensor([size.ids() for size in sizes], dtype=features.hidden.dtype)
             arguments["added_cond_kwargs"] = {
                 "text_embeds": features.pooled,
-                "time_ids": ids.to(features.hidden.device),
+                "time_ids": sent(ids, features.hidden.device),
             }
         return arguments
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base, SizeFacts, TextFeatures
+from trainer.bases.compiling import as_written
 from trainer.errors import ConfigError
 from trainer.events import PreviewRow, PreviewSettings
 
@@ -157,7 +158,7 @@ def as_before(base: Base, bank: Bank) -> Iterator[None]:
     """Put gates, the UNet's training mode and the global random state back when the block ends, however it ends."""
     training = base.unet.training
     devices = [base.device] if base.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), bank.strengths_held():
+    with torch.random.fork_rng(devices=devices), bank.strengths_held(), as_written(base.unet):
         base.unet.eval()
         try:
             yield

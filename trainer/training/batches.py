@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 
 from trainer.bases.base import Base, SizeFacts, TextFeatures
+from trainer.bases.transfer import sent
 from trainer.data.sampler import BatchPlan
 from trainer.randomness import stable_seed
 from trainer.training.noise import gaussian, uniform
+
+DEVICE_LATENTS = 256 * 2**20
+"""Bytes of latents that lie on the device (about 2,000 images at 512 px); more are sent as they are drawn."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,15 @@ class Batches:
         self.seed = seed
         self.caption_dropout = caption_dropout
         self.timestep_count = len(base.alphas_cumprod)
-        self._latents, self._place = _stack_by_shape(self.images, base.device)
+        size = sum(image.mean.nbytes + image.std.nbytes for image in self.images)
+        home = base.device if size <= DEVICE_LATENTS else torch.device("cpu")
+        self._latents, self._place = _stack_by_shape(self.images, home)
         self.plan = BatchPlan([bucket for bucket, _ in self._place], batch_size, seed)
+
+    @property
+    def buckets(self) -> int:
+        """How many image shapes there are."""
+        return len(self._latents)
 
     @property
     def largest(self) -> int:
@@ -95,10 +106,10 @@ class Batches:
         variants = mean.shape[1]
         flips = [stable_seed(self.seed, "flip", step, slot) % variants for slot in slots]
         rows = torch.tensor([self._place[i][1] for i in members])
-        chosen = torch.tensor(flips)
-        place = (rows.to(mean.device), chosen.to(mean.device))
+        place = (sent(rows, mean.device), sent(torch.tensor(flips), mean.device))
         jitter = self._gaussian(mean.shape[2:], "posterior", step, slots)
-        latents = self.base.scale_latents(mean[place] + std[place] * jitter)
+        means, stds = sent(mean[place], self.base.device), sent(std[place], self.base.device)
+        latents = self.base.scale_latents(means + stds * jitter)
         timesteps = [stable_seed(self.seed, "timestep", step, slot) % self.timestep_count for slot in slots]
         texts = [
             0 if uniform(self.seed, "caption", step, slot) < self.caption_dropout else self.images[i].text
@@ -108,15 +119,13 @@ class Batches:
         return Batch(
             latents=latents,
             noise=self._gaussian(mean.shape[2:], "noise", step, slots),
-            timesteps=torch.tensor(timesteps).to(mean.device, non_blocking=True),
+            timesteps=sent(torch.tensor(timesteps), self.base.device),
             conditioning=self.base.conditioning(self.features.rows(texts), sizes),
         )
 
     def _gaussian(self, shape: Sequence[int], purpose: str, step: int, slots: range) -> Tensor:
         noise = gaussian(shape, [stable_seed(self.seed, purpose, step, slot) for slot in slots])
-        if self.base.device.type == "cuda":
-            noise = noise.pin_memory()
-        return noise.to(self.base.device, non_blocking=True)
+        return sent(noise, self.base.device)
 
 
 def _stack_by_shape(
