@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trainer.errors import StudioError
 from trainer.studio.home import Home, new_id
-from trainer.studio.jobs import Jobs
+from trainer.studio.jobs import SHEET_NAME, Jobs
 from trainer.studio.library import Library
 from trainer.studio.orders import keys_of, sources_of
 from trainer.studio.protocol import Draw
@@ -102,7 +102,7 @@ class Gallery:
             raise StudioError("This preview was not made as a sheet.")
         if len(view.pictures) < len(order.rows):
             raise StudioError("The sheet is not complete yet. Wait until all its pictures are made.")
-        path = self._home.preview(job_id) / "sheet.png"
+        path = self._home.preview(job_id) / SHEET_NAME
         if path.is_file():
             return path
         pictures: list[Image.Image] = []

@@ -13,6 +13,7 @@ from trainer.studio.database import Database
 from trainer.studio.home import Home
 from trainer.studio.views import JobState, PreviewOrder
 
+SHEET_NAME = "sheet.png"
 KEEP_JOBS = 500
 """Older ones are removed when the studio opens, so that a slider's frames do not fill the disk."""
 
@@ -103,11 +104,13 @@ class Jobs:
             files = {row["file"] for row in self._db.all("SELECT file FROM pictures WHERE job = ?", (job_id,))}
             self._db.write("DELETE FROM jobs WHERE id = ?", (job_id,))
             unused = [f for f in files if self._db.one("SELECT 1 FROM pictures WHERE file = ?", (f,)) is None]
+        folders = {self._home.preview(job_id), *((self._home.path / file).parent for file in unused)}
         for file in unused:
             (self._home.path / file).unlink(missing_ok=True)
-        folder = self._home.preview(job_id)
-        if folder.is_dir() and not any(path.name != "sheet.png" for path in folder.glob("*.png")):
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in folders:
+            # A picture of this job may be shown by a later one, and the reverse.
+            if all(path.name == SHEET_NAME for path in folder.glob("*.png")):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def tidy_up(self) -> None:
         """What an earlier studio left: open jobs are over, and only the newest `KEEP_JOBS` are kept."""

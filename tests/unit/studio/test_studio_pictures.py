@@ -1,0 +1,369 @@
+"""Preview jobs, the gallery, the library and its files: what needs no worker."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from studio_parts import Parts
+
+from trainer.adapters.formats import LayerWeights, read_adapter, write_adapter
+from trainer.adapters.metadata import sshs_model_hash
+from trainer.config import BaseConfig, RunConfig
+from trainer.errors import AdapterFileError, StudioError
+from trainer.events import PreviewRow, PreviewSettings
+from trainer.studio.home import Home
+from trainer.studio.library import Library
+from trainer.studio.protocol import (
+    Answer,
+    Convert,
+    Draw,
+    DrawEnded,
+    Drawing,
+    Drawn,
+    Hello,
+    Inspect,
+    Source,
+    Train,
+    parse_reply,
+    parse_request,
+)
+from trainer.studio.relabel import copy_titled
+from trainer.studio.store import State
+from trainer.studio.views import PreviewOrder, StyleUse
+from trainer.training.folder import RunFolder
+
+PATH = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
+
+
+def adapter(path: Path, **metadata: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {PATH: LayerWeights(torch.ones(2, 8), torch.ones(8, 2), 2.0)}
+    write_adapter(path, weights, metadata=metadata)
+    return path
+
+
+@pytest.fixture
+def finished(parts: Parts) -> str:
+    """A finished run with a file."""
+    folder = RunFolder(parts.home.runs / "run-1")
+    folder.write_config(RunConfig(name="Ink", trigger="ink style"))
+    adapter(folder.adapter_file, **{"patina.family": "bundled", "ss_network_dim": "2", "modelspec.title": "Ink"})
+    parts.store.add("run-1", "Ink", {"name": "Ink", "trigger": "ink style"}, State.FINISHED)
+    return "run-1"
+
+
+def order(*strengths: float, style: str = "run-1", **changes: Any) -> PreviewOrder:
+    rows = tuple(PreviewRow(prompt="a boat", seed=3, strengths=(value,)) for value in strengths)
+    return PreviewOrder(styles=(StyleUse(style=style),), rows=rows).model_copy(update=changes)
+
+
+def drawn(parts: Parts, job_id: str) -> Draw:
+    state = parts.supervisor.drawing(job_id)
+    assert state is not None
+    return state.request
+
+
+def deliver(parts: Parts, job_id: str) -> None:
+    """Do what a worker would do for a job."""
+    state = parts.supervisor.drawing(job_id)
+    assert state is not None
+    take = parts.supervisor._take_drawing
+    take(Drawing(job=job_id, done=1, total=2))
+    for index in state.request.indices:
+        path = Path(state.request.folder) / f"{index:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(path)
+        take(Drawn(job=job_id, index=index, path=str(path)))
+    take(DrawEnded(job=job_id, state="done"))
+
+
+def test_a_job_goes_from_queued_over_working_to_done_with_its_pictures(parts: Parts, finished: str) -> None:
+    job_id = parts.gallery.preview(order(0.0, 1.0))
+    assert parts.gallery.job(job_id).state == "queued"
+    parts.supervisor._take_drawing(Drawing(job=job_id, done=3, total=40))
+    view = parts.gallery.job(job_id)
+    assert (view.state, view.done, view.total) == ("working", 3, 40)
+    deliver(parts, job_id)
+    view = parts.gallery.job(job_id)
+    assert view.state == "done"
+    assert [picture.row.strengths for picture in view.pictures] == [(0.0,), (1.0,)]
+    assert [job.id for job in parts.gallery.newest(9)] == [job_id]
+
+
+def test_only_pictures_that_were_not_made_before_are_drawn(parts: Parts, finished: str) -> None:
+    deliver(parts, parts.gallery.preview(order(0.0, 1.0)))
+    second = parts.gallery.preview(order(1.0, 0.5, 0.0))
+    assert drawn(parts, second).indices == (1,)
+    assert {picture.index for picture in parts.gallery.job(second).pictures} == {0, 2}
+    deliver(parts, second)
+    third = parts.gallery.preview(order(0.5))
+    assert parts.gallery.job(third).state == "done"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": (PreviewRow(prompt="a boat", seed=4, strengths=(1.0,)),)},
+        {"rows": (PreviewRow(prompt="a ship", seed=3, strengths=(1.0,)),)},
+        {"rows": (PreviewRow(prompt="a boat", negative="x", seed=3, strengths=(1.0,)),)},
+        {"settings": PreviewSettings(steps=21)},
+        {"base": BaseConfig(source="bundled", clip_skip=1)},
+    ],
+)
+def test_whatever_changes_the_pixels_is_drawn_anew(parts: Parts, finished: str, change: dict[str, Any]) -> None:
+    deliver(parts, parts.gallery.preview(order(1.0)))
+    assert drawn(parts, parts.gallery.preview(order(1.0, **change))).indices == (0,)
+
+
+def test_a_file_that_changed_is_drawn_anew(parts: Parts, finished: str) -> None:
+    deliver(parts, parts.gallery.preview(order(1.0)))
+    adapter(RunFolder(parts.home.run(finished)).adapter_file, **{"modelspec.title": "Ink, longer name"})
+    assert drawn(parts, parts.gallery.preview(order(1.0))).indices == (0,)
+
+
+def test_weights_in_training_are_never_taken_from_before(parts: Parts, finished: str) -> None:
+    parts.store.db.write("UPDATE runs SET state = 'training' WHERE id = 'run-1'")
+    deliver(parts, parts.gallery.preview(order(1.0)))
+    request = drawn(parts, parts.gallery.preview(order(1.0)))
+    assert request.indices == (0,)
+    assert request.sources == (Source(name="Ink", run="run-1"),)
+
+
+def test_a_job_that_waits_says_why(parts: Parts, finished: str) -> None:
+    job_id = parts.gallery.preview(order(1.0))
+    parts.supervisor._take_drawing(Drawing(job=job_id, waits="Another base is in use."))
+    view = parts.gallery.job(job_id)
+    assert (view.state, view.message) == ("queued", "Another base is in use.")
+
+
+def test_a_cancelled_job_stays_cancelled_whatever_the_worker_still_says(parts: Parts, finished: str) -> None:
+    job_id = parts.gallery.preview(order(1.0))
+    parts.gallery.cancel(job_id)
+    assert parts.gallery.job(job_id).state == "cancelled"
+    parts.supervisor._take_drawing(DrawEnded(job=job_id, state="done"))
+    assert parts.gallery.job(job_id).state == "cancelled"
+
+
+def test_deleting_a_job_keeps_pictures_that_another_one_shows(parts: Parts, finished: str) -> None:
+    first = parts.gallery.preview(order(0.0, 1.0))
+    deliver(parts, first)
+    second = parts.gallery.preview(order(1.0))
+    shared = parts.gallery.job(second).pictures[0].path
+    own = parts.gallery.job(first).pictures[0].path
+    parts.gallery.delete(first)
+    assert shared.is_file()
+    assert not own.exists()
+    with pytest.raises(StudioError, match="not in the gallery any more"):
+        parts.gallery.job(first)
+    parts.gallery.delete(second)
+    assert not shared.exists()
+    assert not shared.parent.exists()
+
+
+def test_open_jobs_of_a_closed_studio_are_over(parts: Parts, finished: str) -> None:
+    job_id = parts.gallery.preview(order(1.0))
+    parts.jobs.tidy_up()
+    assert parts.jobs.get(job_id).state == "cancelled"
+    assert parts.jobs.get(job_id).message.endswith(".")
+
+
+def test_a_sheet_is_one_labelled_picture_that_says_what_was_ordered(parts: Parts, finished: str) -> None:
+    wanted = order(0.0, 1.0, 0.0, 1.0, columns=2, column_labels=("0", "1"), row_labels=("cat", "dog"))
+    job_id = parts.gallery.preview(wanted)
+    with pytest.raises(StudioError, match="not complete yet"):
+        parts.gallery.sheet(job_id)
+    deliver(parts, job_id)
+    sheet = parts.gallery.sheet(job_id)
+    with Image.open(sheet) as picture:
+        assert picture.width > picture.height / 2
+        assert PreviewOrder.model_validate_json(picture.info["patina"]) == wanted
+    plain = parts.gallery.preview(order(0.25))
+    deliver(parts, plain)
+    with pytest.raises(StudioError, match="not made as a sheet"):
+        parts.gallery.sheet(plain)
+
+
+def test_an_order_that_cannot_be_filled_is_a_sentence(parts: Parts, finished: str) -> None:
+    with pytest.raises(StudioError, match="write a prompt"):
+        parts.gallery.preview(PreviewOrder(rows=()))
+    with pytest.raises(StudioError, match="2 strengths for 1 styles"):
+        parts.gallery.preview(order(1.0, rows=(PreviewRow(prompt="x", strengths=(1.0, 1.0)),)))
+    with pytest.raises(StudioError, match="no run 'gone'"):
+        parts.gallery.preview(order(1.0, style="gone"))
+    parts.store.add("fresh", "Fresh", {})
+    with pytest.raises(StudioError, match="learned nothing yet"):
+        parts.gallery.preview(order(1.0, style="fresh"))
+
+
+# ---- library
+
+
+def test_a_card_says_what_the_file_says(parts: Parts, finished: str) -> None:
+    (card,) = parts.library.cards()
+    assert (card.id, card.name, card.trigger, card.rank) == ("run-1", "Ink", "ink style", 2)
+    assert (card.family, card.layout, card.origin, card.base) == ("bundled", "kohya", "trained", "bundled")
+    assert card.size_bytes == card.file.stat().st_size
+
+
+def test_a_run_whose_file_is_gone_or_damaged_is_not_in_the_library(parts: Parts, finished: str) -> None:
+    file = RunFolder(parts.home.run(finished)).adapter_file
+    file.write_bytes(file.read_bytes()[:40])
+    assert parts.library.cards() == []
+    file.unlink()
+    with pytest.raises(StudioError, match="has no file"):
+        parts.library.card(finished)
+
+
+def test_a_download_has_the_styles_name_inside_and_outside(parts: Parts, finished: str) -> None:
+    parts.store.rename(finished, "Tusche: groß")
+    source = RunFolder(parts.home.run(finished)).adapter_file
+    target = parts.library.download(finished, "kohya")
+    assert target.name == "Tusche__groß.safetensors"
+    copy, original = read_adapter(target), read_adapter(source)
+    assert copy.metadata["modelspec.title"] == copy.metadata["ss_output_name"] == "Tusche: groß"
+    assert copy.metadata["patina.family"] == original.metadata["patina.family"]
+    assert torch.equal(copy.layers[PATH].down, original.layers[PATH].down)
+    assert sshs_model_hash(target) == copy.metadata["sshs_model_hash"] == sshs_model_hash(source)
+    assert parts.library.download(finished, "kohya") == target
+    parts.store.rename(finished, "Other")
+    assert [path.name for path in parts.library.download(finished, "kohya").parent.iterdir()] == ["Other.safetensors"]
+
+
+def test_a_file_that_is_no_style_cannot_be_given_a_title(tmp_path: Path) -> None:
+    for content in (b"", b"\x10\0\0\0\0\0\0\0not json........", b"\xff" * 40):
+        source = tmp_path / "x.safetensors"
+        source.write_bytes(content)
+        with pytest.raises(AdapterFileError):
+            copy_titled(source, tmp_path / "y.safetensors", "name")
+        assert not (tmp_path / "y.safetensors").exists()
+
+
+class Answering:
+    """A worker's answers, given at once."""
+
+    def __init__(self, title: str = "", error: Exception | None = None) -> None:
+        self.title, self.error = title, error
+        self.asked: list[Inspect | Convert] = []
+
+    def __call__(self, request: Inspect | Convert) -> dict[str, Any]:
+        self.asked.append(request)
+        if self.error is not None:
+            raise self.error
+        return {"path": "somewhere", "title": self.title, "ranks": [2]}
+
+
+def shelf(parts: Parts, ask: Answering) -> Library:
+    return Library(parts.store.db, parts.home, parts.store, ask)
+
+
+def test_an_imported_style_lies_in_the_studio_with_its_name_and_picture(parts: Parts, tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "JPEG")
+    thumbnail = "data:image/jpeg;base64," + base64.b64encode(picture.getvalue()).decode()
+    source = adapter(tmp_path / "downloaded (1).safetensors", **{"modelspec.thumbnail": thumbnail})
+    library = shelf(parts, Answering(title="Line\nart"))
+    card = library.card(library.take(source))
+    source.unlink()
+    assert card.name == "Line art"
+    assert card.file.is_file()
+    with Image.open(card.thumbnails[0]) as shown:
+        assert (shown.format, shown.size) == ("PNG", (64, 64))
+    assert library.facts(card) == {"title": "Line\nart", "ranks": [2]}
+
+
+@pytest.mark.parametrize("thumbnail", ["data:image/png;base64,!!!", "data:image/png;base64,AAAA", "https://x", ""])
+def test_a_style_with_a_bad_picture_is_still_a_style(parts: Parts, tmp_path: Path, thumbnail: str) -> None:
+    source = adapter(tmp_path / "style.safetensors", **{"modelspec.thumbnail": thumbnail})
+    library = shelf(parts, Answering())
+    card = library.card(library.take(source))
+    assert (card.name, card.thumbnails) == ("style", ())
+
+
+def test_a_style_that_the_worker_refuses_leaves_nothing_behind(parts: Parts, tmp_path: Path) -> None:
+    source = adapter(tmp_path / "style.safetensors")
+    library = shelf(parts, Answering(error=AdapterFileError("It is LoHa.")))
+    with pytest.raises(AdapterFileError, match="LoHa"):
+        library.take(source)
+    assert list(parts.home.styles.iterdir()) == []
+    assert library.cards() == []
+
+
+def test_what_is_plainly_no_style_is_refused_without_a_worker(parts: Parts, tmp_path: Path) -> None:
+    ask = Answering()
+    for name, content in (("x.ckpt", b"PK\x03\x04"), ("x.safetensors", b"no"), ("y.safetensors", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(AdapterFileError):
+            shelf(parts, ask).take(tmp_path / name)
+    with pytest.raises(AdapterFileError):
+        shelf(parts, ask).take(tmp_path / "missing.safetensors")
+    assert ask.asked == []
+
+
+def test_an_imported_style_is_renamed_deleted_and_taken_back(parts: Parts, tmp_path: Path) -> None:
+    library = shelf(parts, Answering())
+    style = library.take(adapter(tmp_path / "style.safetensors"), "First")
+    library.rename(style, "Second")
+    library.trash(style, deleted=True)
+    assert library.cards() == []
+    library.trash(style, deleted=False)
+    assert [card.name for card in library.cards()] == ["Second"]
+    library.trash(style, deleted=True)
+    library.empty_trash(before=1e18)
+    assert list(parts.home.styles.iterdir()) == []
+
+
+# ---- the pipe
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Train(run="a"),
+        Draw(
+            job="j",
+            base=BaseConfig(source="bundled"),
+            sources=(Source(name="x", path="p"),),
+            rows=(PreviewRow(prompt="\u2028 \n é"),),
+            indices=(0,),
+            settings=PreviewSettings(steps=3),
+            folder="f",
+        ),
+        Convert(ask="c", source="s", target="t", layout="diffusers", name="n"),
+    ],
+)
+def test_a_request_is_one_line_and_comes_back_as_it_was(message: Train | Draw | Convert) -> None:
+    line = message.line().encode()
+    assert b"\n" not in line
+    assert parse_request(line) == message
+
+
+def test_lines_that_are_no_messages_are_passed_over() -> None:
+    assert parse_request(b"Downloading: 3%") is None
+    assert parse_request(b'{"type": "explode"}') is None
+    assert parse_reply(b'{"type": "hello"}') is None
+    assert parse_reply(Answer(ask="a", data={"x": [1, None]}).line()) == Answer(ask="a", data={"x": [1, None]})
+    later = json.loads(Hello(pid=1, device="cpu", device_name="CPU", memory_total=1).line()) | {"new": 1}
+    assert isinstance(parse_reply(json.dumps(later)), Hello)
+
+
+def test_the_studio_folder_is_the_users_unless_told_otherwise(
+    patina_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.studio.home import studio_path
+
+    assert studio_path() == patina_home
+    monkeypatch.setenv("PATINA_HOME", " ")
+    assert studio_path().name == "patina"
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudioError, match="Set PATINA_HOME"):
+        Home(tmp_path / "file" / "studio").prepare()
