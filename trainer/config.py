@@ -268,6 +268,11 @@ class TrainConfig(Section):
         description="Number format of the frozen base: 'bf16' and 'fp16' halve memory on a GPU; the style itself is "
         "always trained in fp32.",
     )
+    compile: Literal["auto", "off", "blocks"] = Field(
+        "auto",
+        description="Compile the model's repeated blocks for a card: 'auto' tries it when the run is long enough to "
+        "pay for it, and keeps what was faster.",
+    )
     threads: int | None = Field(
         None, ge=1, le=1024, description="Processor threads; empty is one for each physical core."
     )
@@ -487,7 +492,8 @@ def sentence(error: ValidationError, called: Mapping[str, str] | None = None) ->
     for item in error.errors(include_url=False):
         path = ".".join(str(step) for step in item["loc"])
         where = (called or {}).get(path, path)
-        kind, context = item["type"], item.get("ctx", {})
+        kind = item["type"]
+        context = {key: _plain(value) for key, value in item.get("ctx", {}).items()}
         if kind == "extra_forbidden":
             parts.append(f"There is no setting {path}{_near(path, (known for known, _ in fields()))}.")
         elif kind == "value_error":
@@ -518,9 +524,9 @@ _ALLOWED = {
     "list_type": 'be a list, such as ["one", "two"]',
     "tuple_type": 'be a list, such as ["one", "two"]',
     "model_type": "be a section with settings",
-    "greater_than": "be above {gt:g}",
+    "greater_than": "be above {gt}",
     "greater_than_equal": "be at least {ge}",
-    "less_than": "be below {lt:g}",
+    "less_than": "be below {lt}",
     "less_than_equal": "be at most {le}",
     "multiple_of": "be a multiple of {multiple_of}",
     "string_too_short": "not be empty",
@@ -531,8 +537,13 @@ _ALLOWED = {
 
 
 def _near(word: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(word, list(known), n=1)
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
     return f" (did you mean {found[0]}?)" if found else ""
+
+
+def _plain(value: object) -> object:
+    """Limits of a number as people write them: 30, not 30.0."""
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _shown(value: object) -> str:
@@ -579,7 +590,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def load(path: Path) -> RunConfig:
     """Read and check a config file; errors as in `read_toml` and `parse`."""
+    values = read_toml(path)
     try:
-        return parse(read_toml(path))
+        return parse(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -194,7 +194,7 @@ class PreviewSettings(Message):
     """What the pictures of one request share; a side of 0 is the base's own, a guidance of None what suits the base."""
 
     steps: int = Field(20, ge=1, le=200)
-    guidance: float | None = Field(None, ge=0, le=30)
+    guidance: float | None = Field(None, ge=0, le=30, allow_inf_nan=False)
     scheduler: Scheduler = "ddim"
     width: int = Field(0, ge=0, le=4096)
     height: int = Field(0, ge=0, le=4096)

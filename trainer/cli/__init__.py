@@ -1,27 +1,62 @@
 """The command line: ``patina train | sample | inspect | export | studio``.
 
-Exit codes: 0; 2 for what the user can mend, with one sentence on standard error; 130 for Ctrl-C.
+Exit codes: 0; 1 for a bug, with a log; 2 for what the user can mend, with one sentence on standard error; 130 for
+Ctrl-C. A command's module is imported when the command is called, so that ``patina --help`` is quick.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from trainer.cli.export import export
-from trainer.cli.inspect import inspect
-from trainer.cli.sample import sample
-from trainer.cli.train import train
+COMMANDS = {
+    "train": "Train a style on a folder of images and save it as a file.",
+    "sample": "Draw pictures with styles, at one or more strengths.",
+    "inspect": "Show what is in a style file, whoever made it.",
+    "export": "Write a style file again in another layout or format.",
+    "studio": "Open the studio in the browser.",
+}
+"""Name -> one line for ``patina --help``; the command itself is the function of that name in ``trainer.cli.<name>``."""
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+class _Commands(TyperGroup):
+    """The commands, each loaded when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            near = get_close_matches(cmd_name, COMMANDS, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}."
+            ctx.fail(f"There is no command {cmd_name!r}: {advice}")
+        module = import_module(f"trainer.cli.{cmd_name}")
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        alone.command(cmd_name, context_settings=_CONTEXT | getattr(module, "CONTEXT", {}))(getattr(module, cmd_name))
+        return typer.main.get_command(alone)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
 
 app = typer.Typer(
     name="patina",
+    cls=_Commands,
     help="Teach a Stable Diffusion model a style from a handful of images.",
+    epilog="Start with: patina train FOLDER. Each command has its own --help.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_CONTEXT,
 )
 
 
@@ -42,12 +77,10 @@ def _patina(
     """Teach a Stable Diffusion model a style from a handful of images."""
 
 
-app.command()(train)
-app.command()(sample)
-app.command()(inspect)
-app.command()(export)
-
-
 def main() -> None:
     """What the console script runs."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or pipe of another encoding shows a question mark for a letter it lacks, and no traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app(prog_name="patina")

@@ -12,7 +12,7 @@ from trainer.cli.mending import mending
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A .safetensors file with a style.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file with a style.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer with its norm.")] = False,
 ) -> None:

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from trainer.adapters.inspect import Inspection
 from trainer.cli.progress import size
 
+_LABELS = {
+    "ss_num_train_images": "Images",
+    "ss_steps": "Steps",
+    "ss_learning_rate": "Learning rate",
+    "ss_resolution": "Trained at",
+    "ss_total_batch_size": "Batch size",
+    "ss_seed": "Seed",
+    "ss_clip_skip": "Clip skip",
+    "ss_training_started_at": "Started",
+    "ss_training_finished_at": "Finished",
+    "ss_network_args": "Method",
+    "modelspec.date": "Date",
+    "patina.version": "Patina",
+}
+_MOMENTS = {"ss_training_started_at", "ss_training_finished_at"}
+
 
 def show(found: Inspection, *, every_layer: bool) -> None:
     """Print the facts of a style file, and with ``every_layer`` one row for each of its layers."""
-    console = Console(highlight=False)
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+    console = Console(highlight=False, soft_wrap=True)
     for label, text in _facts(found):
-        table.add_row(label, escape(text))
-    console.print(table)
+        # Hashes and paths stay whole, so that they can be copied.
+        console.print(f"[dim]{label:<15}[/]{escape(text)}")
     for note in found.notes:
         console.print(escape(note))
     if every_layer:
-        console.print(_layers(found))
+        console.print("\n rank   scale       norm  layer")
+        for layer in found.layers:
+            console.print(f"{layer.rank:>5} {layer.scale:>7.4g} {layer.norm:>10.4g}  {escape(layer.path)}")
 
 
 def _facts(found: Inspection) -> Iterable[tuple[str, str]]:
@@ -53,17 +68,18 @@ def _facts(found: Inspection) -> Iterable[tuple[str, str]]:
         yield "Change", f"norms {min(norms):.3g} to {max(norms):.3g}, most in {strongest.path}"
     else:
         yield "Change", "holds values that are not numbers: this file is broken"
-    yield from found.training.items()
+    for key, value in found.training.items():
+        if value == "None":  # kohya's way of saying that nothing was set
+            continue
+        yield _LABELS.get(key, key), _moment(value) if key in _MOMENTS else value
 
 
-def _layers(found: Inspection) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("Layer", overflow="fold")
-    for heading in ("rank", "scale", "norm"):
-        table.add_column(heading, justify="right")
-    for layer in found.layers:
-        table.add_row(escape(layer.path), str(layer.rank), f"{layer.scale:g}", f"{layer.norm:.4g}")
-    return table
+def _moment(text: str) -> str:
+    """Unix seconds as a date; other tools may have written anything."""
+    try:
+        return datetime.fromtimestamp(float(text), UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):
+        return text
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -1,8 +1,9 @@
-"""A training as a person watches it in a terminal: what was found, the plan, a bar, and where everything lies."""
+"""A training as a person watches it: what was found, the plan, a bar, and where everything lies."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol
 
@@ -24,6 +25,7 @@ PHASES = {
     "exporting": "Writing and checking the file",
     "verifying": "Checking the file",
 }
+COLOURS = {"skipped": "red", "warning": "yellow", "note": "dim"}
 
 
 class Show(Protocol):
@@ -53,22 +55,25 @@ class JsonLines:
 
 
 class Terminal:
-    """Tables and a bar; in a pipe the bar becomes a line every tenth of the way."""
+    """Tables and a bar; in a pipe or a file plain lines, and instead of the bar one for every tenth of the way."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, console: Console | None = None) -> None:
         self.folder = folder
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        # Paths are longer than a terminal is wide, and must be whole where they are copied from.
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.lively = self.console.is_terminal
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=20),
             TextColumn("{task.fields[facts]}"),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=not self.lively,
         )
         self.task: TaskID | None = None
-        self.said_tenth = -1
+        self.phase = ""
+        self.tenth = -1
 
     def __enter__(self) -> Terminal:
         self.bar.start()
@@ -86,88 +91,107 @@ class Terminal:
             case events.Planned():
                 self._planned(event)
             case events.Started() if event.step:
-                self.console.print(f"Going on from step {event.step} of {event.steps}.")
+                self.say(f"Going on from step {event.step} of {event.steps}.")
             case events.Progress():
                 self._progress(event)
             case events.Validated():
                 change = 1 - event.loss / event.base_loss if event.base_loss else 0.0
-                self.console.print(
+                self.say(
                     f"Step {event.step}: loss on held-out images {event.loss:.4f}, "
-                    f"{abs(change):.1%} {'below' if change >= 0 else 'above'} the base."
+                    f"{abs(change):.1%} {'below' if change >= 0 else 'above'} the base's."
                 )
             case events.Notice():
-                mark = "[yellow]Note:[/] " if event.level == "warning" else ""
-                self.console.print(mark + escape(event.text))
+                self.say(("Warning: " if event.level == "warning" else "") + event.text)
             case events.Finished():
                 self._finished(event)
             case _:
                 pass
 
+    def say(self, text: str) -> None:
+        """A line above the bar, with nothing in it taken for markup."""
+        self.console.print(text, markup=False)
+
     def _phase(self, event: events.Phase) -> None:
         title = PHASES[event.name]
         if self.task is None:
             self.task = self.bar.add_task(title, total=None, facts="")
-        total = event.total or None
-        self.bar.update(self.task, description=title, completed=event.done, total=total, facts="")
-        if not self.console.is_terminal and not event.done and event.name != "sampling":
-            self.console.print(f"{title} ...")
+        counted = f"{event.done}/{event.total}" if event.total else ""
+        self.bar.update(self.task, description=title, completed=event.done, total=event.total or None, facts=counted)
+        # Sample pictures come every now and then, between two stretches of training; a pipe need not hear of each.
+        if not self.lively and event.name not in (self.phase, "sampling"):
+            self.say(f"{title} ...")
+        if event.name != "sampling":
+            self.phase = event.name
 
     def _found(self, event: events.Found) -> None:
         images = "1 image" if event.images == 1 else f"{event.images} images"
         if not event.findings:
-            self.console.print(f"Found {images}, nothing to remark.")
+            self.say(f"Found {images}, nothing to remark.")
             return
-        table = Table(title=f"Found {images} to train on", title_justify="left", box=None, pad_edge=False)
-        table.add_column("Image", overflow="fold")
+        self.say(f"Found {images} to train on.")
+        if not self.lively:
+            for row in event.findings:
+                said = row.message if row.message.startswith(row.image) else f"{row.image}: {row.message}"
+                self.say(f"  {said}; {row.action}")
+            return
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("Image", overflow="fold", max_width=28)
         table.add_column("What was noticed", overflow="fold")
         table.add_column("What is done about it", overflow="fold")
-        colours = {"skipped": "red", "warning": "yellow", "note": "dim"}
         for row in event.findings:
-            colour = colours.get(row.severity, "dim")
+            colour = COLOURS.get(row.severity, "dim")
             table.add_row(escape(row.image), f"[{colour}]{escape(row.message)}[/]", escape(row.action))
-        self.console.print(table)
+        self.console.print(table, soft_wrap=False)
 
     def _planned(self, event: events.Planned) -> None:
-        table = Table(title="Plan", title_justify="left", box=None, show_header=False, pad_edge=False)
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
-        held = f", {event.held_out} held out" if event.held_out else ""
-        table.add_row("Base", escape(event.base))
-        table.add_row("Images", f"{event.images} at about {event.resolution} px{held}")
-        table.add_row(
-            "Learns", f"{event.trainable_parameters:,} parameters in {event.layers} layers, rank {event.rank}"
-        )
-        table.add_row("Steps", f"{event.steps} of {event.batch_size} images, learning rate {event.learning_rate:g}")
-        table.add_row("Time", f"about {duration(event.seconds)} for the steps, on {escape(event.device)}")
-        table.add_row("Memory", f"{size(event.memory_bytes)} of {size(event.memory_available_bytes)} free")
-        table.add_row("File", f"about {size(event.file_bytes)}")
-        self.console.print(table)
+        if self.lively:
+            table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+            table.add_column(style="dim")
+            table.add_column(overflow="fold")
+            for label, text in plan_of(event):
+                table.add_row(label, escape(text))
+            self.console.print(table, soft_wrap=False)
+        else:
+            for label, text in plan_of(event):
+                self.say(f"{label + ':':8} {text}")
         for note in event.notes:
-            self.console.print(escape(note))
+            self.say(note)
 
     def _progress(self, event: events.Progress) -> None:
         loss = sum(event.losses) / len(event.losses)
         facts = (
-            f"{event.step}/{event.steps}  loss {loss:.4f}  {event.samples_per_second:.1f} images/s  "
+            f"{event.step}/{event.steps}, loss {loss:.4f}, {event.samples_per_second:.1f} images/s, "
             f"{duration(event.seconds_left)} left"
         )
         if self.task is not None:
-            self.bar.update(
-                self.task, description=PHASES["training"], completed=event.step, total=event.steps, facts=facts
-            )
+            title = PHASES["training"]
+            self.bar.update(self.task, description=title, completed=event.step, total=event.steps, facts=facts)
         tenth = 10 * event.step // event.steps
-        if not self.console.is_terminal and tenth != self.said_tenth:
-            self.said_tenth = tenth
-            self.console.print(facts)
+        if not self.lively and tenth != self.tenth:
+            self.tenth = tenth
+            self.say(f"Step {facts}")
 
     def _finished(self, event: events.Finished) -> None:
         if self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
         checks = ", ".join(tick.partition(":")[0] for tick in event.verified)
-        self.console.print(f"[bold]Done[/] after {duration(event.seconds)}. Checked: {checks}.")
-        self.console.print(f"Style: {escape(str(self.folder.path / event.adapter))}")
-        self.console.print(f"Sheet: {escape(str(self.folder.path / event.sheet))}")
+        self.say(f"Done after {duration(event.seconds)}. The file was checked: {checks}.")
+        self.say(f"Style: {self.folder.path / event.adapter}")
+        self.say(f"Sheet: {self.folder.path / event.sheet}")
+
+
+def plan_of(event: events.Planned) -> Iterator[tuple[str, str]]:
+    """The plan as rows of label and text."""
+    held_out = f", {event.held_out} more held out" if event.held_out else ""
+    batch = "1 image" if event.batch_size == 1 else f"{event.batch_size} images"
+    yield "Base", event.base
+    yield "Images", f"{event.images} at about {event.resolution} px{held_out}"
+    yield "Learns", f"{event.trainable_parameters:,} parameters in {event.layers} layers, rank {event.rank}"
+    yield "Steps", f"{event.steps} of {batch}, learning rate {event.learning_rate:g}"
+    yield "Time", f"about {duration(event.seconds)} for the steps, on {event.device}"
+    yield "Memory", f"{size(event.memory_bytes)} of {size(event.memory_available_bytes)} free"
+    yield "File", f"about {size(event.file_bytes)}"
 
 
 def duration(seconds: float) -> str:

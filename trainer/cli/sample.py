@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from trainer.cli.mending import mending, quiet_libraries
-from trainer.config import BaseConfig, Scheduler
+from trainer.cli.options import choices
+from trainer.config import BaseConfig, Precision, Scheduler, TrainConfig, sentence
 from trainer.errors import ConfigError
+from trainer.events import PreviewRow, PreviewSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from trainer.adapters.bank import Bank
     from trainer.bases.base import Base
-    from trainer.events import PreviewRow
 
-_SCHEDULERS = ", ".join(get_args(Scheduler))
+MOST_PICTURES = 400
+"""On one sheet; more are a slip of the keyboard rather than a wish."""
+_OTHER_IMAGES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -32,94 +37,116 @@ class StyleUse:
 
     @classmethod
     def parse(cls, text: str) -> StyleUse:
-        """``FILE`` or ``FILE:STRENGTH``; a colon that is no strength belongs to the file's name."""
+        """``FILE`` or ``FILE:STRENGTH``; a colon that is no strength belongs to the file's name.
+
+        Raises:
+            ConfigError: what follows a file's name is no number.
+        """
         head, colon, tail = text.rpartition(":")
-        try:
-            strength = float(tail) if colon and head else None
-        except ValueError:
-            strength = None
-        if strength is None:
+        if not (colon and head):
             return cls(Path(text).expanduser(), 1.0)
+        try:
+            strength = float(tail)
+        except ValueError:
+            if not head.lower().endswith(".safetensors"):
+                return cls(Path(text).expanduser(), 1.0)
+            strength = math.nan
         if not math.isfinite(strength):
-            raise ConfigError(f"--adapter {text}: the strength should be a number such as 0.8.")
+            raise ConfigError(f"--adapter is {text!r}, but its strength should be a number, such as {head}:0.8.")
         return cls(Path(head).expanduser(), strength)
 
 
+@dataclass(frozen=True)
+class Column:
+    """What the pictures of one column share: a label, and the strength of each style."""
+
+    label: str
+    strengths: tuple[float, ...]
+
+
 def sample(
-    prompt: Annotated[list[str], typer.Option(help="What the picture should show; may be repeated, one row each.")],
+    prompt: Annotated[
+        list[str], typer.Option(metavar="TEXT", help="What the picture should show; may be repeated, one row each.")
+    ],
     adapter: Annotated[
         list[str] | None,
-        typer.Option(help="A style file, with its strength after a colon: ink.safetensors:0.8. May be repeated."),
+        typer.Option(
+            metavar="FILE[:STRENGTH]",
+            help="A style file, with its strength after a colon: ink.safetensors:0.8. May be repeated.",
+        ),
     ] = None,
-    negative: Annotated[str, typer.Option(help="What the picture should not show.")] = "",
+    negative: Annotated[str, typer.Option(metavar="TEXT", help="What the picture should not show.")] = "",
     strength: Annotated[
-        str, typer.Option(help="Strengths that multiply the styles', one column each, such as 0,0.5,1.")
+        str, typer.Option(metavar="LIST", help="Strengths that multiply the styles', one column each, such as 0,0.5,1.")
     ] = "1",
     compare: Annotated[
-        bool, typer.Option("--compare", help="One column for each style, instead of all styles mixed.")
+        bool, typer.Option("--compare", help="One column for each style, beside the base, instead of all mixed.")
     ] = False,
     base: Annotated[
-        str | None, typer.Option(help="The base to draw with; without it the one the style was trained on.")
+        str | None,
+        typer.Option(metavar="TEXT", help="The base to draw with; without it the one the style was trained on."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Start noise; the same for every picture.", min=0, max=2**32 - 1)] = 0,
-    steps: Annotated[int, typer.Option(help="Denoising steps.", min=1, max=200)] = 20,
+    seed: Annotated[str, typer.Option(metavar="INTEGER", help="Start noise; the same for every picture.")] = "0",
+    steps: Annotated[str, typer.Option(metavar="INTEGER", help="Denoising steps.")] = "20",
     guidance: Annotated[
-        float | None, typer.Option(help="How closely pictures follow the prompt.", min=0, max=30)
+        str | None, typer.Option(metavar="NUMBER", help="How closely pictures follow the prompt; empty suits the base.")
     ] = None,
-    scheduler: Annotated[str, typer.Option(help=f"One of {_SCHEDULERS}.")] = "ddim",
-    size: Annotated[str, typer.Option(help="Width x height in pixels, such as 512x768; empty is the base's own.")] = "",
-    device: Annotated[str, typer.Option(help="Where to draw: auto, cuda, mps or cpu.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Number format of the base: auto, fp32, bf16 or fp16.")] = "auto",
+    scheduler: Annotated[str, typer.Option(metavar="NAME", help=f"{choices(Scheduler)}.")] = "ddim",
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Width x height in pixels, such as 512x768; empty is the base's own.")
+    ] = "",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Where to draw: auto, cuda, cuda:1, mps or cpu.")
+    ] = "auto",
+    precision: Annotated[str, typer.Option(metavar=choices(Precision), help="Number format of the base.")] = "auto",
     out: Annotated[
-        Path, typer.Option(help="A .png for the picture or the sheet; a folder gets every picture and the sheet.")
+        Path,
+        typer.Option(metavar="PATH", help="A .png for the picture or the sheet; a folder gets every picture as well."),
     ] = Path("sample.png"),
 ) -> None:
     """Draw pictures with styles: rows are prompts, columns are strengths (or styles, with --compare)."""
     with mending():
         uses = [StyleUse.parse(text) for text in adapter or []]
-        columns = _columns(uses, _numbers(strength), compare)
-        if scheduler not in get_args(Scheduler):
-            raise ConfigError(f"--scheduler is {scheduler!r}, but should be one of {_SCHEDULERS}.")
-        width, height = _size(size)
-        quiet_libraries()
-
-        from trainer.adapters.bank import Bank
-        from trainer.bases.load import load_base
-        from trainer.events import PreviewRow, PreviewSettings
-        from trainer.preview.generate import generate
-        from trainer.preview.styles import base_of, load_style
-        from trainer.training.device import physical_cores, pick_device, pick_dtype, set_up_threads
-
-        place = pick_device(device)
-        set_up_threads(physical_cores())
-        source = base or base_of([use.path for use in uses])
-        model = load_base(BaseConfig(source=source), device=place, dtype=pick_dtype(place, precision))
-        bank = Bank(model.roots)
-        for number, use in enumerate(uses):
-            for note in load_style(bank, model, use.path, name=_unique(use.path.stem, bank.names, number)):
-                typer.echo(note, err=True)
-        settings = PreviewSettings(steps=steps, guidance=guidance, scheduler=scheduler, width=width, height=height)
+        columns = columns_of(uses, strengths_of(strength), compare=compare)
+        width, height = size_of(size)
+        asked = {"steps": steps, "guidance": guidance, "scheduler": scheduler, "width": width, "height": height}
+        settings = _checked(PreviewSettings, asked)
         rows = [
-            PreviewRow(prompt=text, negative=negative, seed=seed, strengths=strengths)
+            _checked(PreviewRow, {"prompt": text, "negative": negative, "seed": seed, "strengths": column.strengths})
             for text in prompt
-            for _, strengths in columns
+            for column in columns
         ]
-        pictures = generate(model, bank, rows, settings)
-        _save(pictures, rows, settings, [label for label, _ in columns], prompt, model, bank, out.expanduser())
+        place = _checked(TrainConfig, {"device": device, "precision": precision})
+        if len(rows) > MOST_PICTURES:
+            raise ConfigError(f"That would be {len(rows)} pictures; draw at most {MOST_PICTURES} at once.")
+        target = _target(out)
+
+        quiet_libraries()
+        model, bank = _open(uses, base, place)
+        pictures = _draw(model, bank, rows, settings)
+        for path in _save(pictures, rows, settings, columns, prompt, model, bank, target):
+            typer.echo(path)
 
 
-def _columns(uses: list[StyleUse], factors: list[float], compare: bool) -> list[tuple[str, tuple[float, ...]]]:
-    """Label and strengths (one for each style) of each column."""
+def columns_of(uses: Sequence[StyleUse], factors: Sequence[float], *, compare: bool) -> list[Column]:
+    """One column for each factor on all styles, or with ``compare`` the base and each style alone."""
     own = [use.strength for use in uses]
     if not uses:
-        return [("base", ())]
+        return [Column("base", ())]
     if compare:
-        alone = [(use.path.stem, tuple(s if i == j else 0.0 for j, s in enumerate(own))) for i, use in enumerate(uses)]
-        return [("base", (0.0,) * len(uses)), *alone]
-    return [(f"strength {factor:g}", tuple(factor * s for s in own)) for factor in factors]
+        alone = [
+            Column(use.path.stem, tuple(s if i == j else 0.0 for j, s in enumerate(own))) for i, use in enumerate(uses)
+        ]
+        return [Column("base", (0.0,) * len(uses)), *alone]
+    return [Column(f"strength {factor:g}", tuple(factor * s for s in own)) for factor in factors]
 
 
-def _numbers(text: str) -> list[float]:
+def strengths_of(text: str) -> list[float]:
+    """``0,0.5,1`` as numbers.
+
+    Raises:
+        ConfigError: one of them is none, or there is none.
+    """
     try:
         numbers = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
@@ -129,57 +156,113 @@ def _numbers(text: str) -> list[float]:
     return numbers
 
 
-def _size(text: str) -> tuple[int, int]:
-    if not text:
+def size_of(text: str) -> tuple[int, int]:
+    """``512x768`` or ``512`` as width and height in pixels; (0, 0), the base's own, for an empty text.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not text.strip():
         return 0, 0
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.strip().isdigit() and 0 < int(part) <= 4096 for part in parts):
-        raise ConfigError(f"--size is {text!r}, but should be width x height in pixels, such as 512x768.")
+    parts = [part.strip() for part in text.lower().replace("×", "x").split("x")]
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and 0 < int(part[:6]) <= 4096 for part in parts):
+        raise ConfigError(
+            f"--size is {text!r}, but should be width x height in pixels of at most 4096, such as 512x768."
+        )
     return int(parts[0]), int(parts[-1])
 
 
-def _unique(name: str, taken: tuple[str, ...], number: int) -> str:
-    return name if name not in taken else f"{name} ({number + 1})"
+def _checked(model: Any, values: dict[str, Any]) -> Any:
+    try:
+        return model.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError(sentence(error, {name: f"--{name}" for name in values})) from None
+
+
+def _target(out: Path) -> Path:
+    """Where the pictures go, made sure of before anything is drawn."""
+    target = out.expanduser()
+    is_file = target.suffix.lower() == ".png"
+    if target.exists() and target.is_dir() == is_file:
+        raise ConfigError(f"--out {target} is {'a folder' if is_file else 'a file'} already: choose another one.")
+    if target.suffix.lower() in _OTHER_IMAGES:
+        raise ConfigError(f"--out {target} should end in .png, which is the only format that is written.")
+    folder = target.parent if is_file else target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {target} cannot be made ({error.strerror}): choose another one.") from None
+    return target
+
+
+def _open(uses: Sequence[StyleUse], wanted_base: str | None, place: TrainConfig) -> tuple[Base, Bank]:
+    """The base with the styles in its bank."""
+    from trainer.adapters.bank import Bank
+    from trainer.bases.load import load_base
+    from trainer.preview.styles import base_of, load_style
+    from trainer.training.device import physical_cores, pick_device, pick_dtype, set_up_threads
+
+    source = wanted_base or base_of([use.path for use in uses])
+    device = pick_device(place.device)
+    set_up_threads(physical_cores())
+    model = load_base(BaseConfig(source=source), device=device, dtype=pick_dtype(device, place.precision))
+    for note in model.notes:
+        typer.echo(note, err=True)
+    bank = Bank(model.roots)
+    for number, use in enumerate(uses, start=1):
+        stem = use.path.stem
+        for note in load_style(bank, model, use.path, name=stem if stem not in bank.names else f"{stem} ({number})"):
+            typer.echo(note, err=True)
+    return model, bank
+
+
+def _draw(model: Base, bank: Bank, rows: Sequence[PreviewRow], settings: PreviewSettings) -> list[Image]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from trainer.preview.generate import generate
+
+    console = Console(stderr=True)
+    title = "Drawing 1 picture" if len(rows) == 1 else f"Drawing {len(rows)} pictures"
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+
+        def on_step(done: int, total: int) -> bool:
+            bar.update(task, completed=done, total=total)
+            return True
+
+        return generate(model, bank, rows, settings, on_step=on_step)
 
 
 def _save(
-    pictures: list[Image],
-    rows: list[PreviewRow],
-    settings: object,
-    labels: list[str],
-    prompts: list[str],
+    pictures: Sequence[Image],
+    rows: Sequence[PreviewRow],
+    settings: PreviewSettings,
+    columns: Sequence[Column],
+    prompts: Sequence[str],
     base: Base,
     bank: Bank,
-    out: Path,
-) -> None:
-    """One picture as it is; several as a sheet, and in a folder one by one as well."""
-    from trainer.events import PreviewSettings
+    target: Path,
+) -> list[Path]:
+    """One picture as it is; several as a sheet, and in a folder one by one as well. Returns the files."""
     from trainer.preview.generate import Canvas
     from trainer.preview.pngtext import parameters_of, save_png
     from trainer.preview.sheet import contact_sheet
 
-    assert isinstance(settings, PreviewSettings)
     canvas = Canvas.of(base, settings)
     texts = [parameters_of(row, canvas, bank.names, base.title) for row in rows]
-    is_file = out.suffix.lower() == ".png"
-    if out.exists() and out.is_dir() == is_file:
-        raise ConfigError(f"{out} is {'a folder' if is_file else 'a file'}: choose another --out.")
     written: list[Path] = []
-    try:
-        if not is_file:
-            for number, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
-                written.append(out / f"{number:03d}.png")
-                save_png(picture, written[-1], text)
-        if len(pictures) == 1:
-            whole = pictures[0]
-        else:
-            width = len(labels)
-            grid = [pictures[start : start + width] for start in range(0, len(pictures), width)]
-            whole = contact_sheet(grid, rows=prompts, columns=labels)
-        if is_file or len(pictures) > 1:
-            written.append(out if is_file else out / "sheet.png")
-            save_png(whole, written[-1], texts[0] if len(texts) == 1 else "\n\n".join(texts))
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror or error}): choose another --out.") from None
-    for path in written:
-        typer.echo(path)
+    is_file = target.suffix.lower() == ".png"
+    if not is_file:
+        for number, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+            written.append(target / f"{number:03d}.png")
+            save_png(picture, written[-1], text)
+    if is_file or len(pictures) > 1:
+        written.append(target if is_file else target / "sheet.png")
+        width = len(columns)
+        grid = [pictures[start : start + width] for start in range(0, len(pictures), width)]
+        labels = [column.label for column in columns]
+        whole = pictures[0] if len(pictures) == 1 else contact_sheet(grid, rows=prompts, columns=labels)
+        save_png(whole, written[-1], "\n\n".join(texts))
+    return written

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trainer.cli.mending import INTERRUPTED, mending, quiet_libraries
-from trainer.config import help_of, load, overlay, parse, read_toml
-from trainer.errors import ConfigError, RunError
+from trainer.cli.options import given, names_of, setting
+from trainer.config import RunConfig, load, overlay, parse, read_toml
+from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
 from trainer.training.control import Session, Signal
 
 if TYPE_CHECKING:
@@ -20,116 +24,84 @@ if TYPE_CHECKING:
 
 
 def train(
+    context: typer.Context,
     images: Annotated[
-        Path | None, typer.Argument(help="Folder with the images of the style.", show_default=False)
+        Path | None, typer.Argument(help="Folder with the images of the style.", metavar="FOLDER", show_default=False)
     ] = None,
-    base: Annotated[str | None, typer.Option(help=help_of("base.source"))] = None,
-    revision: Annotated[str | None, typer.Option(help=help_of("base.revision"))] = None,
-    variant: Annotated[str | None, typer.Option(help=help_of("base.variant"))] = None,
-    prediction: Annotated[str | None, typer.Option(help=help_of("base.prediction"))] = None,
-    name: Annotated[str | None, typer.Option(help=help_of("name") + " The folder's name when left out.")] = None,
-    trigger: Annotated[str | None, typer.Option(help=help_of("trigger"))] = None,
-    preset: Annotated[str | None, typer.Option(help=help_of("train.preset"))] = None,
-    steps: Annotated[int | None, typer.Option(help=help_of("train.steps"))] = None,
-    rank: Annotated[int | None, typer.Option(help=help_of("adapter.rank"))] = None,
-    alpha: Annotated[float | None, typer.Option(help=help_of("adapter.alpha"))] = None,
-    method: Annotated[str | None, typer.Option(help=help_of("adapter.method"))] = None,
-    targets: Annotated[str | None, typer.Option(help=help_of("adapter.targets"))] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help=help_of("optim.learning_rate"))] = None,
-    batch_size: Annotated[int | None, typer.Option(help=help_of("optim.batch_size"))] = None,
-    resolution: Annotated[int | None, typer.Option(help=help_of("data.resolution"))] = None,
-    flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help=help_of("data.flip"))] = None,
-    validation: Annotated[float | None, typer.Option(help=help_of("data.validation_share"))] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help=help_of("samples.prompts") + " May be repeated.")] = None,
-    sample_every: Annotated[int | None, typer.Option(help=help_of("samples.every"))] = None,
-    seed: Annotated[int | None, typer.Option(help=help_of("train.seed"))] = None,
-    device: Annotated[str | None, typer.Option(help=help_of("train.device"))] = None,
-    precision: Annotated[str | None, typer.Option(help=help_of("train.precision"))] = None,
-    offline: Annotated[bool | None, typer.Option("--offline", help=help_of("train.offline"))] = None,
-    format: Annotated[str | None, typer.Option(help=help_of("export.format"))] = None,  # noqa: A002
+    base: Annotated[str | None, setting("base")] = None,
+    revision: Annotated[str | None, setting("revision")] = None,
+    variant: Annotated[str | None, setting("variant")] = None,
+    prediction: Annotated[str | None, setting("prediction")] = None,
+    name: Annotated[str | None, setting("name", more=" The folder's name when left out.")] = None,
+    trigger: Annotated[str | None, setting("trigger")] = None,
+    preset: Annotated[str | None, setting("preset")] = None,
+    steps: Annotated[str | None, setting("steps")] = None,
+    rank: Annotated[str | None, setting("rank")] = None,
+    alpha: Annotated[str | None, setting("alpha")] = None,
+    method: Annotated[str | None, setting("method")] = None,
+    targets: Annotated[str | None, setting("targets")] = None,
+    lr: Annotated[str | None, setting("lr")] = None,
+    batch_size: Annotated[str | None, setting("batch_size")] = None,
+    resolution: Annotated[str | None, setting("resolution")] = None,
+    flip: Annotated[bool | None, setting("flip", "--flip/--no-flip")] = None,
+    validation: Annotated[str | None, setting("validation")] = None,
+    prompt: Annotated[list[str] | None, setting("prompt", more=" May be repeated.")] = None,
+    sample_every: Annotated[str | None, setting("sample_every")] = None,
+    seed: Annotated[str | None, setting("seed")] = None,
+    device: Annotated[str | None, setting("device")] = None,
+    precision: Annotated[str | None, setting("precision")] = None,
+    offline: Annotated[bool | None, setting("offline")] = None,
+    format: Annotated[str | None, setting("format")] = None,  # noqa: A002
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any other setting, such as --set optim.ema_decay=0.99. May be repeated."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any other setting, such as optim.ema_decay=0.99. May be repeated."
+        ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A run's settings as a TOML file; options given here win over it.")
+        Path | None, typer.Option(metavar="FILE", help="A run's settings as TOML; options given here win over it.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder; without it the run lives in the studio folder.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The run's folder; without it the run lives in the studio folder."),
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Go on with the run in this folder.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")] = False,
 ) -> None:
     """Train a style on a folder of images and save it as a small .safetensors file."""
-    asked: dict[str, Any] = {
-        "data.images": str(images.expanduser().absolute()) if images else None,
-        "base.source": base,
-        "base.revision": revision,
-        "base.variant": variant,
-        "base.prediction": prediction,
-        "name": name,
-        "trigger": trigger,
-        "train.preset": preset,
-        "train.steps": steps,
-        "adapter.rank": rank,
-        "adapter.alpha": alpha,
-        "adapter.method": method,
-        "adapter.targets": targets,
-        "optim.learning_rate": lr,
-        "optim.batch_size": batch_size,
-        "data.resolution": resolution,
-        "data.flip": flip,
-        "data.validation_share": validation,
-        "samples.prompts": prompt or None,
-        "samples.every": sample_every,
-        "train.seed": seed,
-        "train.device": device,
-        "train.precision": precision,
-        "train.offline": offline,
-        "export.format": format,
-    }
+    # The settings among the parameters are read by name, from the same table that declares them as options.
+    asked = given(context.params)
     with mending(as_json=as_json):
-        folder = _reopen(resume, asked, set_, config, out) if resume else _begin(images, asked, set_, config, out)
-        _run(folder, as_json=as_json)
+        if resume:
+            if images or asked or set_ or config or out:
+                raise ConfigError(
+                    "A resumed run keeps its settings: give --resume FOLDER alone, or start a new run with other ones."
+                )
+            _run(_reopened(resume), as_json=as_json)
+        else:
+            settings = _settings(images, asked, set_ or [], config)
+            with _begun(settings, out) as folder:
+                _run(folder, as_json=as_json)
 
 
-def _begin(
-    images: Path | None, asked: dict[str, Any], extra: list[str] | None, file: Path | None, out: Path | None
-) -> RunFolder:
-    """Settings from file and options, checked; then a new run folder."""
-    values = read_toml(file) if file else {}
+def _settings(images: Path | None, asked: Mapping[str, Any], extra: list[str], file: Path | None) -> RunConfig:
+    """The settings of a file, with the options over them; nothing is loaded that takes time."""
+    values: dict[str, Any] = {}
+    if file:
+        load(file)
+        values = read_toml(file)
     overlay(values, asked)
-    overlay(values, dict(_assignment(text) for text in extra or []))
-    if images is not None and "name" not in values:
-        values["name"] = images.expanduser().absolute().name or "style"
-    settings = parse(values)
+    overlay(values, dict(_assignment(text) for text in extra))
+    if images is not None:
+        source = images.expanduser().absolute()
+        overlay(values, {"data.images": str(source)})
+        values.setdefault("name", source.name[:80] or "style")
+    settings = parse(values, names_of(asked))
     if not settings.data.images:
-        raise ConfigError("Name the folder with your images: patina train FOLDER.")
-    source = Path(settings.data.images).expanduser()
-    if not source.is_dir():
-        raise ConfigError(f"{source} is no folder." if source.exists() else f"The folder {source} does not exist.")
-
-    from trainer.studio.home import Home, new_id, studio_path
-    from trainer.training.run import create
-
-    target = out.expanduser().absolute() if out else Home(studio_path()).prepare().run(new_id("run"))
-    return create(settings, target)
-
-
-def _reopen(
-    path: Path, asked: dict[str, Any], extra: list[str] | None, file: Path | None, out: Path | None
-) -> RunFolder:
-    """The folder of a run to go on with; its settings are fixed."""
-    from trainer.training.folder import RunFolder
-
-    given = [name for name, value in asked.items() if value is not None]
-    if given or extra or file or out:
-        raise ConfigError("A resumed run keeps its settings: give --resume alone, or start a new run with the others.")
-    folder = RunFolder(path.expanduser().absolute())
-    if not folder.exists():
-        raise RunError(f"{path} is no run folder: it has no config.toml.")
-    load(folder.config_file)
-    return folder
+        raise ConfigError("There is nothing to train on: name the folder with your images, patina train FOLDER.")
+    return settings
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -137,16 +109,59 @@ def _assignment(text: str) -> tuple[str, Any]:
     import tomllib
 
     path, sign, value = text.partition("=")
-    if not sign:
+    if not (sign and path.strip()):
         raise ConfigError(f"--set {text} should look like optim.ema_decay=0.99.")
     try:
         return path.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return path.strip(), value
+        return path.strip(), value.strip()
+
+
+@contextmanager
+def _begun(settings: RunConfig, out: Path | None) -> Iterator[RunFolder]:
+    """A new run's folder; a run that fails before its first saved state leaves nothing, so that it can be repeated."""
+    from trainer.data.folder import list_images
+    from trainer.studio.home import Home, new_id, studio_path
+    from trainer.training.run import create
+
+    source = Path(settings.data.images).expanduser()
+    files, _ = list_images(source)
+    if not files:
+        raise DatasetError(f"There are no images in {source}: put PNG, JPEG or WebP files in it.")
+    target = out.expanduser().absolute() if out else Home(studio_path()).prepare().run(new_id("run"))
+    existed = target.exists()
+    folder = create(settings, target)
+    try:
+        yield folder
+    except (PatinaError, OSError, KeyboardInterrupt):
+        if not folder.checkpoints.exists():
+            _clear(folder, keep=existed)
+        raise
+
+
+def _clear(folder: RunFolder, *, keep: bool) -> None:
+    """Remove what a run wrote before it learned anything, and with it the folder that was made for it."""
+    for part in (folder.cache, folder.samples):
+        shutil.rmtree(part, ignore_errors=True)
+    for file in (folder.config_file, folder.dataset_file, folder.events_file, folder.lock_file):
+        file.unlink(missing_ok=True)
+    if not keep and not any(folder.path.iterdir()):
+        folder.path.rmdir()
+
+
+def _reopened(path: Path) -> RunFolder:
+    """The folder of a run to go on with, as it was begun."""
+    from trainer.training.folder import RunFolder
+
+    folder = RunFolder(path.expanduser().absolute())
+    if not folder.exists():
+        raise RunError(f"{path} is no run folder: it has no config.toml. Name the folder that --out named.")
+    load(folder.config_file)
+    return folder
 
 
 class _StopKey:
-    """Ctrl-C asks a training to save itself; a second one does not wait."""
+    """Ctrl-C asks a training to save itself; a second one does not wait, nor does one when there is nothing to save."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -162,23 +177,32 @@ class _StopKey:
         self.asked = True
         typer.echo("\nSaving; press Ctrl-C again to stop at once.", err=True)
 
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take Ctrl-C, and the polite signal to end, while the block runs."""
+        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
 
 def _run(folder: RunFolder, *, as_json: bool) -> None:
-    quiet_libraries()
-    from trainer.cli.progress import JsonLines, Terminal
-    from trainer.training.run import train as train_run
-
     key = _StopKey()
-    signal.signal(signal.SIGINT, key)
-    signal.signal(signal.SIGTERM, key)
     go_on = f"patina train --resume {_quoted(folder.path)}"
-    try:
-        with JsonLines() if as_json else Terminal(folder) as show:
-            outcome = train_run(folder, emit=show, control=key)
-    except KeyboardInterrupt:
-        if folder.checkpoints.is_dir() or folder.dataset_file.is_file():
-            typer.echo(f"Stopped. Go on with: {go_on}", err=True)
-        raise
+    with key.listening():
+        quiet_libraries()
+        from trainer.cli.progress import JsonLines, Terminal
+        from trainer.training.run import train as train_run
+
+        try:
+            with JsonLines() if as_json else Terminal(folder) as show:
+                outcome = train_run(folder, emit=show, control=key)
+        except KeyboardInterrupt:
+            if folder.checkpoints.exists():
+                typer.echo(f"Stopped without saving. Go on from the last saved step with: {go_on}", err=True)
+            raise
     if outcome.state == "paused":
         typer.echo(f"Saved at step {outcome.step}. Go on with: {go_on}", err=True)
         raise typer.Exit(INTERRUPTED)

@@ -1,0 +1,87 @@
+"""The run's settings as options of the command line: names, help and choices come from `trainer.config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import typer
+
+from trainer.config import fields
+
+SETTINGS: Mapping[str, str] = {
+    "base": "base.source",
+    "revision": "base.revision",
+    "variant": "base.variant",
+    "prediction": "base.prediction",
+    "name": "name",
+    "trigger": "trigger",
+    "preset": "train.preset",
+    "steps": "train.steps",
+    "rank": "adapter.rank",
+    "alpha": "adapter.alpha",
+    "method": "adapter.method",
+    "targets": "adapter.targets",
+    "lr": "optim.learning_rate",
+    "batch_size": "optim.batch_size",
+    "resolution": "data.resolution",
+    "flip": "data.flip",
+    "validation": "data.validation_share",
+    "prompt": "samples.prompts",
+    "sample_every": "samples.every",
+    "seed": "train.seed",
+    "device": "train.device",
+    "precision": "train.precision",
+    "offline": "train.offline",
+    "format": "export.format",
+}
+"""Parameter of ``patina train`` -> the setting it stands for."""
+
+_FIELDS = dict(fields())
+
+
+def flag(parameter: str) -> str:
+    """How a parameter is written on the command line."""
+    return "--" + parameter.replace("_", "-")
+
+
+def setting(parameter: str, *flags: str, more: str = "") -> Any:
+    """The option for a parameter of `SETTINGS`.
+
+    Its value stays a text, so that one place, `trainer.config.parse`, checks everything and words every complaint.
+
+    Args:
+        flags: other spellings than the parameter's own.
+        more: a sentence after the field's description.
+    """
+    info = _FIELDS[SETTINGS[parameter]]
+    return typer.Option(*(flags or (flag(parameter),)), help=info.description + more, metavar=_kind(info.annotation))
+
+
+def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, by the settings' dotted paths."""
+    asked = {path: parameters.get(name) for name, path in SETTINGS.items()}
+    return {path: value for path, value in asked.items() if value not in (None, [], ())}
+
+
+def names_of(asked: Mapping[str, Any]) -> dict[str, str]:
+    """For each setting that was asked for, the option that the user wrote."""
+    return {path: flag(name) for name, path in SETTINGS.items() if path in asked}
+
+
+def choices(annotation: Any) -> str:
+    """The values of a ``Literal`` as a help text shows them: ``kohya|diffusers``."""
+    return "|".join(str(value) for value in get_args(annotation))
+
+
+def _kind(annotation: Any) -> str | None:
+    """What stands after an option in the help: its choices, or what kind of value it takes; None for a switch."""
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
+    if get_origin(annotation) is Literal:
+        return choices(annotation)
+    if get_origin(kinds[0]) is Literal:
+        return choices(kinds[0])
+    if bool in kinds:
+        return None
+    return "INTEGER" if int in kinds else "NUMBER" if float in kinds else "TEXT"
