@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,7 +90,6 @@ def prepare_environment(home: Path) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_TEMP_DIR"] = str(home / "uploads")
     os.environ.pop("GRADIO_SHARE", None)
-    (home / "uploads").mkdir(parents=True, exist_ok=True)
 
 
 def launch_arguments(
@@ -131,6 +131,10 @@ def open_page(studio: Studio, home: Path, address: Address, auth: tuple[str, str
     """
     from app.ui import build
 
+    # What was uploaded and not taken in, or offered and not fetched, when the studio was last open.
+    uploads = home / "uploads"
+    shutil.rmtree(uploads, ignore_errors=True)
+    uploads.mkdir(parents=True, exist_ok=True)
     page = build(studio)
     try:
         page.launch(**launch_arguments(studio, home, address, auth))

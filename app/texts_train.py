@@ -162,6 +162,7 @@ class TrainTexts:
     train: str = "Train"
     starting: str = "Starting"
     queue_it: str = "Add to the queue"
+    to_advanced: str = "Every setting"
     advanced: str = "Advanced"
     advanced_hint: str = "Every setting, with what you will see change. Empty fields are chosen for you."
     chosen_for_you: str = "{value} (chosen for you)"
@@ -224,6 +225,7 @@ class TrainTexts:
             "cancelled": "Cancelled",
         }
     )
+    starting_worker: str = "Starting"
     place: str = "place {place} in the queue"
     pausing: str = "Saving, then it pauses"
     stopping: str = "Saving, then it stops"
@@ -280,5 +282,6 @@ class TrainTexts:
     open_run: str = "Show {name}"
     live_state: str = "{name}: {state}."
     live_progress: str = "{name}: {percent} percent."
+    dismiss: str = "Dismiss"
     gone: str = "That run is no longer here. Choose another, or begin a new style."
     upload_refused: str = "An upload did not arrive completely. Drop the files again."

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 import gradio as gr
 
-from app import views
+from app import api, views
 from app.tabs import library, preview, train
 from app.texts import TEXTS
 from app.wiring import POLL, news
@@ -99,6 +99,7 @@ def build(studio: Studio) -> gr.Blocks:
                     fill(shell, tab)
                 opened[name] = tab
 
+        api.build(studio)
         timers = [timer for group in shell.timers.values() for timer in group]
 
         def ticking(name: str) -> list[gr.Timer]:

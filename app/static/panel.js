@@ -13,6 +13,16 @@ element.addEventListener("click", (event) => {
   trigger("click", { ...marks(node), fields });
 });
 
+// A button may lead to something folded elsewhere on the page.
+element.addEventListener("click", (event) => {
+  const name = event.target.closest("[data-open]")?.dataset.open;
+  const folded = name && document.querySelector(`details[data-keep="${CSS.escape(name)}"]`);
+  if (!folded) return;
+  folded.open = true;
+  folded.scrollIntoView({ behavior: "smooth", block: "start" });
+  folded.querySelector("summary").focus({ preventScroll: true });
+});
+
 // A field's text is sent when it is complete. Its attribute follows, so that the next rendering sees what is there.
 element.addEventListener("change", (event) => {
   const field = event.target.closest("[data-set]");

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from markupsafe import Markup
 
 from app.markup import Child, el
 from app.panels import SHOWN, Shown, changed, place, render
@@ -23,8 +24,8 @@ from trainer.errors import StudioError
 if TYPE_CHECKING:
     from app.ui import Shell, Visit
 
-LEFT = ("images", "captions", "base", "pictures", "loss")
-RIGHT = ("setup", "advanced", "progress", "runs")
+LEFT = ("images", "captions", "base", "advanced", "pictures", "loss")
+RIGHT = ("setup", "progress", "runs")
 HIDDEN = ("where", "live")
 PANELS = (*HIDDEN, *LEFT, *RIGHT)
 """Drawn on every tick; ``notice`` is drawn by actions only, so that it stays until the next one."""
@@ -67,8 +68,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             result = act(run, event._data or {})
             run = result.run or run
             leaving = shell.visit(result.leave, run) if result.leave else [gr.skip(), gr.skip()]
-            said = render("notice", el("div", result.notice, data_at=f"{time.time():.3f}", class_="notice"))
-            return [*draw(shown, run), said, *leaving]
+            return [*draw(shown, run), _notice(result.notice), *leaving]
 
         return told(answer, sentence=_as_notice(len(outputs)))
 
@@ -90,10 +90,17 @@ def _as_notice(before: int) -> Callable[[str], list[Any]]:
 
     def answer(sentence: str) -> list[Any]:
         said = el("p", sentence, class_="problem", role="alert")
-        body = el("div", said, data_at=f"{time.time():.3f}", class_="notice")
-        return [*[gr.skip()] * before, render("notice", body), gr.skip(), gr.skip()]
+        return [*[gr.skip()] * before, _notice(said), gr.skip(), gr.skip()]
 
     return answer
+
+
+def _notice(said: Markup | None) -> str:
+    """The notice's panel; its time makes every answer another one, even with nothing to say."""
+    words = TEXTS.train
+    close = el("button", "\u00d7", type="button", class_="close", data_act="dismiss", aria_label=words.dismiss)
+    body = el("div", said, close if said else None, data_at=f"{time.time():.3f}", class_="notice", role="status")
+    return render("notice", body)
 
 
 def panels(actions: Actions, run: str) -> dict[str, str]:
@@ -119,5 +126,5 @@ def panels(actions: Actions, run: str) -> dict[str, str]:
         drawn["live"] = el("p", train_monitor.live(view), class_="live", aria_live="polite", role="status")
         drawn["pictures"] = train_monitor.pictures(view)
         drawn["loss"] = train_monitor.losses(view)
-        drawn["progress"] = train_monitor.progress(view)
+        drawn["progress"] = train_monitor.progress(view, next_up=studio.active() is None)
     return {name: render(name, content) for name, content in drawn.items()}

@@ -139,7 +139,7 @@ class Actions:
                 path.unlink(missing_ok=True)
         if not report.refused:
             return STAY
-        lines = [el("li", el("b", name), " ", sentence) for name, sentence in report.refused]
+        lines = [el("li", sentence if name in sentence else f"{name}: {sentence}") for name, sentence in report.refused]
         return Answer(notice=el("div", el("p", TEXTS.train.not_taken, ":"), el("ul", lines)))
 
     def click_remove(self, run: str, data: Mapping[str, Any]) -> Answer:
@@ -230,6 +230,9 @@ class Actions:
 
     def click_new(self, run: str, data: Mapping[str, Any]) -> Answer:
         return Answer(run=new_draft(self.studio))
+
+    def click_dismiss(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return STAY
 
     def click_open(self, run: str, data: Mapping[str, Any]) -> Answer:
         return Answer(run=str(data["item"]))

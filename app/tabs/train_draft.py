@@ -104,7 +104,8 @@ def _summary(draft: DraftView) -> Markup:
         for kind in sorted({finding.kind for finding in image.findings})
         if not kind.startswith("caption")
     )
-    if not counts and not draft.findings:
+    set_wide = [finding for finding in draft.findings if not finding.image]
+    if not counts and not set_wide:
         return el("p", f"{_counted(len(draft.images))}: {words.all_good}.", class_="summary")
     said = ", ".join(f"{count} {words.kinds.get(kind, (kind, kind))[count > 1]}" for kind, count in counts.items())
     line = f"{_counted(len(draft.images))}: {said}." if said else f"{_counted(len(draft.images))}."
@@ -113,7 +114,7 @@ def _summary(draft: DraftView) -> Markup:
         for kind, label in words.remove_kind.items()
         if counts[kind]
     ]
-    notes = [el("p", f"{finding.message}: {finding.action}.", class_="help") for finding in draft.findings]
+    notes = [el("p", f"{finding.message}: {finding.action}.", class_="help") for finding in set_wide]
     return el("div", el("p", line), remedies, notes, class_="summary")
 
 
@@ -135,10 +136,14 @@ def _image(image: ImageView) -> Markup:
             "figure",
             el(
                 "span",
-                el("img", src=picture_url(image.path, THUMB), alt=image.name, loading="lazy", title=about),
-                None if whole else el("i", class_="crop", style=veil),
-                class_="frame",
-                style=f"aspect-ratio:{image.width}/{image.height}",
+                el(
+                    "span",
+                    el("img", src=picture_url(image.path, THUMB), alt=image.name, loading="lazy", title=about),
+                    None if whole else el("i", class_="crop", style=veil),
+                    class_="frame wide" if image.width >= image.height else "frame tall",
+                    style=f"aspect-ratio:{image.width}/{image.height}",
+                ),
+                class_="cell",
             ),
             el(
                 "button",

@@ -18,15 +18,19 @@ LIVE_SHARES = 10
 """A screen reader hears of progress this many times a run."""
 
 
-def progress(run: RunView) -> Markup:
-    """The right panel of a run: how far it is, and what one can do."""
+def progress(run: RunView, *, next_up: bool) -> Markup:
+    """The right panel of a run: how far it is, and what one can do.
+
+    Args:
+        next_up: nothing else is in training, so a run that waits begins as soon as the worker is there.
+    """
     words = TEXTS.train
     share = run.step / run.steps if run.steps else 0.0
     alive = run.state == "training"
     return el(
         "section",
         el("h2", run.name),
-        el("p", _state(run), class_="state alive" if alive else "state"),
+        el("p", _state(run, next_up=next_up), class_="state alive" if alive else "state"),
         el(
             "div",
             el("i", style=f"width:{100 * share:.1f}%"),
@@ -58,7 +62,7 @@ def live(run: RunView) -> Markup:
     return el("span", words.live_state.format(name=run.name, state=words.states[run.state]))
 
 
-def _state(run: RunView) -> str:
+def _state(run: RunView, *, next_up: bool) -> str:
     words = TEXTS.train
     if run.state == "training":
         if run.wish == "pause":
@@ -69,6 +73,8 @@ def _state(run: RunView) -> str:
             name = words.phases.get(run.phase.name, run.phase.name)
             done = f" {run.phase.done} / {run.phase.total}" if run.phase.total and run.phase.name != "training" else ""
             return f"{name}{done}"
+    if run.state == "queued" and run.queue_place == 1 and next_up:
+        return words.starting_worker
     if run.state == "queued" and run.queue_place:
         return f"{words.states['queued']}, {words.place.format(place=run.queue_place)}"
     return words.states[run.state]

@@ -63,6 +63,7 @@ def setup(draft: DraftView, plan: PlanView, preset: Mapping[str, float], *, busy
             disabled=bool(plan.problem),
         ),
         el("p", class_="busy", data_busy=True, role="status"),
+        el("button", words.to_advanced, type="button", class_="link", data_open="advanced"),
         class_="setup",
         aria_label=words.setup,
     )
