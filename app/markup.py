@@ -31,8 +31,11 @@ def el(name: str, /, *children: Child, **attributes: Attribute) -> Markup:
             continue
         attribute = key.rstrip("_").replace("_", "-")
         parts.append(f" {attribute}" if value is True else f' {attribute}="{escape(str(value))}"')
-    parts.append(">")
-    if name not in _VOID:
+    if name in _VOID:
+        # In SVG an element that is not closed swallows those after it; in HTML the slash is passed over.
+        parts.append(" />")
+    else:
+        parts.append(">")
         parts.append(join(children))
         parts.append(f"</{name}>")
     return Markup("".join(parts))
