@@ -61,9 +61,7 @@ def _session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def patina_home(
-    _session_home: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def patina_home(_session_home: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This test's own studio folder, outside ``tmp_path`` so that tests may list that freely."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("PATINA_HOME", str(home))
