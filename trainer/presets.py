@@ -25,7 +25,10 @@ class Preset:
 
 
 _SMALL = "a small base needs a high learning rate to move, and a few hundred steps on a CPU"
-_SD = "1e-4 is what LoRA on Stable Diffusion 1 and 2 is commonly trained at; rank 8 holds a style (Hu et al. 2021: 1 to 8 is usually enough)"
+_SD = (
+    "1e-4 is what LoRA on Stable Diffusion 1 and 2 is commonly trained at; "
+    "rank 8 holds a style (Hu et al. 2021: 1 to 8 is usually enough)"
+)
 _SDXL = "SDXL's wider layers react sooner, and a step costs eight times as much, so fewer and the same rate"
 
 PRESETS: dict[str, dict[PresetName, Preset]] = {
