@@ -28,7 +28,8 @@ from trainer.studio.protocol import Hello, RunEnded, Train, parse_reply
 from trainer.studio.store import State
 from trainer.studio.views import JobView, PreviewOrder, RunView, StyleUse
 
-pytestmark = pytest.mark.slow
+# Each worker loads its libraries first, which takes a while where many programs run.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 STEPS = 16
 SETTINGS = {
@@ -75,7 +76,7 @@ def prepare(studio: Studio, uploads: list[Path], **settings: object) -> str:
     return run_id
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 150.0) -> None:
+def until(true: Callable[[], bool], what: str, seconds: float = 280.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"waited {seconds:.0f} s in vain: {what}"

@@ -9,7 +9,7 @@ from trainer.errors import StudioError
 from trainer.studio.home import Home, new_id
 from trainer.studio.jobs import SHEET_NAME, Jobs
 from trainer.studio.library import Library
-from trainer.studio.orders import keys_of, sources_of
+from trainer.studio.orders import keys_of, sources_of, with_base
 from trainer.studio.protocol import Draw
 from trainer.studio.store import Store
 from trainer.studio.supervisor import Supervisor
@@ -25,6 +25,7 @@ class Gallery:
 
     def preview(self, order: PreviewOrder) -> str:
         """Start making pictures; those made before with the same settings are there at once."""
+        order = with_base(order, self._store, self._library)
         sources = sources_of(order, self._home, self._store, self._library)
         keys = keys_of(order, sources)
         self._home.require_space(0, "A preview")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainer.config import BaseConfig
 from trainer.errors import StudioError
 from trainer.events import PreviewRow
 from trainer.studio.home import Home
@@ -29,6 +30,17 @@ def sources_of(order: PreviewOrder, home: Home, store: Store, library: Library) 
         if row.strengths and len(row.strengths) != len(order.styles):
             raise StudioError(f"A picture has {len(row.strengths)} strengths for {len(order.styles)} styles.")
     return tuple(_source(use, home, store, library) for use in order.styles)
+
+
+def with_base(order: PreviewOrder, store: Store, library: Library) -> PreviewOrder:
+    """The order with a base: the one it names, or else that of its first style that was trained here."""
+    if "base" in order.model_fields_set:
+        return order
+    trained = next((use.style for use in order.styles if not library.is_imported(use.style)), None)
+    if trained is None:
+        return order
+    settings = store.get(trained).settings.get("base", {})
+    return order.model_copy(update={"base": BaseConfig.model_validate({"source": "bundled", **settings})})
 
 
 def keys_of(order: PreviewOrder, sources: Sequence[Source]) -> list[str]:

@@ -226,6 +226,7 @@ class PreviewOrder(Message):
     """Pictures to make: ``rows[i].strengths[j]`` belongs to ``styles[j]``; all strengths 0 is the base itself.
 
     Attributes:
+        base: left out, it is that of the first style that was trained here, or else the bundled one.
         columns: pictures per line when this is a sheet (rows in reading order); 0 is no sheet.
         row_labels, column_labels: of the sheet.
         note: a word of the asker about what this is for, given back in the job ("wipe", "film", ...).

@@ -202,6 +202,15 @@ def test_an_order_that_cannot_be_filled_is_a_sentence(parts: Parts, finished: st
         parts.gallery.preview(order(1.0, style="fresh"))
 
 
+def test_an_order_that_names_no_base_is_drawn_on_the_one_its_style_was_trained_on(parts: Parts, finished: str) -> None:
+    parts.store.db.write("UPDATE runs SET settings = ?", (json.dumps({"base": {"source": "some/model"}}),))
+    assert drawn(parts, parts.gallery.preview(order(1.0))).base.source == "some/model"
+    rows = (PreviewRow(prompt="x"),)
+    assert drawn(parts, parts.gallery.preview(PreviewOrder(rows=rows))).base.source == "bundled"
+    other = PreviewOrder(base=BaseConfig(source="other/model"), styles=(StyleUse(style=finished),), rows=rows)
+    assert drawn(parts, parts.gallery.preview(other)).base.source == "other/model"
+
+
 # ---- library
 
 
