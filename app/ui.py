@@ -85,6 +85,8 @@ def build(studio: Studio) -> gr.Blocks:
     with gr.Blocks(
         title=TEXTS.frame.title, analytics_enabled=False, fill_width=True, delete_cache=(3600, 24 * 3600)
     ) as page:
+        # First, because a name goes to whoever asks for it first.
+        api.build(studio)
         query = gr.Textbox(visible=False)
         arrivals = {tab: gr.State(Visit()) for tab in TABS}
         with gr.Row(elem_id="patina-header"):
@@ -99,7 +101,6 @@ def build(studio: Studio) -> gr.Blocks:
                     fill(shell, tab)
                 opened[name] = tab
 
-        api.build(studio)
         timers = [timer for group in shell.timers.values() for timer in group]
 
         def ticking(name: str) -> list[gr.Timer]:
@@ -125,7 +126,7 @@ def build(studio: Studio) -> gr.Blocks:
 
         to_run.click(show_running, outputs=shell.going("train"), **POLL)
 
-        seen = gr.State(dict)
+        seen = gr.State({})
         pulse = gr.Timer(2.0)
 
         def beat(known: dict[str, str]) -> list[Any]:

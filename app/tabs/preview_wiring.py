@@ -16,7 +16,7 @@ from app.texts import TEXTS
 from app.views import duration
 from app.wiring import ACTION, POLL, news, told
 from trainer.errors import PatinaError, StudioError
-from trainer.studio.views import JobView, PreviewOrder
+from trainer.studio.views import JobView
 
 if TYPE_CHECKING:
     from app.client import Studio
@@ -73,7 +73,7 @@ def _wire_picture(studio: Studio, parts: Parts) -> None:
             desk.hint = WORDS.slow.format(time=duration(pace)) if pace else WORDS.changed
         return _now(studio, desk)
 
-    parts.mixer.changed(moved, inputs=[parts.desk, *parts.form], outputs=shown, **ACTION)
+    parts.mixer.changed(moved, inputs=[parts.desk, *parts.form], outputs=shown, trigger_mode="always_last", **ACTION)
 
     @told
     def fill_film(desk: Desk) -> list[Any]:
@@ -120,8 +120,7 @@ def _wire_sheet(studio: Studio, parts: Parts) -> None:
     @told
     def make(desk: Desk, prompts: str, kind: Kind, strengths: str, *values: Any) -> list[Any]:
         order = sheet_order(form_from(studio, values), prompts or "", kind, strengths or "")
-        desk.sheet = studio.preview(order)
-        desk.taken = True
+        desk.show_sheet(studio.preview(order))
         return [_sheet(studio, desk), gr.Button(visible=True)]
 
     parts.make_sheet.click(
@@ -140,14 +139,13 @@ def _wire_results(studio: Studio, parts: Parts) -> None:
     def use(desk: Desk, event: gr.EventData) -> list[Any]:
         job = studio.job(str(event.id))
         if job.order.note == SHEET:
-            desk.sheet = job.id
-            desk.taken = True
+            desk.show_sheet(job.id)
             lines = "\n".join(dict.fromkeys(row.prompt for row in job.order.rows))
             return [
                 *[gr.skip()] * len(parts.form),
                 gr.skip(), gr.skip(), gr.Tabs(selected="sheet"), _sheet(studio, desk), lines,
             ]  # fmt: skip
-        return [*_take_up(studio, desk, job.order), gr.Tabs(selected="picture"), gr.skip(), gr.skip()]
+        return [*_take_up(studio, desk, job), gr.Tabs(selected="picture"), gr.skip(), gr.skip()]
 
     parts.results.use(
         use,
@@ -190,22 +188,29 @@ def _wire_visits(shell: Shell, parts: Parts) -> None:
         **ACTION,
     )
 
-    def back_again(desk: Desk) -> list[Any]:
+    def back_again(desk: Desk, event: gr.EventData) -> list[Any]:
         if desk.taken:
             return [gr.skip()] * len(outputs)
-        asked = (job for job in studio.gallery() if job.order.note not in (FRAME, STRIP, SHEET))
-        latest = next(asked, None)
-        if latest is None:
-            desk.taken = True
+        job = _job_to_show(studio, str(event.job))
+        if job is not None:
+            return _take_up(studio, desk, job)
+        newest = next(iter(studio.library()), None)
+        if newest is None:
             return [gr.skip()] * len(outputs)
-        return _take_up(studio, desk, latest.order)
+        found = styles.find(studio, newest.id)
+        values = {
+            parts.prompt: found.prompt or gr.skip(),
+            parts.mixer: Mix((found.use,)).value(),
+            parts.base: found.base.source if found.base else gr.skip(),
+        }
+        return [values.get(part, gr.skip()) for part in outputs]
 
     parts.viewer.opened(told(back_again), inputs=parts.desk, outputs=outputs, **ACTION)
 
 
 def _wire_ticks(shell: Shell, parts: Parts) -> None:
     studio = shell.studio
-    seen, seen_lists = gr.State(dict), gr.State(dict)
+    seen, seen_lists = gr.State({}), gr.State({})
 
     def tick(desk: Desk, known: dict[str, str]) -> list[Any]:
         jobs = desk.look(studio)
@@ -247,21 +252,34 @@ def _sheet(studio: Studio, desk: Desk) -> str:
     if job is None or job.state != "done":
         return sheet_html(job, None)
     try:
-        return sheet_html(job, studio.sheet(job.id))
+        desk.sheet_file = desk.sheet_file or studio.sheet(job.id)
+        return sheet_html(job, desk.sheet_file)
     except StudioError as error:
         return sheet_html(replace(job, state="failed", message=str(error)), None)
 
 
-def _take_up(studio: Studio, desk: Desk, order: PreviewOrder) -> list[Any]:
-    """Values for the form, the viewer and the stop button that show an order again."""
-    form = styles.form_again(studio, order)
-    desk.take_up(studio, form, studio.gallery())
+def _take_up(studio: Studio, desk: Desk, job: JobView) -> list[Any]:
+    """Values for the form, the viewer and the stop button that show a job again."""
+    form = styles.form_again(studio, job.order)
+    desk.take_up(studio, form, job.id)
     settings = form.settings
     return [
         form.prompt, form.mix.value(), form.negative, form.seed, settings.steps, settings.guidance, settings.scheduler,
         settings.width or None, settings.height or None, form.count, form.base.source,
         *_now(studio, desk),
     ]  # fmt: skip
+
+
+def _job_to_show(studio: Studio, named: str) -> JobView | None:
+    """The job that the page's address names, or else the newest that somebody asked for."""
+    if named:
+        try:
+            job = studio.job(named)
+        except StudioError:
+            pass
+        else:
+            return job if job.order.rows and job.order.note != SHEET else None
+    return next((job for job in studio.gallery() if job.order.note not in (FRAME, STRIP, SHEET)), None)
 
 
 def _gallery(studio: Studio) -> list[dict[str, Any]]:

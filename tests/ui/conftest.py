@@ -1,0 +1,203 @@
+"""A studio served by its own process, as a user starts it, and a browser that notices what it should not see."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PATIENCE = 120.0
+"""Seconds that anything may take: the machine may be busy with other tests."""
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+TINY_RUN = {
+    "train.steps": 16,
+    "train.checkpoint_every": 4,
+    "train.threads": 1,
+    "samples.every": 8,
+    "samples.steps": 2,
+    "samples.prompts": ["a cat"],
+}
+"""Settings of a run that takes seconds."""
+
+
+@dataclass
+class Served:
+    """A studio process; ``stop`` and ``start`` again is what a restart of the machine does."""
+
+    home: Path
+    port: int
+    process: subprocess.Popen[str] | None = None
+    extra: tuple[str, ...] = ()
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until the page answers."""
+        command = [sys.executable, "-m", "app", "--home", str(self.home), "--port", str(self.port), "--no-browser"]
+        self.log_file = self.home.parent / f"{self.home.name}-app.log"
+        with self.log_file.open("a", encoding="utf-8") as log:
+            self.process = subprocess.Popen([*command, *self.extra], stdout=log, stderr=subprocess.STDOUT, text=True)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                pytest.fail(f"the studio ended: {self.log_file.read_text(encoding='utf-8')}")
+            try:
+                with urllib.request.urlopen(self.url, timeout=5):
+                    return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.1)
+        pytest.fail("the studio did not answer in time")
+
+    def stop(self) -> int:
+        """Ask it to end, as Ctrl-C does, and wait."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def kill(self) -> None:
+        """End it as a power cut would, together with its worker."""
+        assert self.process is not None
+        import psutil
+
+        for member in [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]:
+            member.kill()
+        self.process.wait(PATIENCE)
+
+    def worker(self) -> int:
+        """Process id of the worker."""
+        import psutil
+
+        assert self.process is not None
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            if "trainer.studio.worker" in " ".join(child.cmdline()):
+                return int(child.pid)
+        raise LookupError("no worker is running")
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: Callable[[], Any], seconds: float = PATIENCE, every: float = 0.2) -> Any:
+    """The first true value of ``what``; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = what()
+        if value:
+            return value
+        time.sleep(every)
+    pytest.fail(f"waited {seconds:.0f} s in vain for {getattr(what, '__name__', what)}")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A studio of this test file's own, with an empty folder."""
+    yield from serve(tmp_path_factory.mktemp("studio") / "home")
+
+
+def serve(home: Path, *extra: str) -> Iterator[Served]:
+    """A started studio, ended afterwards."""
+    home.mkdir(parents=True, exist_ok=True)
+    studio = Served(home, free_port(), extra=extra)
+    studio.start()
+    try:
+        yield studio
+    finally:
+        if studio.process is not None and studio.process.poll() is None:
+            studio.stop()
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Chromium, once for all browser tests."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chrome = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS))
+        yield chrome
+        chrome.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, served: Served) -> Iterator[Callable[..., Page]]:
+    """Opens pages of the studio; at the end, none may have logged an error or asked another host for anything."""
+    contexts = []
+    troubles: list[str] = []
+    allowed = re.compile(re.escape(served.url) + r"(/|$)|data:|blob:")
+
+    def opened(path: str = "", *, width: int = 1280, height: int = 900, dark: bool = False, **options: Any) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        page.on("console", lambda message: message.type == "error" and troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda request: allowed.match(request.url) or troubles.append(f"asked {request.url}"))
+        page.goto(f"{served.url}/{path}")
+        page.wait_for_selector("[data-panel=where] [data-run]", state="attached")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not [trouble for trouble in troubles if not _expected(trouble)]
+
+
+def _expected(trouble: str) -> bool:
+    """A page that polls a studio which is down says so; tests that restart it see that."""
+    return "ERR_CONNECTION_REFUSED" in trouble or "ERR_EMPTY_RESPONSE" in trouble or "ERR_CONNECTION_RESET" in trouble
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Eight images to upload, all different, with meaningful names."""
+    folder = tmp_path_factory.mktemp("pictures")
+    names = ("apple", "boat", "cat face", "door", "elephant", "fish", "guitar", "house")
+    for index, name in enumerate(names):
+        image = Image.new("RGB", (160, 160), "white")
+        draw = ImageDraw.Draw(image)
+        draw.ellipse((8 * index, 10, 70 + 8 * index, 90 + 6 * index), fill=(30 * index, 90, 255 - 30 * index))
+        draw.rectangle((20, 100 - 5 * index, 60 + 9 * index, 150), outline="black", width=3 + index)
+        image.save(folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in names]
+
+
+@pytest.fixture(autouse=True)
+def _few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The studio's worker shares the machine with the browser."""
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
