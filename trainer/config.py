@@ -501,7 +501,7 @@ def sentence(error: ValidationError, called: Mapping[str, str] | None = None) ->
         elif kind in _ALLOWED:
             parts.append(f"{where} is {_shown(item['input'])}, but should {_ALLOWED[kind].format(**context)}.")
         elif kind == "literal_error":
-            guess = _near(str(item["input"]), re.findall(r"'([^']*)'", context["expected"]))
+            guess = _near(str(item["input"]), re.findall(r"'([^']*)'", str(context["expected"])))
             parts.append(f"{where} is {_shown(item['input'])}, but should be {context['expected']}{guess}.")
         else:
             parts.append(f"{where} is {_shown(item['input'])}, which does not do: {item['msg']}.")

@@ -15,7 +15,7 @@ from trainer.cli.mending import mending
 from trainer.cli.options import SETTINGS, flag, given, names_of
 from trainer.cli.progress import duration, size
 from trainer.cli.sample import Column, StyleUse, columns_of, size_of, strengths_of
-from trainer.cli.train import _assignment
+from trainer.cli.train import assignment
 from trainer.config import fields
 from trainer.errors import ConfigError, ImageError
 
@@ -100,13 +100,13 @@ def test_columns_are_strengths_of_the_mix_or_the_styles_one_by_one() -> None:
     ],
 )
 def test_any_setting_can_be_set(text: str, path: str, value: object) -> None:
-    assert _assignment(text) == (path, value)
+    assert assignment(text) == (path, value)
 
 
 @pytest.mark.parametrize("text", ["optim.ema_decay", "=3", " = 3"])
 def test_what_sets_nothing_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"should look like optim\.ema_decay=0\.99"):
-        _assignment(text)
+        assignment(text)
 
 
 def test_options_stand_for_settings_that_exist() -> None:

@@ -93,7 +93,7 @@ def _settings(images: Path | None, asked: Mapping[str, Any], extra: list[str], f
         load(file)
         values = read_toml(file)
     overlay(values, asked)
-    overlay(values, dict(_assignment(text) for text in extra))
+    overlay(values, dict(assignment(text) for text in extra))
     if images is not None:
         source = images.expanduser().absolute()
         overlay(values, {"data.images": str(source)})
@@ -104,8 +104,12 @@ def _settings(images: Path | None, asked: Mapping[str, Any], extra: list[str], f
     return settings
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    """``optim.ema_decay=0.99`` as a path and a value in TOML's spelling; a bare word is a text."""
+def assignment(text: str) -> tuple[str, Any]:
+    """``optim.ema_decay=0.99`` as a path and a value in TOML's spelling; a bare word is a text.
+
+    Raises:
+        ConfigError: there is no name, or no equals sign.
+    """
     import tomllib
 
     path, sign, value = text.partition("=")
