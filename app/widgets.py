@@ -1,4 +1,4 @@
-"""Widgets of our own inside Gradio's HTML component: a constant frame, a script, a style sheet, and a value as JSON.
+"""Widgets of our own inside Gradio's HTML component: a constant frame, a script, and a value as JSON.
 
 Gradio evaluates an HTML component's template as JavaScript with the values put in, so a name such as ``${...}``
 would run. The templates here are constant; the scripts build elements from the value and never from markup.
@@ -14,7 +14,7 @@ import gradio as gr
 STATIC = Path(__file__).parent / "static"
 
 
-def widget(name: str, frame: str, value: object, texts: Mapping[str, str], style: str) -> gr.HTML:
+def widget(name: str, frame: str, value: object, texts: Mapping[str, str]) -> gr.HTML:
     """An HTML component that runs ``static/<name>.js`` on ``<div class="frame">``.
 
     Args:
@@ -22,7 +22,6 @@ def widget(name: str, frame: str, value: object, texts: Mapping[str, str], style
         frame: class of the element the script fills.
         value: anything JSON can hold; the script draws it, and may change it.
         texts: what the script may say.
-        style: of the style sheet ``static/<style>.css``, which is scoped to the component.
     """
     script = (STATIC / "widget_dom.js").read_text(encoding="utf-8") + (STATIC / f"{name}.js").read_text(
         encoding="utf-8"
@@ -30,7 +29,6 @@ def widget(name: str, frame: str, value: object, texts: Mapping[str, str], style
     return gr.HTML(
         value,
         html_template=f'<div class="{frame}"></div>',
-        css_template=(STATIC / f"{style}.css").read_text(encoding="utf-8"),
         js_on_load=script,
         apply_default_css=False,
         elem_id=name.replace("_", "-"),

@@ -6,6 +6,13 @@ const empty = make("p", { class: "mixer-empty" }, texts.no_styles);
 const list = make("ul", { class: "mixer-rows", "aria-label": texts.styles });
 root.append(empty, list);
 
+// Arrow keys let go at every press, so the server is told when they rest.
+let resting = 0;
+const letGo = () => {
+  clearTimeout(resting);
+  resting = setTimeout(() => trigger("changed", {}), 250);
+};
+
 const current = () => props.value || { rows: [], focus: 0 };
 let drawn = "";
 
@@ -15,7 +22,7 @@ const put = (change, tell = true) => {
   value.focus = Math.max(0, Math.min(value.focus, value.rows.length - 1));
   props.value = value;
   draw();
-  if (tell) trigger("changed", {});
+  if (tell) letGo();
 };
 
 const announce = () => {
@@ -51,11 +58,11 @@ const rowOf = (row, index, many) => {
     announce();
   };
   slider.addEventListener("input", () => move(slider.value));
-  slider.addEventListener("change", () => trigger("changed", {}));
+  slider.addEventListener("change", letGo);
   number.addEventListener("input", () => move(number.value));
   number.addEventListener("change", () => {
     number.value = shown(current().rows[index].strength);
-    trigger("changed", {});
+    letGo();
   });
   slider.value = row.strength;
   slider.style.setProperty("--at", `${((row.strength + 1) / 3) * 100}%`);

@@ -141,6 +141,7 @@ const draw = () => {
   else bar.removeAttribute("value");
   setText(status, value.message || "");
   status.classList.toggle("problem", value.state === "failed");
+  if (value.job) patina.setAddress({ job: value.job });
   drawOthers(pictures);
   drawFilm(picture, frames, strength);
 };
@@ -153,4 +154,4 @@ window.addEventListener("patina-strengths", (event) => {
 });
 watch("value", draw);
 draw();
-trigger("opened", {});
+trigger("opened", { job: new URL(location.href).searchParams.get("job") || "" });

@@ -11,7 +11,7 @@ import gradio as gr
 from app.tabs.library_view import about, cards, downloads, families
 from app.texts import TEXTS
 from app.views import text
-from app.widgets import STATIC, widget
+from app.widgets import widget
 from app.wiring import ACTION, POLL, news, tell, told
 from trainer.errors import PatinaError
 
@@ -66,7 +66,7 @@ class Parts:
 
     @property
     def details(self) -> list[gr.blocks.Block]:
-        return [self.nothing, self.panel, self.name, self.links, self.about, self.question]
+        return [self.nothing, self.panel, self.name, self.links, self.about, self.again, self.question]
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
@@ -82,14 +82,14 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             scale=2,
         )
         upload = gr.UploadButton(
-            WORDS.import_file, file_types=[".safetensors"], type="filepath", elem_id="library-import", scale=1
+            WORDS.import_file, file_types=[".safetensors"], type="filepath", elem_id="library-import", scale=0, min_width=176
         )
     with gr.Row(elem_id="library-note"):
         note = gr.HTML(_note(""), scale=0)
         undo = gr.Button(WORDS.undo, size="sm", visible=False, elem_id="library-undo", scale=0, min_width=80)
     with gr.Row(elem_id="library-shelf", equal_height=False):
         with gr.Column(scale=7, min_width=320):
-            grid = widget("library_cards", "cards", cards([], "", filtered=False), asdict(WORDS.cards), "library")
+            grid = widget("library_cards", "cards", cards([], "", filtered=False), asdict(WORDS.cards))
         with gr.Column(scale=5, min_width=320, elem_id="library-details"):
             nothing = gr.HTML(f'<p class="empty">{text(WORDS.nothing_open)}</p>')
             with gr.Column(visible=False) as panel:
@@ -109,7 +109,6 @@ def build(shell: Shell, tab: gr.Tab) -> None:
                 body = gr.HTML(
                     elem_id="library-about",
                     apply_default_css=False,
-                    css_template=(STATIC / "library.css").read_text(encoding="utf-8"),
                     js_on_load=_STEPS,
                 )
     wire(
@@ -134,7 +133,7 @@ def shelf(studio: Studio, opened: Opened, search: str, family: str) -> dict[str,
 def details_of(studio: Studio, opened: Opened) -> list[Any]:
     """Values for `Parts.details`."""
     if not opened.style:
-        return [gr.HTML(visible=True), gr.Column(visible=False), "", "", "", gr.Column(visible=False)]
+        return [gr.HTML(visible=True), gr.Column(visible=False), "", "", "", gr.skip(), gr.Column(visible=False)]
     style = studio.style(opened.style)
     return [
         gr.HTML(visible=False),
@@ -142,6 +141,7 @@ def details_of(studio: Studio, opened: Opened) -> list[Any]:
         style.card.name,
         downloads(style.card),
         about(style),
+        gr.Button(visible=style.run is not None),
         gr.Column(visible=False),
     ]
 

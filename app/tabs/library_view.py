@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from app.files import download_url, picture_url
+from app.plots import loss_plot
 from app.texts import TEXTS
 from app.views import duration, size, text
 from trainer.bases.registry import FAMILIES
@@ -75,7 +76,7 @@ def about(style: StyleView) -> str:
     """An opened style: picture, facts, samples, checkpoints, and what its file says."""
     parts = [_facts(style)]
     if style.run is not None:
-        parts += [_sheet(style.card, style.run), _samples(style.run)]
+        parts += [_sheet(style.card, style.run), _learning(style.run), _samples(style.run)]
     elif style.card.thumbnails:
         images = "".join(_image(picture_url(path, 480), style.card.name) for path in style.card.thumbnails)
         parts.insert(0, f'<div class="style-pictures">{images}</div>')
@@ -93,9 +94,15 @@ def _facts(style: StyleView) -> str:
     if run is not None:
         rows.append((WORDS.steps, str(run.step)))
         rows.append((WORDS.duration, duration(run.seconds) if run.seconds else ""))
-        rows.append((WORDS.verified, ", ".join(run.verified)))
     shown = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows if value)
-    return f'<dl class="style-facts">{shown}</dl>'
+    return f'<dl class="style-facts">{shown}</dl>{_verified(run)}'
+
+
+def _verified(run: RunView | None) -> str:
+    if run is None or not run.verified:
+        return ""
+    ticks = "".join(f"<li>{text(line)}</li>" for line in run.verified)
+    return f'<h3>{text(WORDS.verified)}</h3><ul class="style-ticks">{ticks}</ul>'
 
 
 def _sheet(card: StyleCard, run: RunView) -> str:
@@ -104,6 +111,11 @@ def _sheet(card: StyleCard, run: RunView) -> str:
     url = text(picture_url(run.sheet))
     image = f'<img src="{url}" alt="{text(WORDS.sheet_alt.format(name=card.name))}" loading="lazy">'
     return f'<h3>{text(WORDS.sheet)}</h3><a class="style-sheet" href="{url}" target="_blank" rel="noopener">{image}</a>'
+
+
+def _learning(run: RunView) -> str:
+    plot = loss_plot(run.loss_steps, run.losses, run.validation, max(run.steps, run.step))
+    return f'<h3>{text(WORDS.learning)}</h3>{plot}' if plot else ""
 
 
 def _samples(run: RunView) -> str:

@@ -69,7 +69,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         with gr.Column(scale=8, min_width=320, elem_id="preview-pictures"):
             right = _pictures()
     gr.HTML(f'<h2 class="section">{text(WORDS.made_before)}</h2>')
-    results = widget("preview_results", "results", [], asdict(WORDS.results), "preview")
+    results = widget("preview_results", "results", [], asdict(WORDS.results))
     wire(shell, Parts(**left, **right, results=results, desk=gr.State(Desk())))
 
 
@@ -86,7 +86,7 @@ def _controls() -> dict[str, gr.components.Component]:
         max_length=2000,
         elem_id="preview-prompt",
     )
-    mixer = widget("preview_mixer", "mixer", Mix().value(), asdict(WORDS.mixer), "preview")
+    mixer = widget("preview_mixer", "mixer", Mix().value(), asdict(WORDS.mixer))
     add = gr.Dropdown(
         [], value=None, label=WORDS.add_style, info=WORDS.add_help, elem_id="preview-add", filterable=True
     )
@@ -138,7 +138,7 @@ def _pictures() -> dict[str, gr.components.Component]:
     """The right side: one picture with its strip, or a sheet."""
     with gr.Tabs(selected="picture", elem_id="preview-modes") as modes:
         with gr.Tab(WORDS.tab_picture, id="picture"):
-            view = widget("preview_viewer", "viewer", viewer(Desk(), []), asdict(WORDS.viewer), "preview")
+            view = widget("preview_viewer", "viewer", viewer(Desk(), []), asdict(WORDS.viewer))
         with gr.Tab(WORDS.tab_sheet, id="sheet"):
             gr.HTML(f'<p class="intro">{text(WORDS.sheet_intro)}</p>')
             with gr.Row():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from app.tabs.preview_scene import (
@@ -34,27 +35,41 @@ OPEN = ("queued", "working")
 FilmState = Literal["", "wanted", "offer", "filling", "done"]
 
 
+@dataclass(frozen=True)
+class _Sight:
+    """A job when it was first seen at work: Unix time, denoising steps done, steps in all."""
+
+    at: float
+    done: int
+    total: int
+
+
 @dataclass
 class Pace:
     """Seconds a picture takes, measured on the jobs that passed by; ``None`` until one did."""
 
     seconds: float | None = None
-    _first: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _first: dict[str, _Sight] = field(default_factory=dict)
+    _rows: dict[str, int] = field(default_factory=dict)
 
     def see(self, job: JobView, now: float) -> None:
         """Take a look at a job; called whenever it is polled."""
+        # Rows that were there before the worker began came from the cache and say nothing about speed.
+        rows = self._rows.setdefault(job.id, len(job.order.rows) - len(job.pictures))
         if job.state == "working" and job.done:
-            self._first.setdefault(job.id, (now, job.done))
-        if job.state != "done" or not job.total:
-            return
-        since, done = self._first.pop(job.id, (job.created, 0))
-        if job.total > done:
-            whole = (now - since) * job.total / (job.total - done)
-            self.seconds = whole / len(job.order.rows)
+            first = self._first.setdefault(job.id, _Sight(now, job.done, job.total))
+            if job.done > first.done:
+                whole = (now - first.at) * job.total / (job.done - first.done)
+                self.seconds = whole / max(1, rows)
+        elif job.state == "done" and rows:
+            first = self._first.pop(job.id, _Sight(job.created, 0, 1))
+            if first.total > first.done:
+                self.seconds = (now - first.at) * first.total / (first.total - first.done) / rows
 
     @property
-    def fast(self) -> bool:
-        return self.seconds is not None and self.seconds <= FAST_SECONDS
+    def slow(self) -> bool:
+        """Whether a picture is known to take longer than a slider should wait; the first one finds out."""
+        return self.seconds is not None and self.seconds > FAST_SECONDS
 
 
 @dataclass
@@ -64,7 +79,7 @@ class Desk:
     Attributes:
         form: what was ordered last, or None at the beginning.
         jobs: ids of the scene's jobs, oldest first.
-        sheet: id of the sheet that is shown, or empty.
+        sheet, sheet_file: id of the sheet that is shown, or empty; its file once it was put together.
         film: what is up with the filmstrip.
         hint: a sentence on why the picture is not what the controls say, or empty.
         taken: whether the visitor has done anything, so that nothing is put into the form any more.
@@ -73,6 +88,7 @@ class Desk:
     form: Form | None = None
     jobs: list[str] = field(default_factory=list)
     sheet: str = ""
+    sheet_file: Path | None = None
     film: FilmState = ""
     hint: str = ""
     taken: bool = False
@@ -86,6 +102,10 @@ class Desk:
     def look_at_sheet(self, studio: Studio) -> JobView | None:
         """The sheet's job, or None."""
         return self._job(studio, self.sheet, None) if self.sheet else None
+
+    def show_sheet(self, job_id: str) -> None:
+        """Look at another sheet."""
+        self.sheet, self.sheet_file, self.taken = job_id, None, True
 
     def _job(self, studio: Studio, job_id: str, listed: list[str] | None) -> JobView | None:
         if job_id in self._over:
@@ -111,7 +131,7 @@ class Desk:
         """
         live = form.mix.live
         fresh = live or self.form is None or self.form.key != form.key
-        job = studio.preview(picture_order(form, film=live and self.pace.fast and bool(form.mix.uses)))
+        job = studio.preview(picture_order(form, film=live and not self.pace.slow))
         if fresh:
             self.forget()
         self.form = form
@@ -138,8 +158,12 @@ class Desk:
             if self.film == "done" and self._missing(jobs):
                 self.film = "wanted"
             return "shown"
-        if form.mix.live or not self.pace.fast:
+        if form.mix.live or self.pace.slow:
             return "slow"
+        for job in jobs:
+            # A frame that the slider has passed by is not worth waiting for.
+            if job.order.note == FRAME and job.state in OPEN:
+                studio.cancel_job(job.id)
         self.jobs.append(studio.preview(picture_order(form, FRAME)))
         self.film = "wanted"
         return "ordered"
@@ -208,12 +232,13 @@ class Desk:
         self._over = {job_id: view for job_id, view in self._over.items() if job_id == self.sheet}
         self.film = ""
 
-    def take_up(self, studio: Studio, form: Form, gallery: list[JobView]) -> None:
-        """Look at a scene again: every job of it in the gallery gives its frames."""
+    def take_up(self, studio: Studio, form: Form, job_id: str) -> None:
+        """Look at a scene again: its job, and every other job of it in the gallery, give their frames."""
         self.forget()
         self.form = form
         key = form.key
-        self.jobs = [job.id for job in reversed(gallery) if key_of_job(job.order) == key]
+        others = [job.id for job in studio.gallery() if key_of_job(job.order) == key and job.id != job_id]
+        self.jobs = [job_id, *reversed(others)]
         self.film = "offer" if self._missing(self.look(studio)) else "done"
         self.taken = True
 

@@ -38,6 +38,7 @@ def viewer(desk: Desk, jobs: Sequence[JobView], hint: str = "") -> dict[str, Any
         )
     latest = newest(jobs)
     return {
+        "job": desk.jobs[0] if desk.jobs else "",
         "pictures": pictures,
         "strengths": list(form.mix.strengths),
         "names": [use.name for use in form.mix.uses],
@@ -101,7 +102,14 @@ def file_stem(form: Form) -> str:
 
 
 def results(gallery: Sequence[JobView], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Cards of what was made before; frames that a slider or the strip made belong to no card of their own."""
+    """Cards of what was made before, one for each order however often it was given.
+
+    Frames that a slider or the strip made have no card of their own.
+    """
+    newest: dict[str, JobView] = {}
+    for job in gallery:
+        if job.order.note not in (FRAME, STRIP) and job.pictures:
+            newest.setdefault(job.order.line(), job)
     return [
         {
             "id": job.id,
@@ -109,8 +117,7 @@ def results(gallery: Sequence[JobView], names: Mapping[str, str]) -> list[dict[s
             "caption": job.order.rows[0].prompt or WORDS.no_prompt,
             "detail": detail(job.order, names),
         }
-        for job in gallery
-        if job.order.note not in (FRAME, STRIP) and job.pictures
+        for job in newest.values()
     ]
 
 

@@ -156,7 +156,10 @@ def _wire_results(studio: Studio, parts: Parts) -> None:
 
     @told
     def remove(event: gr.EventData) -> list[dict[str, Any]]:
-        studio.delete_job(str(event.id))
+        order = studio.job(str(event.id)).order
+        for job in studio.gallery():
+            if job.order == order:
+                studio.delete_job(job.id)
         return _gallery(studio)
 
     parts.results.remove(remove, outputs=parts.results, **ACTION)
