@@ -150,7 +150,7 @@ class Terminal:
             table.add_column(overflow="fold")
             for label, text in plan_of(event):
                 table.add_row(label, escape(text))
-            self.console.print(table, soft_wrap=False)
+            self.console.print("", table, "", sep="\n", soft_wrap=False)
         else:
             for label, text in plan_of(event):
                 self.say(f"{label + ':':8} {text}")
