@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 from trainer.errors import StudioError
@@ -115,7 +116,8 @@ class Gallery:
         text = PngImagePlugin.PngInfo()
         text.add_text("patina", json.dumps(order.model_dump(mode="json")))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(".sheet.tmp")
+        # Two pages may ask at once.
+        partial = path.with_name(f".sheet-{threading.get_ident()}.tmp")
         sheet.save(partial, "PNG", pnginfo=text)
         partial.replace(path)
         return path
