@@ -1,0 +1,332 @@
+"""Stable Diffusion 1.5 at 512 px and SDXL at 1024 px on a card: Patina's engine against a plain diffusers + PEFT loop.
+
+    python -m benchmarks.train_gpu                          both families, batch 1 and 4
+    python -m benchmarks.train_gpu --family sd1 --batch 4   one of them
+    python -m benchmarks.train_gpu --limit-gib 3.3          what the ladder chooses when told a limit, really training
+    python -m benchmarks.train_gpu --tiny                   the same with tiny models on a CPU, to see that it works
+
+Weights are random in the right shapes. The sides alternate in one process, and the ratios are medians over rounds;
+peak memory is measured in a process of its own for each side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.random_base import FAMILIES, SIDES, TFLOP_PER_SAMPLE, random_base
+from trainer.adapters.bank import Bank
+from trainer.bases.base import Base, SizeFacts
+from trainer.bases.quiet import quiet_libraries
+from trainer.config import RunConfig, parse
+from trainer.errors import DoesNotFit
+from trainer.presets import resolve
+from trainer.training.batches import Batches, TrainingImage
+from trainer.training.device import memory_in_use, pick_device, pick_dtype
+from trainer.training.loop import Trainer
+from trainer.training.preflight import GIB, Fitted, fit
+
+IMAGES = 8
+RANK = 8
+SIDE_NAMES = ("Patina", "plain loop")
+CAPTIONS = [f"a picture of thing number {index} on a table" for index in range(IMAGES)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a family's random base, a batch size, a device."""
+
+    key: str
+    batch: int
+    device: torch.device
+    dtype: torch.dtype
+    tiny: bool = False
+    compile: str = "auto"
+    limit_gib: float | None = None
+
+    @property
+    def side(self) -> int:
+        return 64 if self.tiny else SIDES[self.key]
+
+    def base(self) -> Base:
+        return random_base(self.key, device=self.device, dtype=self.dtype, tiny=self.tiny)
+
+
+class Ours:
+    """The engine's loop on random latents, with whatever its preflight chooses for this card."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.base = case, case.base()
+        self.bank = Bank(self.base.roots)
+        self.bank.add("style", "cross", rank=RANK, seed=1)
+        self.fitted: Fitted = fit(self._config(), self.base, self._trainer)
+        self.trainer = self.fitted.trainer
+        self.bank.set_strengths({"style": 1.0})
+
+    def step(self, index: int) -> None:
+        trainer = self.trainer
+        for micro in range(trainer.settings.accumulation):
+            trainer.accumulate(trainer.batches.draw(index, micro), micro)
+        trainer.update(trainer.rate_at(index))
+        trainer.step += 1
+
+    def _config(self) -> RunConfig:
+        case = self.case
+        given = {
+            "optim": {"batch_size": case.batch},
+            "train": {"steps": 1000, "compile": case.compile},
+            "memory": {"limit_gib": case.limit_gib} if case.limit_gib else {},
+        }
+        family = self.base.family
+        return resolve(parse(given), family=family.key, resolution=case.side, guidance=family.guidance, images=IMAGES)
+
+    def _trainer(self, config: RunConfig) -> Trainer:
+        cells = self.case.side // self.base.vae_factor
+        generator = torch.Generator().manual_seed(0)
+        shape = (1, self.base.latent_channels, cells, cells)
+        size = (self.case.side, self.case.side)
+        images = [
+            TrainingImage(
+                mean=torch.randn(shape, generator=generator),
+                std=torch.full(shape, 0.1),
+                text=index,
+                sizes=(SizeFacts(size, (0, 0), size),),
+            )
+            for index in range(IMAGES)
+        ]
+        batches = Batches(
+            self.base,
+            images,
+            self.base.encode_texts(CAPTIONS),
+            batch_size=config.images_per_pass,
+            accumulation=config.passes_per_step,
+        )
+        return Trainer(self.base, self.bank, "style", batches, config)
+
+
+class Plain:
+    """The way diffusers' text-to-image LoRA examples train: PEFT's layers in fp32 under autocast, images and captions
+    encoded in every step, the loss read in every step; the VAE in half precision where the family allows it."""
+
+    def __init__(self, case: Case) -> None:
+        from diffusers import DDPMScheduler
+        from diffusers.training_utils import cast_training_params
+        from peft import LoraConfig
+
+        self.case, self.base = case, case.base()
+        self.unet = self.base.unet
+        targets = r".*attn2\.(to_q|to_k|to_v|to_out\.0)"
+        self.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))
+        cast_training_params(self.unet, dtype=torch.float32)
+        self.parameters = [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, weight_decay=1e-2)
+        self.noise: Any = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+        generator = torch.Generator().manual_seed(0)
+        self.pixels = torch.rand(IMAGES, 3, case.side, case.side, generator=generator) * 2 - 1
+        self.unet.train()
+
+    def step(self, index: int) -> None:
+        case, base = self.case, self.base
+        chosen = [(index * case.batch + offset) % IMAGES for offset in range(case.batch)]
+        with torch.no_grad():
+            pixels = self.pixels[chosen].to(case.device, base.vae.dtype)
+            latents = base.vae.encode(pixels).latent_dist.sample() * base.vae.config.scaling_factor
+            features = base.encode_texts([CAPTIONS[i] for i in chosen])
+        latents = latents.to(case.dtype)
+        noise = torch.randn_like(latents)
+        timesteps = torch.randint(0, 1000, (case.batch,), device=case.device)
+        noisy = self.noise.add_noise(latents, noise, timesteps)
+        size = (case.side, case.side)
+        conditioning = base.conditioning(features, [SizeFacts(size, (0, 0), size)] * case.batch)
+        with torch.autocast(case.device.type, dtype=case.dtype, enabled=case.dtype != torch.float32):
+            predicted = self.unet(noisy, timesteps, return_dict=False, **conditioning)[0]
+        loss = F.mse_loss(predicted.float(), noise.float())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        float(loss.detach())
+
+
+@dataclass
+class Times:
+    """Medians of each round's seconds a step."""
+
+    ours: list[float] = field(default_factory=list)
+    plain: list[float] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(b / a for a, b in zip(self.ours, self.plain, strict=True))
+
+
+def alternate(case: Case, rounds: int, steps: int) -> tuple[Times, Ours]:
+    """Both sides step in turns, after a round that is not counted."""
+    ours, plain = Ours(case), Plain(case)
+    times = Times()
+    done = 0
+    for round_ in range(rounds + 1):
+        for work, kept in ((ours.step, times.ours), (plain.step, times.plain)):
+            seconds = timed(work, range(done, done + steps), case.device) / steps
+            if round_:
+                kept.append(seconds)
+        done += steps
+    return times, ours
+
+
+def timed(work: Callable[[int], None], indices: range, device: torch.device) -> float:
+    """Seconds for all steps together, with the card waited for at both ends only."""
+    wait(device)
+    before = time.perf_counter()
+    for index in indices:
+        work(index)
+    wait(device)
+    return time.perf_counter() - before
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product, the best of several."""
+    side = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+
+    def product(_: int) -> None:
+        _result: Tensor = left @ right
+
+    timed(product, range(3), device)
+    return 2 * side**3 / min(timed(product, range(1), device) for _ in range(10))
+
+
+def profile_of(ours: Ours, steps: int = 3) -> list[tuple[str, float]]:
+    """Shares of the device's time by kind of work, largest first; on a CPU of the processor's time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = ours.case.device.type == "cuda"
+    start = ours.trainer.step
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities) as recorded:
+        timed(ours.step, range(start, start + steps), ours.case.device)
+    spent: defaultdict[str, float] = defaultdict(float)
+    for event in recorded.key_averages():
+        spent[kind_of(event.key)] += event.self_device_time_total if cuda else event.self_cpu_time_total
+    total = sum(spent.values()) or 1.0
+    return sorted(((name, value / total) for name, value in spent.items()), key=lambda item: -item[1])
+
+
+def kind_of(name: str) -> str:
+    """The kind of work of an operator or kernel, by what its name says."""
+    kinds = {
+        "attention": ("scaled_dot_product", "flash", "fmha", "attention"),
+        "convolutions": ("conv", "cudnn", "implicit"),
+        "matrix products": ("mm", "gemm", "cublas", "matmul", "linear", "cutlass", "nvjet"),
+        "normalisation": ("norm",),
+        "optimizer": ("adam", "multi_tensor", "foreach"),
+        "elementwise and copies": ("elementwise", "copy", "cat", "add", "mul", "memcpy", "memset", "triton", "reduce"),
+    }
+    low = name.lower()
+    return next((kind for kind, parts in kinds.items() if any(part in low for part in parts)), "rest")
+
+
+def peak_of(case: Case, side: str) -> dict[str, Any]:
+    """The peak of memory of one side, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.train_gpu", "--family", case.key, "--batch", str(case.batch)]
+    command += ["--device", str(case.device), "--compile", case.compile, "--memory-of", side]
+    command += ["--tiny"] if case.tiny else []
+    command += ["--limit-gib", str(case.limit_gib)] if case.limit_gib else []
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    answer: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return answer
+
+
+def print_peak(case: Case, side: str, steps: int = 6) -> None:
+    """What the child process of `peak_of` prints: the most memory of ``steps`` steps, and what was chosen."""
+    notes: tuple[str, ...] = ()
+    try:
+        work: Ours | Plain = Ours(case) if side == "Patina" else Plain(case)
+    except DoesNotFit as error:
+        print(json.dumps({"gib": None, "notes": [str(error)]}))
+        return
+    if isinstance(work, Ours):
+        notes = work.fitted.notes
+    if case.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(case.device)
+    for index in range(steps):
+        work.step(index)
+    print(json.dumps({"gib": memory_in_use(case.device) / GIB, "notes": notes}))
+
+
+def report(case: Case, rounds: int, steps: int, rate: float) -> None:
+    """The table of one case, and where its time goes."""
+    times, ours = alternate(case, rounds, steps)
+    print(
+        f"\n{FAMILIES[case.key].title}, {case.side} px, batch {case.batch}, blocks compiled: "
+        f"{ours.fitted.config.train.compile}\n"
+    )
+    print("| | ms a step | samples/s | share of the matrix rate | peak memory, GiB |\n|---|---:|---:|---:|---:|")
+    for name, values in zip(SIDE_NAMES, (times.ours, times.plain), strict=True):
+        seconds = statistics.median(values)
+        share = case.batch * TFLOP_PER_SAMPLE[case.key] * 1e12 / seconds / rate
+        shown = "-" if case.tiny else f"{share:.0%}"
+        peak = peak_of(case, name)["gib"]
+        print(f"| {name} | {1000 * seconds:.1f} | {case.batch / seconds:.2f} | {shown} | {peak:.2f} |")
+    print(f"\nPatina is faster by {times.ratio:.2f} x. Where its time goes:\n\n| part | share |\n|---|---:|")
+    for kind, part in profile_of(ours):
+        print(f"| {kind} | {part:.0%} |")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--family", choices=sorted(FAMILIES), help="one family instead of both")
+    options.add_argument("--batch", type=int, nargs="+", default=[1, 4])
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--steps", type=int, default=10, help="steps of each side in a round")
+    options.add_argument("--device", default="auto")
+    options.add_argument("--compile", choices=("auto", "off", "blocks"), default="auto")
+    options.add_argument("--limit-gib", type=float, help="tell the ladder that the card has only so much")
+    options.add_argument("--tiny", action="store_true", help="tiny models, to see that the benchmark works")
+    options.add_argument("--memory-of", choices=SIDE_NAMES, help=argparse.SUPPRESS)
+    asked = options.parse_args(arguments)
+    device = pick_device(asked.device)
+    dtype = pick_dtype(device, "auto")
+    keys = [asked.family] if asked.family else sorted(FAMILIES)
+    cases = [
+        Case(key, batch, device, dtype, asked.tiny, asked.compile, asked.limit_gib)
+        for key in keys
+        for batch in asked.batch
+    ]
+    with quiet_libraries():
+        if asked.memory_of:
+            print_peak(cases[0], asked.memory_of)
+            return
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        rate = matrix_rate(device, dtype)
+        print(f"{name}, torch {torch.__version__}, {dtype}; a large matrix product reaches {rate / 1e12:.1f} TFLOP/s")
+        for case in cases:
+            if asked.limit_gib:
+                found = peak_of(case, "Patina")
+                peak = "does not fit" if found["gib"] is None else f"{found['gib']:.2f} GiB"
+                print(
+                    f"\n{case.key}, batch {case.batch}, told {asked.limit_gib} GiB: {peak}", *found["notes"], sep="\n"
+                )
+            else:
+                report(case, asked.rounds, asked.steps, rate)
+
+
+if __name__ == "__main__":
+    main()
