@@ -20,7 +20,8 @@ from trainer.config import fields
 ELSEWHERE = frozenset({"name", "trigger", "base.source", "data.images", "train.preset"})
 """Settings that the Train tab asks for in the open."""
 
-Kind = Literal["choice", "switch", "whole", "number", "text", "lines"]
+Kind = Literal["choice", "answer", "switch", "whole", "number", "text", "lines"]
+ANSWERS = {"yes": True, "no": False}
 
 
 class Field:
@@ -30,7 +31,7 @@ class Field:
         path: dotted, ``optim.learning_rate``.
         kind: how it is asked for.
         optional: whether it may be left empty, which leaves it to the preset.
-        choices: of a ``choice``.
+        choices: of a ``choice``, or the two of an ``answer``.
         least, most: allowed range, both ends included unless the description says otherwise; None is open.
         help: one sentence on what you will see change.
     """
@@ -48,7 +49,9 @@ class Field:
             self.kind: Kind = "choice"
             self.choices = typing.get_args(inner)
         elif inner is bool:
-            self.kind = "switch"
+            # A switch has no third position for "chosen for you".
+            self.kind = "answer" if self.optional else "switch"
+            self.choices = tuple(ANSWERS) if self.optional else ()
         elif inner is int:
             self.kind = "whole"
         elif inner is float:
@@ -81,6 +84,8 @@ class Field:
         if self.kind == "switch":
             return bool(value)
         entered = str(value).strip() if value is not None else ""
+        if self.kind == "answer":
+            return ANSWERS.get(entered)
         if self.kind == "lines":
             return [line.strip() for line in entered.splitlines() if line.strip()]
         if not entered:
@@ -135,8 +140,11 @@ def _row(field: Field, value: Any, choice: Any) -> Markup:
 def _control(field: Field, name: str, value: Any, choice: Any) -> Markup:
     shared: dict[str, Any] = {"id": name, "data_set": field.path, "aria_describedby": f"{name}-help"}
     current = value if value is not None else field.default
-    if field.kind == "choice":
-        return el("select", [_option(field, option, current) for option in field.choices], **shared)
+    if field.kind == "answer" and current is not None:
+        current = next(word for word, meant in ANSWERS.items() if meant == current)
+    if field.kind in ("choice", "answer"):
+        free = el("option", TEXTS.train.left_empty, value="", selected=current is None) if field.optional else None
+        return el("select", free, [_option(option, current) for option in field.choices], **shared)
     if field.kind == "switch":
         return el("input", type="checkbox", checked=bool(current), **shared)
     if field.kind == "lines":
@@ -156,8 +164,8 @@ def _control(field: Field, name: str, value: Any, choice: Any) -> Markup:
     )
 
 
-def _option(field: Field, option: str, current: Any) -> Markup:
-    return el("option", option, value=option, selected=option == current)
+def _option(option: str, current: Any) -> Markup:
+    return el("option", TEXTS.train.answers.get(option, option), value=option, selected=option == current)
 
 
 def _plain(value: Any) -> str:

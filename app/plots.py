@@ -69,7 +69,13 @@ def loss_plot(
             [
                 [
                     el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{_y(t, low, high):.1f}", y2=f"{_y(t, low, high):.1f}"),
-                    el("text", f"{t:.3g}", x=LEFT - 8, y=f"{_y(t, low, high) + 4:.1f}", text_anchor="end"),
+                    el(
+                        "text",
+                        f"{t:.2f}" if high - low > 0.1 else f"{t:.4f}",
+                        x=LEFT - 8,
+                        y=f"{_y(t, low, high) + 4:.1f}",
+                        text_anchor="end",
+                    ),
                 ]
                 for t in ticks
             ],

@@ -167,6 +167,7 @@ class TrainTexts:
     advanced_hint: str = "Every setting, with what you will see change. Empty fields are chosen for you."
     chosen_for_you: str = "{value} (chosen for you)"
     left_empty: str = "chosen for you"
+    answers: Mapping[str, str] = field(default_factory=lambda: {"yes": "Yes", "no": "No"})
     range: str = "From {least} to {most}."
     at_least: str = "At least {least}."
     reset_all: str = "Leave everything to the preset"
@@ -227,8 +228,13 @@ class TrainTexts:
     )
     starting_worker: str = "Starting"
     place: str = "place {place} in the queue"
-    pausing: str = "Saving, then it pauses"
-    stopping: str = "Saving, then it stops"
+    wishes: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "pause": "Saving, then it pauses",
+            "stop": "Saving, then it writes the file",
+            "cancel": "Ending",
+        }
+    )
     pause: str = "Pause"
     resume: str = "Resume"
     stop_keep: str = "Stop and keep"

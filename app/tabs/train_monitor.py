@@ -11,6 +11,7 @@ from app.markup import el, join
 from app.plots import loss_plot
 from app.texts import TEXTS
 from app.views import duration, size
+from trainer.studio.store import Wish
 from trainer.studio.views import RunView, SampleView
 
 STRIP = 384
@@ -65,10 +66,8 @@ def live(run: RunView) -> Markup:
 def _state(run: RunView, *, next_up: bool) -> str:
     words = TEXTS.train
     if run.state == "training":
-        if run.wish == "pause":
-            return words.pausing
-        if run.wish == "stop":
-            return words.stopping
+        if run.wish is not Wish.NONE:
+            return words.wishes[run.wish]
         if run.phase is not None:
             name = words.phases.get(run.phase.name, run.phase.name)
             done = f" {run.phase.done} / {run.phase.total}" if run.phase.total and run.phase.name != "training" else ""
@@ -106,12 +105,13 @@ def _actions(run: RunView) -> Markup:
     started = run.step > 0
     match run.state:
         case "training":
-            waiting = run.wish != "run"
+            waiting = run.wish is not Wish.NONE
             buttons = [
                 button(words.try_now, "try", kind="primary") if started else None,
+                button(words.resume, "resume") if run.wish is Wish.PAUSE else None,
                 None if waiting else button(words.pause, "pause"),
                 None if waiting or not started else stop,
-                cancel,
+                None if run.wish is Wish.CANCEL else cancel,
             ]
         case "queued":
             buttons = [button(words.unqueue, "unqueue")]
@@ -178,17 +178,26 @@ def pictures(run: RunView) -> Markup | None:
     words = TEXTS.train
     if run.state == "draft":
         return None
+    groups = _by_prompt(run.samples)
     strips = [
         el(
             "div",
             el("h3", group[0].prompt),
             el("ol", [_sample(sample, len(group)) for sample in group], class_="strip", tabindex=0, role="list"),
         )
-        for group in _by_prompt(run.samples)
+        for group in groups
     ]
+    few = max((len(group) for group in groups), default=0) <= 2
     waits = None if strips else el("p", words.samples_waits, class_="help")
     title = words.before_after if run.state == "finished" and strips else words.samples
-    return el("section", el("header", el("h2", title)), waits, strips, class_="card", aria_label=title)
+    return el(
+        "section",
+        el("header", el("h2", title)),
+        waits,
+        el("div", strips, class_="strips few" if few else "strips"),
+        class_="card",
+        aria_label=title,
+    )
 
 
 def _by_prompt(samples: tuple[SampleView, ...]) -> list[list[SampleView]]:
