@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
@@ -126,6 +128,7 @@ def _begun(settings: RunConfig, out: Path | None) -> Iterator[RunFolder]:
     """A new run's folder; a run that fails before its first saved state leaves nothing, so that it can be repeated."""
     from trainer.data.folder import list_images
     from trainer.studio.home import Home, new_id, studio_path
+    from trainer.training.folder import RunFolder
     from trainer.training.run import create
 
     source = Path(settings.data.images).expanduser()
@@ -134,21 +137,27 @@ def _begun(settings: RunConfig, out: Path | None) -> Iterator[RunFolder]:
         raise DatasetError(f"There are no images in {source}: put PNG, JPEG or WebP files in it.")
     target = out.expanduser().absolute() if out else Home(studio_path()).prepare().run(new_id("run"))
     existed = target.exists()
-    folder = create(settings, target)
+    # What lay there before is never touched; `create` refuses it.
+    ours = not existed or (target.is_dir() and not any(target.iterdir()))
+    folder = RunFolder(target)
     try:
+        create(settings, target)
         yield folder
     except (PatinaError, OSError, KeyboardInterrupt):
-        if not folder.checkpoints.exists():
+        if ours and any(folder.checkpoints.glob("step-*")):
+            typer.echo(f"What was learned until the last saved step is kept. {_go_on(folder)}", err=True)
+        elif ours and folder.path.is_dir():
             _clear(folder, keep=existed)
         raise
 
 
 def _clear(folder: RunFolder, *, keep: bool) -> None:
     """Remove what a run wrote before it learned anything, and with it the folder that was made for it."""
-    for part in (folder.cache, folder.samples):
+    for part in (folder.cache, folder.samples, folder.checkpoints):
         shutil.rmtree(part, ignore_errors=True)
     for file in (folder.config_file, folder.dataset_file, folder.events_file, folder.lock_file):
-        file.unlink(missing_ok=True)
+        for each in (file, *folder.path.glob(f".{file.name}.*.tmp")):
+            each.unlink(missing_ok=True)
     if not keep and not any(folder.path.iterdir()):
         folder.path.rmdir()
 
@@ -194,26 +203,19 @@ class _StopKey:
 
 def _run(folder: RunFolder, *, as_json: bool) -> None:
     key = _StopKey()
-    go_on = f"patina train --resume {_quoted(folder.path)}"
     with key.listening():
         quiet_libraries()
         from trainer.cli.progress import JsonLines, Terminal
         from trainer.training.run import train as train_run
 
-        try:
-            with JsonLines() if as_json else Terminal(folder) as show:
-                outcome = train_run(folder, emit=show, control=key)
-        except KeyboardInterrupt:
-            if folder.checkpoints.exists():
-                typer.echo(f"Stopped without saving. Go on from the last saved step with: {go_on}", err=True)
-            raise
+        with JsonLines() if as_json else Terminal(folder) as show:
+            outcome = train_run(folder, emit=show, control=key)
     if outcome.state == "paused":
-        typer.echo(f"Saved at step {outcome.step}. Go on with: {go_on}", err=True)
+        typer.echo(f"Saved at step {outcome.step}. {_go_on(folder)}", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
-def _quoted(path: Path) -> str:
-    import os
-    import shlex
-
-    return f'"{path}"' if os.name == "nt" else shlex.quote(str(path))
+def _go_on(folder: RunFolder) -> str:
+    """The command that goes on with a run, to be copied into the shell at hand."""
+    path = f'"{folder.path}"' if os.name == "nt" else shlex.quote(str(folder.path))
+    return f"Go on with: patina train --resume {path}"

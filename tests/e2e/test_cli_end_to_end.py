@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -182,6 +183,7 @@ def test_a_folder_that_cannot_be_trained_on_is_one_sentence(images: Path, tmp_pa
         (["--config", "broken.toml"], "broken.toml is not valid TOML"),
         (["--config", "unknown.toml"], "unknown.toml: There is no setting adapter.rnk (did you mean adapter.rank?)."),
         (["--out", "taken"], "is not an empty folder"),
+        (["--out", "a run"], "holds a run already: resume it with --resume"),
         (["--out", "broken.toml"], "is not an empty folder"),
         (["--out", "broken.toml/run"], "cannot be made"),
     ],
@@ -194,10 +196,13 @@ def test_a_wrong_option_is_one_sentence(
     (tmp_path / "unknown.toml").write_text("[adapter]\nrnk = 3", encoding="utf-8")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("mine", encoding="utf-8")
+    (tmp_path / "a run" / "checkpoints" / "step-000001").mkdir(parents=True)
+    (tmp_path / "a run" / "config.toml").write_text("", encoding="utf-8")
     out = [] if "--out" in options else ["--out", "run"]
     assert_one_sentence(patina("train", images, *QUICK, *out, *options), expected)
     assert not Path("run").exists()
     assert (tmp_path / "taken" / "thesis.txt").read_text(encoding="utf-8") == "mine"
+    assert (tmp_path / "a run" / "checkpoints" / "step-000001").is_dir()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
@@ -272,6 +277,23 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resume_gives_the_same_file(images: P
     assert "Going on from step" in said.out
     hashes = {sshs_model_hash(tmp_path / name / "adapter.safetensors") for name in ("whole", "parted")}
     assert len(hashes) == 1
+
+
+def test_a_disk_that_fills_up_costs_no_saved_step(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "run" / "adapter.safetensors"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.training.run.export", full)
+        said = patina("train", images, *QUICK, "--out", tmp_path / "run")
+    assert said.code == 2
+    kept, full_disk = said.err.splitlines()
+    assert kept.endswith(f"Go on with: patina train --resume {tmp_path / 'run'}")
+    assert full_disk.startswith("patina: The disk is full and ")
+    assert patina("train", "--resume", tmp_path / "run").code == 0
+    assert (tmp_path / "run" / "adapter.safetensors").is_file()
 
 
 # ---- sample
