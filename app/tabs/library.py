@@ -82,7 +82,12 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             scale=2,
         )
         upload = gr.UploadButton(
-            WORDS.import_file, file_types=[".safetensors"], type="filepath", elem_id="library-import", scale=0, min_width=176
+            WORDS.import_file,
+            file_types=[".safetensors"],
+            type="filepath",
+            elem_id="library-import",
+            scale=0,
+            min_width=176,
         )
     with gr.Row(elem_id="library-note"):
         note = gr.HTML(_note(""), scale=0)

@@ -115,7 +115,7 @@ def _sheet(card: StyleCard, run: RunView) -> str:
 
 def _learning(run: RunView) -> str:
     plot = loss_plot(run.loss_steps, run.losses, run.validation, max(run.steps, run.step))
-    return f'<h3>{text(WORDS.learning)}</h3>{plot}' if plot else ""
+    return f"<h3>{text(WORDS.learning)}</h3>{plot}" if plot else ""
 
 
 def _samples(run: RunView) -> str:

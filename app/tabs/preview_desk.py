@@ -83,6 +83,8 @@ class Desk:
         film: what is up with the filmstrip.
         hint: a sentence on why the picture is not what the controls say, or empty.
         taken: whether the visitor has done anything, so that nothing is put into the form any more.
+        pace: how fast pictures come.
+        seen: what the ticks have sent already, for `app.wiring.news`.
     """
 
     form: Form | None = None
@@ -93,6 +95,7 @@ class Desk:
     hint: str = ""
     taken: bool = False
     pace: Pace = field(default_factory=Pace)
+    seen: dict[str, str] = field(default_factory=dict)
     _over: dict[str, JobView] = field(default_factory=dict)
 
     def look(self, studio: Studio) -> list[JobView]:

@@ -121,6 +121,7 @@ def _wire_sheet(studio: Studio, parts: Parts) -> None:
     def make(desk: Desk, prompts: str, kind: Kind, strengths: str, *values: Any) -> list[Any]:
         order = sheet_order(form_from(studio, values), prompts or "", kind, strengths or "")
         desk.show_sheet(studio.preview(order))
+        desk.seen.clear()
         return [_sheet(studio, desk), gr.Button(visible=True)]
 
     parts.make_sheet.click(
@@ -192,15 +193,14 @@ def _wire_visits(shell: Shell, parts: Parts) -> None:
     )
 
     def back_again(desk: Desk, event: gr.EventData) -> list[Any]:
-        if desk.taken:
-            return [gr.skip()] * len(outputs)
         job = _job_to_show(studio, str(event.job))
+        cards = studio.library()
+        # Looking took a moment, in which the visitor may have begun; what they did stays.
+        if desk.taken or not (job or cards):
+            return [gr.skip()] * len(outputs)
         if job is not None:
             return _take_up(studio, desk, job)
-        newest = next(iter(studio.library()), None)
-        if newest is None:
-            return [gr.skip()] * len(outputs)
-        found = styles.find(studio, newest.id)
+        found = styles.find(studio, cards[0].id)
         values = {
             parts.prompt: found.prompt or gr.skip(),
             parts.mixer: Mix((found.use,)).value(),
@@ -213,19 +213,19 @@ def _wire_visits(shell: Shell, parts: Parts) -> None:
 
 def _wire_ticks(shell: Shell, parts: Parts) -> None:
     studio = shell.studio
-    seen, seen_lists = gr.State({}), gr.State({})
+    seen_lists = gr.State({})
 
-    def tick(desk: Desk, known: dict[str, str]) -> list[Any]:
+    def tick(desk: Desk) -> list[Any]:
         jobs = desk.look(studio)
         try:
             if desk.go_on(studio, jobs):
                 jobs = desk.look(studio)
         except PatinaError as error:
             desk.film, desk.hint = "offer", str(error)
-        return [*news(known, [*_now(studio, desk, jobs), _sheet(studio, desk)]), known]
+        return news(desk.seen, [*_state(studio, desk, jobs), _sheet(studio, desk)])
 
     shell.ticker("preview", 0.5).tick(
-        tick, inputs=[parts.desk, seen], outputs=[parts.viewer, parts.cancel, parts.sheet, seen], **POLL
+        tick, inputs=parts.desk, outputs=[parts.viewer, parts.cancel, parts.sheet], **POLL
     )
 
     def look_around(known: dict[str, str]) -> list[Any]:
@@ -242,9 +242,14 @@ def _wire_ticks(shell: Shell, parts: Parts) -> None:
     )
 
 
-def _now(studio: Studio, desk: Desk, jobs: list[JobView] | None = None) -> list[Any]:
+def _now(studio: Studio, desk: Desk) -> list[Any]:
+    """`_state` for a listener: what it sends the ticks do not know, so the next one sends everything again."""
+    desk.seen.clear()
+    return _state(studio, desk, desk.look(studio))
+
+
+def _state(studio: Studio, desk: Desk, jobs: list[JobView]) -> list[Any]:
     """The viewer's value, and the stop button while there is something to stop."""
-    jobs = desk.look(studio) if jobs is None else jobs
     sheet = desk.look_at_sheet(studio)
     busy = any(job.state in OPEN for job in (*jobs, *([sheet] if sheet else [])))
     return [viewer(desk, jobs, desk.hint), gr.Button(visible=busy)]
