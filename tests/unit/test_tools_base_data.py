@@ -1,0 +1,160 @@
+"""The base's data set: which icons are taken, what they are called, and that splits keep what they promise."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tools.base import captions, dataset, icon_sets
+from tools.base.dataset import Entry, IconData
+from tools.base.icon_sets import EVALUATION_SETS, TRAINING_SETS, Icon
+from tools.base.subjects import COMMON_SUBJECTS, SHEET_PROMPTS
+
+
+def icon(name: str, set_key: str = "noto", *, category: str = "Objects", synonyms: tuple[str, ...] = ()) -> Icon:
+    return Icon(set_key=set_key, name=name, synonyms=synonyms, category=category, svg="<svg/>")
+
+
+def entry(subject: str, split: str = "train", set_key: str = "noto") -> Entry:
+    return Entry(set_key=set_key, name=subject, subject=subject, captions=(subject,), split=split, weight=1.0)
+
+
+def test_sample_styles_and_evaluation_drawings_are_never_trained_on() -> None:
+    trained = {icon_set.package for icon_set in TRAINING_SETS}
+    reserved = {"fluent-emoji-high-contrast", "streamline-emojis", "openmoji", "fxemoji"}
+    assert trained.isdisjoint({f"@iconify-json/{name}" for name in reserved})
+    assert trained.isdisjoint({icon_set.package for icon_set in EVALUATION_SETS})
+    assert {icon_set.licence for icon_set in TRAINING_SETS} <= {"MIT", "Apache-2.0", "CC-BY-4.0"}
+
+
+def test_an_archive_is_named_as_npm_pack_names_it() -> None:
+    assert TRAINING_SETS[0].archive == "iconify-json-noto-1.2.9.tgz"
+
+
+def test_an_alias_is_a_synonym_only_if_it_shows_the_same_picture() -> None:
+    icons = {
+        "width": 32,
+        "height": 32,
+        "icons": {"left": {"body": "<path fill='currentColor'/>"}, "gone": {"body": "", "hidden": True}},
+        "aliases": {"leftward": {"parent": "left"}, "right": {"parent": "left", "hFlip": True}},
+    }
+    (left,) = icon_sets.parse("noto", icons, {"categories": {"Symbols": ["left"]}})
+    assert left.synonyms == ("leftward",)
+    assert left.category == "Symbols"
+    assert 'viewBox="0 0 32 32"' in left.svg
+    assert "currentColor" not in left.svg
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cat-face", "cat face"),
+        ("t-shirt", "t-shirt"),
+        ("jack-o-lantern", "jack-o'-lantern"),
+        ("rescue-workers-helmet", "rescue worker's helmet"),
+        ("womans-hat", "woman's hat"),
+    ],
+)
+def test_a_caption_reads_as_a_person_writes(name: str, text: str) -> None:
+    assert captions.caption(name) == text
+
+
+def test_variants_flags_letters_and_clock_faces_are_left_out() -> None:
+    names = [
+        "waving-hand",
+        "waving-hand-dark",
+        "waving-hand-medium-light-skin-tone",
+        "flag-for-chad",
+        "keycap-3",
+        "letter-k",
+        "five-thirty",
+        "cool-button",
+        "medium",
+        "apple",
+    ]
+    kept = captions.wanted([*map(icon, names), icon("chequered-flag", category="Flags")])
+    assert [one.name for one in kept] == ["waving-hand", "medium", "apple"]
+
+
+def test_people_at_work_are_drawn_less_often_than_things() -> None:
+    assert captions.emphasis(icon("rocket")) > captions.emphasis(icon("man-mechanic", category="People & Body"))
+    assert captions.emphasis(icon("red-heart", category="Symbols")) == captions.emphasis(icon("rocket"))
+
+
+def test_sets_that_name_a_thing_differently_show_one_subject() -> None:
+    icons = [
+        icon("bear", "noto"),
+        icon("bear-face", "emojione", synonyms=("bear",)),
+        icon("bear", "twemoji"),
+        icon("polar-bear", "noto"),
+    ]
+    found = captions.subjects(icons)
+    assert found["emojione", "bear-face"] == found["noto", "bear"] == found["twemoji", "bear"] == "bear"
+    assert found["noto", "polar-bear"] == "polar bear"
+
+
+def test_a_synonym_does_not_join_two_drawings_of_one_set() -> None:
+    icons = [
+        icon("cat", "noto"),
+        icon("cat-face", "noto"),
+        icon("cat-face", "twemoji", synonyms=("cat",)),
+    ]
+    found = captions.subjects(icons)
+    assert found["noto", "cat"] != found["noto", "cat-face"]
+    assert found["twemoji", "cat-face"] == "cat face"
+
+
+def test_a_held_out_icon_shows_a_subject_that_is_learnt_from_another_set() -> None:
+    names = [f"thing-{number}" for number in range(300)]
+    training = [icon(name, key) for key in ("noto", "fluent", "twemoji") for name in names]
+    lonely = [icon(f"lonely-{number}", "noto") for number in range(300)]
+    entries = dataset.describe([*training, *lonely], [icon("thing-1", "openmoji")])
+    held_out = [one for one in entries if one.split == "held-out"]
+    learnt = {one.subject for one in entries if one.split == "train"}
+    assert 0.02 < len(held_out) / len(training) < 0.06
+    assert all(one.subject in learnt and one.subject.startswith("thing") for one in held_out)
+    assert entries[-1].split == "evaluation"
+    assert [one.split for one in entries] == [one.split for one in dataset.describe([*training, *lonely])] + [
+        "evaluation"
+    ]
+
+
+def test_half_of_the_captions_carry_the_style_word() -> None:
+    one = entry("red apple")
+    assert one.captions == ("red apple",)
+    assert one.styled_captions == ("red apple, noto style",)
+
+
+def test_a_data_set_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    data = IconData(images, (entry("a"), entry("b", "held-out"), entry("c", "evaluation")))
+    dataset.write(data, tmp_path)
+    back = dataset.load(tmp_path)
+    assert back.entries == data.entries
+    np.testing.assert_array_equal(back.images, images)
+    np.testing.assert_array_equal(back.select("held-out").images, images[1:2])
+    assert [one.subject for one in back.every(2).entries] == ["a", "c"]
+
+
+def test_an_icon_is_drawn_over_white_in_the_middle_of_a_square() -> None:
+    pytest.importorskip("resvg_py", reason="resvg-py draws the icons; only maintainers need it")
+    wide = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 10" width="20" height="10">'
+        '<rect width="20" height="10" fill="#ff0000"/></svg>'
+    )
+    drawn = dataset.draw(wide, 32)
+    assert drawn.shape == (32, 32, 3)
+    assert drawn[16, 16].tolist() == [255, 0, 0]
+    assert drawn[2, 16].tolist() == [255, 255, 255]
+
+
+def test_the_lists_of_subjects_are_complete_and_without_repetition() -> None:
+    counts: dict[str, int] = defaultdict(int)
+    for subject in (*COMMON_SUBJECTS, ""):
+        counts[subject] += 1
+    assert len(COMMON_SUBJECTS) == 100
+    assert max(counts.values()) == 1
+    assert len(set(SHEET_PROMPTS)) == 64

@@ -1,0 +1,111 @@
+"""The model card of a packed base: what it is, what it learnt from, how it was trained, what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tools.base.icon_sets import TRAINING_SETS
+from tools.base.model_folder import Model
+
+ROWS = {
+    "psnr_held_out_db": "Autoencoder, PSNR on held-out icons of the training sets (dB)",
+    "psnr_other_sets_db": "Autoencoder, PSNR on icons of two sets it has not seen (dB)",
+    "right_caption_loss": "Fixed-noise loss, right caption (held-out icons)",
+    "wrong_caption_loss": "Fixed-noise loss, wrong caption",
+    "wrong_above_right_percent": "Wrong above right (%)",
+    "recognised_of_100": "Of 100 common subjects, recognised by the judge (first five guesses)",
+    "judge_classes": "Classes the judge knows",
+    "judge_held_out_accuracy": "Share of held-out real icons the judge recognises (first five guesses)",
+    "seconds_per_image": "Seconds per image on two CPU cores, 20 steps with guidance",
+}
+
+
+def write_card(
+    model: Model, run_folder: Path, out: Path, *, measurements: dict[str, Any], sheet: str | None = None
+) -> None:
+    """Write ``README.md`` into a packed base; ``run_folder`` holds the logs of its training."""
+    (out / "README.md").write_text(
+        card(model, training_record(run_folder), measurements=measurements, sheet=sheet), encoding="utf-8"
+    )
+
+
+def training_record(run_folder: Path) -> list[str]:
+    """A sentence for each training whose log a run's folder holds."""
+    sentences = []
+    for training in ("autoencoder", "text-to-image"):
+        path = run_folder / training / "log.jsonl"
+        if not path.is_file():
+            continue
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        begun: dict[str, Any] = next((line for line in lines if line.get("event") == "started"), {})
+        devices = sorted({line["device"] for line in lines if "device" in line})
+        losses = [line["loss"] for line in lines if "loss" in line]
+        start = f", beginning from the weights of {begun['start']}" if begun.get("start") else ""
+        sentences.append(
+            f"{training}: {lines[-1]['seconds'] / 60:.1f} minutes on {' and '.join(devices) or 'an unnamed device'}, "
+            f"{lines[-1]['samples']:,} samples of {begun.get('images', 0):,} images in batches of "
+            f"{begun.get('batch', 0)}{start}; last loss {losses[-1] if losses else 'not logged'}."
+        )
+    return sentences
+
+
+def card(model: Model, record: list[str], *, measurements: dict[str, Any], sheet: str | None) -> str:
+    """The card's text."""
+    vae, unet, text = model.vae.config, model.unet.config, model.text_encoder.config
+    pixels = vae.sample_size
+    picture = [f"![{sheet}]({sheet})", ""] if sheet else []
+    rows = [f"| {title} | {measurements[key]} |" for key, title in ROWS.items() if key in measurements]
+    missed = measurements.get("not_recognised")
+    lines = [
+        "# Patina's base",
+        "",
+        f"A small text-to-image latent-diffusion model for icons on white, {pixels} x {pixels} pixels, in Stable "
+        "Diffusion's folder layout: `StableDiffusionPipeline.from_pretrained` reads it without special code.",
+        "",
+        *picture,
+        "| part | what |",
+        "|---|---|",
+        f"| autoencoder | AutoencoderKL, channels {_dashed(vae.block_out_channels)}, 4 latent channels, "
+        f"{unet.sample_size} x {unet.sample_size} latents, {_millions(model.vae)} |",
+        f"| text model | CLIPTextModel, width {text.hidden_size}, {text.num_hidden_layers} layers, "
+        f"{text.vocab_size:,} tokens of its own, captions of at most {text.max_position_embeddings} tokens, "
+        f"{_millions(model.text_encoder)} |",
+        f"| UNet | UNet2DConditionModel, channels {_dashed(unet.block_out_channels)}, cross-attention at the upper "
+        f"two levels, {_millions(model.unet)}, epsilon prediction |",
+        "| use | guidance 3, 20 DDIM steps |",
+        "",
+        "## Training",
+        "",
+        *(f"- {sentence}" for sentence in record),
+        "- Text model and UNet jointly: AdamW, Min-SNR 5, cosine decay, average of the weights, 10% empty captions. "
+        "Captions are the icons' names and synonyms, half of them followed by a style word, such as \"red apple, "
+        f'{TRAINING_SETS[0].key} style".',
+        "- Skin-tone variants, flags, letters, digits and clock faces are left out; figures and signs are drawn less "
+        "often than things and animals.",
+        "",
+        "| icons | style word | licence |",
+        "|---|---|---|",
+        *(f"| {s.credit} (`{s.package}` {s.version}) | {s.key} style | {s.licence} |" for s in TRAINING_SETS),
+        "",
+        "## Measurements",
+        "",
+        *(["| what | value |", "|---|---|", *rows] if rows else ["Not measured."]),
+        *(["", f"Not recognised: {', '.join(missed)}."] if missed else []),
+        "",
+        "## Limits",
+        "",
+        "It draws one subject on white, about as its icon sets draw it. It cannot write, count, or put two things "
+        "into a relation, and subjects that only one set draws are often wrong. People come out as the yellow figures "
+        "of emoji.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _dashed(values: Any) -> str:
+    return "-".join(map(str, values))
+
+
+def _millions(module: Any) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M parameters"

@@ -1,0 +1,179 @@
+"""Build the base's data set: icons drawn over white, with captions, in one folder.
+
+    python -m tools.base.dataset fetch --icons ICONS
+    python -m tools.base.dataset build --icons ICONS --out DATA --pixels 128
+
+``fetch`` needs npm and a network; ``build`` needs neither, only the fetched packages and resvg-py, and takes
+about a minute on 16 cores. The folder holds ``images.safetensors`` (``images``: N, H, W, 3, uint8) and
+``icons.jsonl``, one line for each image in the same order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import multiprocessing
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tools.base import captions, icon_sets
+from tools.base.icon_sets import EVALUATION_SETS, TRAINING_SETS, Icon
+
+IMAGES = "images.safetensors"
+ICONS = "icons.jsonl"
+HELD_OUT_SHARE = 0.04
+"""Of the icons whose subject is drawn in at least three training sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What is known of one image."""
+
+    set_key: str
+    name: str
+    subject: str
+    """The same for all sets that draw this thing."""
+    captions: tuple[str, ...]
+    """The icon's own name first, then its synonyms; without the style word."""
+    split: str
+    """``train``, ``held-out`` (its subject is learnt from other sets' drawings) or ``evaluation``."""
+    weight: float
+    """How often it is drawn in training, against 1."""
+
+    @property
+    def styled_captions(self) -> tuple[str, ...]:
+        """The captions with the set's style word."""
+        return tuple(f"{text}, {self.set_key} style" for text in self.captions)
+
+
+@dataclass(frozen=True)
+class IconData:
+    """A built data set. ``images``: (N, H, W, 3), uint8; ``entries``: N."""
+
+    images: NDArray[np.uint8]
+    entries: tuple[Entry, ...]
+
+    def select(self, *splits: str) -> IconData:
+        """The images of some splits."""
+        kept = [index for index, entry in enumerate(self.entries) if entry.split in splits]
+        return IconData(self.images[kept], tuple(self.entries[index] for index in kept))
+
+    def every(self, most: int) -> IconData:
+        """At most ``most`` of the images, evenly spaced."""
+        kept = np.linspace(0, len(self.entries) - 1, min(most, len(self.entries))).round().astype(int)
+        return IconData(self.images[kept], tuple(self.entries[index] for index in kept))
+
+
+def draw(svg: str, pixels: int) -> NDArray[np.uint8]:
+    """One icon over white, in the middle of a square: (pixels, pixels, 3), uint8."""
+    import resvg_py
+
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=pixels, height=pixels, background="#ffffff"))
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    if image.size != (pixels, pixels):
+        square = Image.new("RGB", (pixels, pixels), "white")
+        square.paste(image, ((pixels - image.width) // 2, (pixels - image.height) // 2))
+        image = square
+    return np.asarray(image, dtype=np.uint8)
+
+
+def describe(training: Sequence[Icon], evaluation: Sequence[Icon] = ()) -> tuple[Entry, ...]:
+    """Captions, splits and weights for icons, in the given order, training icons first."""
+    subject_of = captions.subjects([*training, *evaluation])
+    drawn_by = Counter(subject_of[icon.set_key, icon.name] for icon in training)
+    set_weight = {icon_set.key: icon_set.weight for icon_set in TRAINING_SETS}
+
+    def entry(icon: Icon, split: str) -> Entry:
+        names = dict.fromkeys(captions.caption(name) for name in (icon.name, *icon.synonyms))
+        return Entry(
+            set_key=icon.set_key,
+            name=icon.name,
+            subject=subject_of[icon.set_key, icon.name],
+            captions=tuple(names),
+            split=split,
+            weight=captions.emphasis(icon) * set_weight.get(icon.set_key, 1.0),
+        )
+
+    def split(icon: Icon) -> str:
+        learnt_elsewhere = drawn_by[subject_of[icon.set_key, icon.name]] >= 3
+        return "held-out" if learnt_elsewhere and _share(f"{icon.set_key}/{icon.name}") < HELD_OUT_SHARE else "train"
+
+    return (*(entry(icon, split(icon)) for icon in training), *(entry(icon, "evaluation") for icon in evaluation))
+
+
+def build(icons_folder: Path, out: Path, *, pixels: int, processes: int | None = None) -> IconData:
+    """Draw every wanted icon of the training and evaluation sets and write the data set to ``out``."""
+    training = [icon for s in TRAINING_SETS for icon in captions.wanted(icon_sets.read(s, icons_folder))]
+    evaluation = [icon for s in EVALUATION_SETS for icon in captions.wanted(icon_sets.read(s, icons_folder))]
+    entries = describe(training, evaluation)
+    # Not fork: the parent may hold threads of numpy or torch.
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        svgs = [icon.svg for icon in (*training, *evaluation)]
+        images = pool.map(partial(draw, pixels=pixels), svgs, chunksize=64)
+    data = IconData(np.stack(images), entries)
+    write(data, out)
+    return data
+
+
+def write(data: IconData, folder: Path) -> None:
+    """Write a data set into a folder."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"images": np.ascontiguousarray(data.images)}, folder / IMAGES)
+    lines = (json.dumps(asdict(entry), ensure_ascii=False) for entry in data.entries)
+    (folder / ICONS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> IconData:
+    """Read a data set that `build` has written.
+
+    Raises:
+        FileNotFoundError: ``folder`` holds none.
+    """
+    from safetensors.numpy import load_file
+
+    lines = (folder / ICONS).read_text(encoding="utf-8").splitlines()
+    entries = (json.loads(line) for line in lines)
+    return IconData(
+        load_file(folder / IMAGES)["images"],
+        tuple(Entry(**{**fields, "captions": tuple(fields["captions"])}) for fields in entries),
+    )
+
+
+def _share(key: str) -> float:
+    """A fixed number in [0, 1) for a key, so that the split is the same on every machine."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") / 2**32
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("fetch", "build"):
+        command = commands.add_parser(name)
+        command.add_argument("--icons", type=Path, required=True, help="folder of the npm packages")
+        if name == "build":
+            command.add_argument("--out", type=Path, required=True, help="folder for the data set")
+            command.add_argument("--pixels", type=int, default=128, help="side of an image (128)")
+            command.add_argument("--processes", type=int, help="one per core unless told otherwise")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "fetch":
+        icon_sets.fetch((*TRAINING_SETS, *EVALUATION_SETS), chosen.icons)
+        return
+    data = build(chosen.icons, chosen.out, pixels=chosen.pixels, processes=chosen.processes)
+    for split, count in Counter((entry.split, entry.set_key) for entry in data.entries).items():
+        print(*split, count)
+    print("subjects", len({entry.subject for entry in data.select("train").entries}))
+
+
+if __name__ == "__main__":
+    main()

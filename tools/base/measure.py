@@ -1,0 +1,197 @@
+"""Measure a base: what its autoencoder keeps, whether captions matter, whether subjects are recognised, and its speed.
+
+    python -m tools.base.measure --base FOLDER --data DATA --judge JUDGE --out measurements.json
+
+JUDGE is what `tools.base.classifier` has written; without it recognition is left out. Numbers for the card come
+from CUDA where there is one; seconds per image are always those of two CPU cores, and mean something only
+when nothing else runs there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tools.base import dataset, model_folder
+from tools.base.classifier import Judge
+from tools.base.dataset import IconData
+from tools.base.device import best_device, to_images, to_pixels
+from tools.base.diffusion import alphas_cumprod, epsilon_errors, tokenize
+from tools.base.model_folder import Model
+from tools.base.sizes import scheduler_config
+from tools.base.subjects import COMMON_SUBJECTS
+from tools.base.text_to_image import encode
+
+CORES = 2
+"""Of the timing: what people are promised it for."""
+MOST_UNSEEN = 400
+"""Icons of the unseen sets that are reconstructed, evenly spaced."""
+GUIDANCE = 3.0
+STEPS = 20
+TIMESTEPS = 8
+"""Timesteps of the fixed-noise loss, in the middles of equal parts of the schedule."""
+
+
+@torch.no_grad()
+def psnr(model: Model, data: IconData, *, batch: int = 32) -> float:
+    """Peak signal-to-noise ratio of the autoencoder's reconstructions in dB, the mean over images.
+
+    Images are compared as 8-bit pictures; the latent is the posterior's mean.
+    """
+    ratios: list[float] = []
+    for start in range(0, len(data.images), batch):
+        images = data.images[start : start + batch]
+        latents = model.vae.encode(to_pixels(images, model.device)).latent_dist.mean
+        error = to_images(model.vae.decode(latents).sample).astype(np.float64) - images
+        mean_square = np.square(error).mean(axis=(1, 2, 3))
+        ratios.extend(10 * np.log10(255.0**2 / np.maximum(mean_square, 1e-3)))
+    return float(np.mean(ratios))
+
+
+@torch.no_grad()
+def caption_losses(model: Model, data: IconData, *, batch: int = 32) -> tuple[float, float]:
+    """Mean squared error of the predicted noise with the right caption and with another icon's.
+
+    Noise and timesteps are the same for both and for every base with latents of this shape. The wrong caption
+    is that of the icon half the list away, or of the next one after it that shows something else.
+    """
+    latents = encode(model, data)
+    count = len(data.entries)
+    alphas = alphas_cumprod().to(model.device)
+    right = tokenize(model.tokenizer, [entry.captions[0] for entry in data.entries]).to(model.device)
+    wrong = right[torch.tensor([_other(data, index) for index in range(count)])]
+    noise_source = torch.Generator().manual_seed(0)
+    spacing = len(alphas) // TIMESTEPS
+    sums = [0.0, 0.0]
+    for timestep in range(spacing // 2, len(alphas), spacing):
+        noise = torch.randn(latents.shape, generator=noise_source)
+        for start in range(0, count, batch):
+            rows = slice(start, min(start + batch, count))
+            t = torch.full((rows.stop - rows.start,), timestep, device=model.device)
+            for which, tokens in enumerate((right, wrong)):
+                errors = epsilon_errors(
+                    model.unet,
+                    model.text_encoder,
+                    latents[rows],
+                    tokens[rows],
+                    noise[rows].to(model.device),
+                    t,
+                    alphas,
+                )
+                sums[which] += float(errors.sum())
+    return sums[0] / (count * TIMESTEPS), sums[1] / (count * TIMESTEPS)
+
+
+def _other(data: IconData, index: int) -> int:
+    count = len(data.entries)
+    for offset in range(count // 2, count // 2 + count):
+        candidate = (index + offset) % count
+        if data.entries[candidate].subject != data.entries[index].subject:
+            return candidate
+    raise ValueError("all icons show the same subject: there is no wrong caption")
+
+
+def pipeline_of(model: Model) -> Any:
+    """The model's parts as diffusers' ``StableDiffusionPipeline`` with its own DDIM scheduler."""
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    pipeline = StableDiffusionPipeline(
+        vae=model.vae.eval(),
+        text_encoder=model.text_encoder.eval(),
+        tokenizer=model.tokenizer,
+        unet=model.unet.eval(),
+        scheduler=DDIMScheduler(**scheduler_config()),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def generate(
+    model: Model, prompts: Sequence[str], *, seed: int = 0, steps: int = STEPS, batch: int = 16
+) -> NDArray[np.uint8]:
+    """One image for each prompt at guidance 3: (N, H, W, 3), uint8. Image i starts from noise ``seed + i``."""
+    pipeline = pipeline_of(model)
+    images = []
+    for start in range(0, len(prompts), batch):
+        part = list(prompts[start : start + batch])
+        generators = [torch.Generator().manual_seed(seed + start + offset) for offset in range(len(part))]
+        drawn = pipeline(
+            part, num_inference_steps=steps, guidance_scale=GUIDANCE, generator=generators, output_type="np"
+        ).images
+        images.append((np.asarray(drawn) * 255).round().clip(0, 255).astype(np.uint8))
+    return np.concatenate(images)
+
+
+def recognised(model: Model, judge: Judge, subjects: Sequence[str], *, seed: int = 0) -> dict[str, bool]:
+    """Whether the judge names each subject among its first five guesses for an image of it."""
+    guesses = judge.guesses(generate(model, subjects, seed=seed), first=5)
+    return {subject: subject in named for subject, named in zip(subjects, guesses, strict=True)}
+
+
+def seconds_per_image(model: Model, *, repeats: int = 3) -> float:
+    """Seconds of one image on `CORES` CPU cores, 20 steps with guidance, alone in its batch; the fastest of some."""
+    model.to(torch.device("cpu"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(CORES)
+    try:
+        generate(model, ["red apple"], steps=2)
+        took = []
+        for seed in range(repeats):
+            began = time.perf_counter()
+            generate(model, ["red apple"], seed=seed)
+            took.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return min(took)
+
+
+def measure(model: Model, data: IconData, judge: Judge | None) -> dict[str, Any]:
+    """All measurements of a base, by the names the model card uses. The model ends on the CPU."""
+    held_out, unseen = data.select("held-out"), data.select("evaluation").every(MOST_UNSEEN)
+    right, wrong = caption_losses(model, held_out)
+    results: dict[str, Any] = {
+        "psnr_held_out_db": round(psnr(model, held_out), 2),
+        "psnr_other_sets_db": round(psnr(model, unseen), 2),
+        "right_caption_loss": round(right, 5),
+        "wrong_caption_loss": round(wrong, 5),
+        "wrong_above_right_percent": round(100 * (wrong / right - 1), 2),
+    }
+    if judge is not None:
+        named = recognised(model, judge, COMMON_SUBJECTS)
+        results["recognised_of_100"] = sum(named.values())
+        results["not_recognised"] = [subject for subject, was in named.items() if not was]
+        results["judge_held_out_accuracy"] = judge.held_out_accuracy
+        results["judge_classes"] = len(judge.classes)
+    results["seconds_per_image"] = round(seconds_per_image(model), 3)
+    return results
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, required=True, help="folder of the base")
+    parser.add_argument("--data", type=Path, required=True, help="folder that tools.base.dataset has built")
+    parser.add_argument("--judge", type=Path, help="folder that tools.base.classifier has written")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    chosen = parser.parse_args(arguments)
+    judge = Judge.load(chosen.judge) if chosen.judge else None
+    results = measure(model_folder.load(chosen.base).to(best_device()), dataset.load(chosen.data), judge)
+    text = json.dumps(results, indent=2)
+    print(text)
+    if chosen.out:
+        chosen.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A base in diffusers' folder layout: making, reading and writing its parts."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tools.base import sizes
+
+MODEL_INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+SHARD = "16MB"
+"""Weights are cut into files of at most this size."""
+
+
+@dataclass
+class Model:
+    """The parts of a base on one device, fp32."""
+
+    vae: Any
+    text_encoder: Any
+    unet: Any
+    tokenizer: Any
+    device: torch.device
+
+    def to(self, device: torch.device) -> Model:
+        """Move the parts to a device."""
+        for part in (self.vae, self.text_encoder, self.unet):
+            part.to(device)
+        self.device = device
+        return self
+
+
+def new(size: sizes.Size, captions: Iterable[str], folder: Path) -> Model:
+    """An untrained base with a vocabulary learnt from ``captions``; its tokenizer's files go to ``folder``."""
+    tokenizer = sizes.write_tokenizer(captions, size, folder / "tokenizer")
+    return Model(
+        vae=sizes.new_autoencoder(size),
+        text_encoder=sizes.new_text_encoder(size, len(tokenizer)),
+        unet=sizes.new_unet(size),
+        tokenizer=tokenizer,
+        device=torch.device("cpu"),
+    )
+
+
+def load(folder: Path) -> Model:
+    """Read a base's folder, its weights as fp32.
+
+    Raises:
+        OSError: a part is missing.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    return Model(
+        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval(),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval(),
+        unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32).eval(),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        device=torch.device("cpu"),
+    )
+
+
+def save(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a base as a folder that ``StableDiffusionPipeline.from_pretrained`` reads. The model stays as it is."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n", encoding="utf-8")
+    DDIMScheduler(**sizes.scheduler_config()).save_pretrained(folder / "scheduler")
+    model.tokenizer.save_pretrained(folder / "tokenizer")
+    for name, part in (("vae", model.vae), ("text_encoder", model.text_encoder), ("unet", model.unet)):
+        copy.deepcopy(part).to("cpu", dtype).save_pretrained(folder / name, max_shard_size=SHARD)
+    # transformers loads in the type that the configuration names; diffusers asks for fp32 unless told otherwise.
+    # The pipeline's parts must agree, whatever type the files hold.
+    path = folder / "text_encoder" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": "float32"}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
