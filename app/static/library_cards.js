@@ -5,10 +5,16 @@ const empty = make("div", { class: "cards-empty" }, make("p", {}));
 const list = make("ul", { class: "cards-grid", "aria-label": texts.styles });
 root.append(empty, list);
 
+// Beside the grid there is nothing to do; on a phone the details lie below it.
+const showDetails = () => {
+  const details = document.querySelector("#library-details");
+  if (matchMedia("(max-width: 720px)").matches && details) setTimeout(() => details.scrollIntoView({ block: "start" }), 350);
+};
+
 const card = (item) => make("li", {},
   make("button", {
     type: "button", class: "card", "data-style": item.id, "aria-pressed": "false",
-    "aria-label": fill(texts.open, { name: item.name }), onclick: () => trigger("open", { id: item.id }),
+    "aria-label": fill(texts.open, { name: item.name }), onclick: () => { trigger("open", { id: item.id }); showDetails(); },
   },
   make("span", { class: `card-pictures of-${Math.min(4, item.urls.length)}` },
     item.urls.length

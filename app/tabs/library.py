@@ -90,7 +90,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             min_width=176,
         )
     with gr.Row(elem_id="library-note"):
-        note = gr.HTML(_note(""), scale=0)
+        note = gr.HTML(_note(""), apply_default_css=False, scale=0)
         undo = gr.Button(WORDS.undo, size="sm", visible=False, elem_id="library-undo", scale=0, min_width=80)
     with gr.Row(elem_id="library-shelf", equal_height=False):
         with gr.Column(scale=7, min_width=320):
@@ -101,13 +101,13 @@ def build(shell: Shell, tab: gr.Tab) -> None:
                 with gr.Row(equal_height=True, elem_id="library-title"):
                     name = gr.Textbox(label=WORDS.name, info=WORDS.name_help, max_length=80, elem_id="library-name")
                     close = gr.Button(WORDS.close, size="sm", scale=0, min_width=72, elem_id="library-close")
-                links = gr.HTML(elem_id="library-links")
+                links = gr.HTML(elem_id="library-links", apply_default_css=False)
                 with gr.Row(elem_id="library-actions"):
                     try_it = gr.Button(WORDS.try_it, variant="primary", size="sm", elem_id="library-try")
                     again = gr.Button(WORDS.again, size="sm", elem_id="library-again")
                     delete = gr.Button(WORDS.delete, size="sm", elem_id="library-delete")
                 with gr.Column(visible=False, elem_id="library-question") as question:
-                    question_text = gr.HTML()
+                    question_text = gr.HTML(apply_default_css=False)
                     with gr.Row():
                         yes = gr.Button(WORDS.delete_yes, variant="stop", size="sm", elem_id="library-delete-yes")
                         no = gr.Button(WORDS.delete_no, size="sm")

@@ -168,7 +168,7 @@ def _pictures() -> dict[str, gr.components.Component]:
                         elem_id="sheet-strengths",
                     )
             make_sheet = gr.Button(WORDS.make_sheet, variant="primary", elem_id="sheet-make")
-            sheet = gr.HTML(sheet_html(None, None), elem_id="sheet-view")
+            sheet = gr.HTML(sheet_html(None, None), elem_id="sheet-view", apply_default_css=False)
     return {
         "modes": modes, "viewer": view, "prompts": prompts, "kind": kind, "strengths": strengths,
         "make_sheet": make_sheet, "sheet": sheet,
