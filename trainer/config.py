@@ -1,4 +1,4 @@
-"""The one tree of settings of a run; a field's description is its help text in the command line and the studio.
+"""The one tree of settings of a run, from a file, a form or the command line, checked once.
 
 A value of ``None`` means *chosen for you*: `trainer.presets.resolve` replaces it by what suits the base and the
 number of images, and the resolved tree is what a run folder keeps.
@@ -6,373 +6,55 @@ number of images, and the resolved tree is what a run folder keeps.
 
 from __future__ import annotations
 
-import difflib
-import re
 import tomllib
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from trainer.complaints import worded
 from trainer.errors import ConfigError
+from trainer.sections import (
+    AdapterConfig,
+    BaseConfig,
+    DataConfig,
+    ExportConfig,
+    FileLayout,
+    MemoryConfig,
+    OptimConfig,
+    Precision,
+    PresetName,
+    SamplesConfig,
+    Scheduler,
+    Section,
+    TrainConfig,
+)
 
-PresetName = Literal["quick", "balanced", "thorough"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-FileLayout = Literal["kohya", "diffusers"]
-Scheduler = Literal["ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc", "lms", "pndm"]
-
-
-class Section(BaseModel):
-    """A branch of the tree: unknown keys are refused, values are checked whenever they are set."""
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
-
-
-class BaseConfig(Section):
-    """Which frozen model learns the style."""
-
-    source: str = Field(
-        "bundled",
-        min_length=1,
-        max_length=1024,
-        description="The model that learns the style: 'bundled', a Hugging Face id such as "
-        "'stable-diffusion-v1-5/stable-diffusion-v1-5', a diffusers folder, or a .safetensors checkpoint.",
-    )
-    revision: str | None = Field(
-        None,
-        max_length=200,
-        description="Branch, tag or commit of a Hugging Face model; empty is its main branch.",
-    )
-    variant: str | None = Field(
-        None,
-        max_length=32,
-        description="File variant of a Hugging Face model or folder, such as 'fp16'; empty finds the smallest "
-        "download.",
-    )
-    config_folder: str | None = Field(
-        None,
-        max_length=1024,
-        description="For a single-file checkpoint whose layers differ from its family's (a distilled one): a folder "
-        "with its configuration in diffusers' layout. Empty takes the one that comes with Patina.",
-    )
-    prediction: Literal["auto", "epsilon", "v_prediction"] = Field(
-        "auto",
-        description="What the model predicts; a wrong choice shows as noise in every picture. "
-        "'auto' reads it from the model, or probes it where the file does not say.",
-    )
-    clip_skip: int = Field(
-        0,
-        ge=0,
-        le=11,
-        description="How many of the last text-encoder layers are left out; some anime models were trained with 1.",
-    )
-
-    @field_validator("variant")
-    @classmethod
-    def _variant_is_a_word(cls, value: str | None) -> str | None:
-        # It becomes a part of file names.
-        if value and not re.fullmatch(r"[A-Za-z0-9_]+", value):
-            raise ValueError(f"is {value!r}, but should be one word of letters, digits and underscores, such as fp16")
-        return value or None
-
-
-class DataConfig(Section):
-    """The images and how they are shown to the model."""
-
-    images: str = Field(
-        "",
-        description="Folder with the images of the style, with captions beside them if you have any.",
-    )
-    resolution: int | None = Field(
-        None,
-        ge=32,
-        le=4096,
-        multiple_of=8,
-        description="Side in pixels that images are trained at; larger shows finer detail and takes longer. "
-        "Empty uses the size the base was made for.",
-    )
-    buckets: bool = Field(
-        True,
-        description="Keep wide and tall images near their own shape instead of cutting each to a square.",
-    )
-    background: str = Field(
-        "white",
-        max_length=40,
-        description="Colour put behind transparent images, such as 'white', 'black' or '#FAF8F4'; the style learns it "
-        "too.",
-    )
-    flip: bool = Field(
-        False,
-        description="Also train on mirrored images: more variety, but text and left-right habits get mirrored as well.",
-    )
-    caption_dropout: float = Field(
-        0.1,
-        ge=0,
-        le=1,
-        description="Share of the steps trained without a caption; it lets the style show even when a prompt does not "
-        "ask for it.",
-    )
-    validation_share: float = Field(
-        0.0,
-        ge=0,
-        le=0.5,
-        description="Share of the images kept out of training to measure whether the style carries over to new "
-        "pictures.",
-    )
-
-
-class AdapterConfig(Section):
-    """The low-rank weights that hold the style."""
-
-    method: Literal["lora", "rslora"] = Field(
-        "lora",
-        description="How the update is scaled: 'lora' by alpha / rank, 'rslora' by alpha / sqrt(rank), which keeps "
-        "high ranks lively.",
-    )
-    rank: int | None = Field(
-        None,
-        ge=1,
-        le=512,
-        description="How much detail the style can hold; 4 to 16 suits most styles, more makes a larger file and "
-        "learns the images by heart sooner.",
-    )
-    alpha: float | None = Field(
-        None,
-        gt=0,
-        le=4096,
-        description="How strongly the learned update is applied; empty is the same as the rank, which suits the "
-        "presets' learning rates.",
-    )
-    targets: str = Field(
-        "cross",
-        min_length=1,
-        max_length=500,
-        description="Which layers learn: 'cross' (how words become shapes), 'qv', 'self', 'attention', 'all-linear', "
-        "or a regular expression over the UNet's layer names.",
-    )
-    dropout: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Share of the update switched off at random in each step; it slows learning by heart with very "
-        "few images.",
-    )
-
-    @field_validator("targets")
-    @classmethod
-    def _names_or_an_expression(cls, value: str) -> str:
-        # The names of targets are regular expressions too; whether one matches a layer is known with the base only.
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                re.compile(value)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(
-                f"is {value!r}, but should be cross, qv, self, attention, all-linear or a regular expression ({error})"
-            ) from None
-        return value
-
-
-class OptimConfig(Section):
-    """How the weights move."""
-
-    learning_rate: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="Size of each step; too high and pictures turn into coloured noise, too low and nothing changes.",
-    )
-    schedule: Literal["constant", "cosine"] = Field(
-        "cosine",
-        description="'cosine' slows down towards the end and settles details; 'constant' keeps learning at the same "
-        "pace.",
-    )
-    warmup_steps: int | None = Field(
-        None,
-        ge=0,
-        le=100_000,
-        description="Steps over which the learning rate rises from zero, which avoids a rough start.",
-    )
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        le=256,
-        description="Images looked at in each step; more is steadier and uses more memory.",
-    )
-    gradient_accumulation: int = Field(
-        1,
-        ge=1,
-        le=256,
-        description="Batches added up before the weights move; the effect of a larger batch without its memory.",
-    )
-    max_grad_norm: float = Field(
-        1.0,
-        gt=0,
-        le=1000,
-        description="Largest step direction allowed; lower tames images that would throw training off.",
-    )
-    weight_decay: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="Pull of the weights towards zero; higher keeps the style gentler.",
-    )
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's memory of the direction of recent steps.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's memory of the size of recent steps.")
-    epsilon: float = Field(1e-8, gt=0, le=1e-2, description="AdamW's guard against division by zero.")
-    min_snr_gamma: float = Field(
-        5.0,
-        ge=0,
-        le=100,
-        description="Balances coarse and fine noise levels (Min-SNR); 5 learns evenly, 0 is off and weighs all alike.",
-    )
-    ema_decay: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Average of recent weights used for the file, such as 0.99; smooths a noisy training, 0 is off.",
-    )
-
-
-class TrainConfig(Section):
-    """How long, how reproducibly and on what."""
-
-    preset: PresetName = Field(
-        "balanced",
-        description="'quick' shows the idea, 'balanced' suits most styles, 'thorough' takes about twice as long.",
-    )
-    steps: int | None = Field(
-        None,
-        ge=1,
-        le=1_000_000,
-        description="How often the weights move; too few and the style is faint, too many and it copies your images.",
-    )
-    seed: int = Field(
-        42,
-        ge=0,
-        le=2**32 - 1,
-        description="The same seed on the same machine gives the same style again.",
-    )
-    checkpoint_every: int | None = Field(
-        None,
-        ge=1,
-        description="Steps between saved states; after a crash, training goes on from the last one.",
-    )
-    keep_checkpoints: int = Field(3, ge=1, le=1000, description="How many saved states stay on disk.")
-    device: str = Field("auto", description="Where to train: 'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'.")
-    precision: Precision = Field(
-        "auto",
-        description="Number format of the frozen base: 'bf16' and 'fp16' halve memory on a GPU; the style itself is "
-        "always trained in fp32.",
-    )
-    compile: Literal["auto", "off", "blocks"] = Field(
-        "auto",
-        description="Compile the model's repeated blocks for a card: 'auto' tries it when the run is long enough to "
-        "pay for it, and keeps what was faster.",
-    )
-    threads: int | None = Field(
-        None, ge=1, le=1024, description="Processor threads; empty is one for each physical core."
-    )
-    offline: bool = Field(
-        False,
-        description="Never go to the network; use only models that are already on this machine.",
-    )
-
-    @field_validator("device")
-    @classmethod
-    def _known_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", value):
-            raise ValueError(f"is {value!r}, but should be 'auto', 'cpu', 'mps', 'cuda' or 'cuda:1'")
-        return value
-
-
-class MemoryConfig(Section):
-    """What is given up for a small card; empty fields are chosen by measuring before the training starts."""
-
-    limit_gib: float | None = Field(
-        None,
-        gt=0,
-        le=4096,
-        description="Use at most this much of the card's memory, in GiB; empty uses what is free.",
-    )
-    micro_batch: int | None = Field(
-        None,
-        ge=1,
-        le=256,
-        description="Images that go through the model at once; the batch size is then reached in several passes, "
-        "which gives the same result with less memory.",
-    )
-    checkpoint_levels: int | None = Field(
-        None,
-        ge=0,
-        le=16,
-        description="Levels of the UNet, counted from the outside, that compute their intermediate results twice "
-        "instead of keeping them; all of them together make a step up to 45% slower.",
-    )
-    park_encoders: bool | None = Field(
-        None,
-        description="Keep VAE and text encoders in main memory while they are not at work; sample pictures take a "
-        "moment longer.",
-    )
-    previews: Literal["whole", "sliced", "parked"] | None = Field(
-        None,
-        description="How sample pictures are drawn: 'whole' as many at once as fit, 'sliced' one by one and in tiles, "
-        "'parked' also moves the UNet out of the way while the VAE works.",
-    )
-
-
-class SamplesConfig(Section):
-    """Pictures made while training, so that you see the style grow."""
-
-    prompts: list[Annotated[str, Field(max_length=2000)]] = Field(
-        default_factory=list,
-        max_length=16,
-        description="Prompts shown while training; empty takes a few that are not among your captions.",
-    )
-    negative: str = Field("", max_length=2000, description="What the sample pictures should not show.")
-    every: int | None = Field(
-        None,
-        ge=0,
-        description="Steps between sample pictures; 0 makes them only at the end, empty about four times in a run.",
-    )
-    steps: int = Field(
-        20,
-        ge=1,
-        le=200,
-        description="Denoising steps of a sample picture; more is cleaner and slower.",
-    )
-    guidance: float | None = Field(
-        None,
-        ge=0,
-        le=30,
-        description="How closely pictures follow the prompt; empty suits the base.",
-    )
-    scheduler: Scheduler = Field("ddim", description="The method that turns noise into a picture.")
-    seed: int = Field(
-        7,
-        ge=0,
-        le=2**32 - 1,
-        description="Start noise of the sample pictures; the same for each, so that only the style changes.",
-    )
-
-
-class ExportConfig(Section):
-    """The file that comes out."""
-
-    format: FileLayout = Field(
-        "kohya",
-        description="'kohya' opens in A1111, Forge, ComfyUI, InvokeAI and diffusers; 'diffusers' is PEFT's own layout.",
-    )
-    author: str = Field("", max_length=200, description="Name written into the file.")
-    license: str = Field("", max_length=200, description="Licence written into the file.")
-    usage_hint: str = Field(
-        "",
-        max_length=500,
-        description="A hint for whoever uses the file, shown by tools that read it.",
-    )
+__all__ = [
+    "AdapterConfig",
+    "BaseConfig",
+    "DataConfig",
+    "ExportConfig",
+    "FileLayout",
+    "MemoryConfig",
+    "OptimConfig",
+    "Precision",
+    "PresetName",
+    "RunConfig",
+    "SamplesConfig",
+    "Scheduler",
+    "Section",
+    "TrainConfig",
+    "fields",
+    "help_of",
+    "load",
+    "overlay",
+    "parse",
+    "read_toml",
+    "sentence",
+]
 
 
 class RunConfig(Section):
@@ -488,67 +170,7 @@ def parse(values: Mapping[str, Any], called: Mapping[str, str] | None = None) ->
 
 def sentence(error: ValidationError, called: Mapping[str, str] | None = None) -> str:
     """Pydantic's findings as sentences a user can act on; ``called`` as in `parse`."""
-    parts = []
-    for item in error.errors(include_url=False):
-        path = ".".join(str(step) for step in item["loc"])
-        where = (called or {}).get(path, path)
-        kind = item["type"]
-        context = {key: _plain(value) for key, value in item.get("ctx", {}).items()}
-        if kind == "extra_forbidden":
-            parts.append(f"There is no setting {path}{_near(path, (known for known, _ in fields()))}.")
-        elif kind == "value_error":
-            parts.append(f"{where} {context['error']}.".lstrip())
-        elif kind in _ALLOWED:
-            parts.append(f"{where} is {_shown(item['input'])}, but should {_ALLOWED[kind].format(**context)}.")
-        elif kind == "literal_error":
-            guess = _near(str(item["input"]), re.findall(r"'([^']*)'", str(context["expected"])))
-            parts.append(f"{where} is {_shown(item['input'])}, but should be {context['expected']}{guess}.")
-        else:
-            parts.append(f"{where} is {_shown(item['input'])}, which does not do: {item['msg']}.")
-    return " ".join(parts)
-
-
-_NUMBER = "be a number"
-_WHOLE = "be a whole number"
-_ALLOWED = {
-    "int_parsing": _WHOLE,
-    "int_type": _WHOLE,
-    "int_from_float": _WHOLE,
-    "int_parsing_size": "be a smaller number",
-    "float_parsing": _NUMBER,
-    "float_type": _NUMBER,
-    "finite_number": "be a finite number",
-    "bool_parsing": "be true or false",
-    "bool_type": "be true or false",
-    "string_type": "be a text",
-    "list_type": 'be a list, such as ["one", "two"]',
-    "tuple_type": 'be a list, such as ["one", "two"]',
-    "model_type": "be a section with settings",
-    "greater_than": "be above {gt}",
-    "greater_than_equal": "be at least {ge}",
-    "less_than": "be below {lt}",
-    "less_than_equal": "be at most {le}",
-    "multiple_of": "be a multiple of {multiple_of}",
-    "string_too_short": "not be empty",
-    "string_too_long": "have at most {max_length} characters",
-    "too_long": "have at most {max_length} entries",
-}
-"""Pydantic's kind of finding -> what follows after "should"."""
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.75)
-    return f" (did you mean {found[0]}?)" if found else ""
-
-
-def _plain(value: object) -> object:
-    """Limits of a number as people write them: 30, not 30.0."""
-    return f"{value:g}" if isinstance(value, float) else value
-
-
-def _shown(value: object) -> str:
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return worded(error, called or {}, [path for path, _ in fields()])
 
 
 def overlay(tree: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

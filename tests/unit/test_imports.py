@@ -17,7 +17,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # matches decides.
 LAYERS = {
     "trainer": 0,  # the package itself: its public names load when they are used
+    "trainer.atomic": 1,
     "trainer.errors": 0,
+    "trainer.complaints": 1,
+    "trainer.sections": 1,
     "trainer.config": 1,
     "trainer.events": 1,
     "trainer.presets": 1,

@@ -7,19 +7,17 @@ writes metadata in a random order, so two saves of one adapter differ; hence a w
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from trainer.atomic import replace_file
 from trainer.errors import AdapterFileError
 
 # The limit of the safetensors package itself: 100 million bytes.
@@ -128,35 +126,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     header = {"__metadata__": dict(sorted(named.items())), **table}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(path) as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for block in blocks:
-            file.write(block)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of ``path`` when the context ends well, and vanishes when it does not.
-
-    It is a sibling of ``path``, synced to disk before it is renamed, and so is the folder afterwards.
-    """
-    part = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    replace_file(path, lambda file: file.writelines([len(text).to_bytes(8, "little"), text, *blocks]))
 
 
 def _bytes_of(tensor: Tensor) -> bytes:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as spell_tensors
 
-from trainer.data.atomic import replace_file
+from trainer.atomic import replace_file
 from trainer.data.dataset import Example
 from trainer.data.doctor import file_sha256
 from trainer.data.images import open_image

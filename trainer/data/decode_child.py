@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import trainer
-from trainer.data.atomic import remove_leftovers
+from trainer.atomic import remove_leftovers
 from trainer.data.images import ImageFacts, background_colour, reencode
 from trainer.errors import ImageError, PatinaError
 

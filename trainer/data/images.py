@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from PIL import ExifTags, Image, ImageCms, ImageColor, UnidentifiedImageError
 
-from trainer.data.atomic import replace_file
+from trainer.atomic import replace_file
 from trainer.errors import ConfigError, ImageError, PatinaError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.atomic import write_file
 from trainer.data.captions import METADATA, SIDECAR_SUFFIXES, read_captions, read_metadata
 from trainer.data.duplicates import Fingerprint
 from trainer.data.findings import Finding
@@ -23,7 +24,6 @@ from trainer.data.names import caption_from_name
 from trainer.errors import DatasetError, ImageError, StudioError
 from trainer.studio.database import Database
 from trainer.studio.home import Home
-from trainer.training.folder import write_atomically
 
 if TYPE_CHECKING:
     from trainer.data.images import ImageFacts
@@ -222,7 +222,7 @@ class Drafts:
 
     def _write_caption(self, run_id: str, image_id: str, caption: str, *, removed: bool = False) -> None:
         # An empty file says that there is no caption; without one the engine would make words of the id.
-        write_atomically(self.path(run_id, image_id, removed=removed).with_suffix(".txt"), caption.encode())
+        write_file(self.path(run_id, image_id, removed=removed).with_suffix(".txt"), caption.encode())
 
 
 def _image(row: sqlite3.Row) -> DraftImage:

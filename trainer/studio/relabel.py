@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from trainer.data.atomic import replace_file
+from trainer.atomic import replace_file
 from trainer.errors import AdapterFileError
 
 TITLE_KEYS = ("ss_output_name", "modelspec.title")

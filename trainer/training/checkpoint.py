@@ -18,8 +18,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from trainer.atomic import sync_folder
 from trainer.errors import RunError
-from trainer.training.folder import sync_folder
 
 FORMAT = 1
 

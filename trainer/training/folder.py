@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer import config as configs
+from trainer.atomic import write_file
 from trainer.config import RunConfig
 from trainer.errors import RunError
 from trainer.events import AnyEvent, Event, Started, parse_event
@@ -74,7 +75,7 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         """Write the settings so that a crash leaves the old file or the new one, never half of one."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.config_file, config.to_toml().encode())
+        write_file(self.config_file, config.to_toml().encode())
 
     def append(self, event: Event) -> None:
         """Add an event to the log; a torn last line of an earlier process is closed first."""
@@ -101,25 +102,3 @@ class RunFolder:
 
 def _is_end(event: AnyEvent) -> bool:
     return event.type in {"interrupted", "failed", "finished"}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file through a sibling that is synced and renamed; the folder is synced too."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder last through a power cut; a no-op where the system cannot (Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from trainer.atomic import write_file
 from trainer.bases.base import Base, SizeFacts, TextFeatures
 from trainer.config import RunConfig
 from trainer.data.cache import Latents, TextEmbedding, cache_latents, cache_texts
@@ -15,7 +16,7 @@ from trainer.data.dataset import Dataset, Example
 from trainer.data.doctor import examine
 from trainer.errors import ConfigError, DatasetError
 from trainer.training.batches import TrainingImage
-from trainer.training.folder import RunFolder, write_atomically
+from trainer.training.folder import RunFolder
 from trainer.training.validation import held_out
 
 Counted = Callable[[int, int], None]
@@ -52,7 +53,7 @@ def read_dataset(folder: RunFolder, config: RunConfig, base: Base, progress: Cou
         token_limit=base.token_limit,
         progress=progress,
     )
-    write_atomically(folder.dataset_file, dataset.to_json().encode())
+    write_file(folder.dataset_file, dataset.to_json().encode())
     return dataset
 
 

@@ -27,8 +27,25 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
+        sync_folder(path.parent)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """`replace_file` with a content that is at hand."""
+    replace_file(path, lambda file: file.write(content))
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder last through a power cut; a no-op where the system cannot (Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def remove_leftovers(path: Path) -> None:
