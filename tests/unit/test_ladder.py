@@ -11,6 +11,7 @@ from PIL import Image
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.load import load_base
+from trainer.bases.placement import is_out_of_memory
 from trainer.config import BaseConfig, RunConfig, parse
 from trainer.errors import ConfigError, DoesNotFit
 from trainer.presets import resolve
@@ -20,7 +21,7 @@ from trainer.training.folder import RunFolder
 from trainer.training.ladder import Rung, explain, preview_ways, rungs, with_rung
 from trainer.training.loop import Trainer
 from trainer.training.materials import Materials, prepare, read_dataset
-from trainer.training.preflight import GIB, Measured, checkpoint_levels, fit, is_out_of_memory, settle
+from trainer.training.preflight import GIB, Measured, checkpoint_levels, fit, settle
 
 
 def config_with(batch_size: int = 4, **memory: Any) -> RunConfig:

@@ -242,13 +242,18 @@ class Base:
         levels = ((drawn / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         return levels.permute(0, 2, 3, 1).cpu()
 
+    @property
+    def careful(self) -> bool:
+        """Whether pictures are drawn one by one and decoded in tiles, because the device has little room."""
+        return self.previews != "whole" or "unet" in self.placement.parked
+
     @contextmanager
     def decoding(self) -> Iterator[None]:
         """Room for the VAE, made once for several pictures; `decode` makes it for itself otherwise."""
         with ExitStack() as stack:
             if self.previews == "parked":
                 stack.enter_context(self.placement.away("unet"))
-            if self.previews != "whole" and not self.vae.use_tiling:
+            if self.careful and not self.vae.use_tiling:
                 # Tiles of half the native side: diffusers' own start only above it.
                 self.vae.enable_tiling()
                 self.vae.tile_sample_min_size = self.resolution // 2

@@ -18,6 +18,14 @@ PARTS: tuple[Part, ...] = ("unet", "vae", "text")
 _MAIN_MEMORY = torch.device("cpu")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch says that memory ran out, on whatever device."""
+    text = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
 class Placement:
     """The parts of one base and where each belongs.
 

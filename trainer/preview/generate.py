@@ -16,7 +16,8 @@ from torch import Tensor
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base, SizeFacts, TextFeatures
 from trainer.bases.compiling import as_written
-from trainer.errors import ConfigError
+from trainer.bases.placement import is_out_of_memory
+from trainer.errors import ConfigError, DoesNotFit
 from trainer.events import PreviewRow, PreviewSettings
 
 OnStep = Callable[[int, int], bool]
@@ -76,6 +77,7 @@ def generate(
     Raises:
         Cancelled: ``on_step`` returned False.
         ConfigError: a size or the number of strengths does not fit.
+        DoesNotFit: the pictures need more memory than there is.
     """
     canvas = Canvas.of(base, settings)
     count = len(bank.names)
@@ -94,13 +96,26 @@ def generate(
             raise Cancelled
 
     pictures: list[Image.Image] = []
-    with as_before(base, bank), torch.no_grad(), bank.packed():
+    with as_before(base, bank), torch.no_grad(), bank.packed(), _told_of_memory(canvas):
         for part in parts:
             latents = denoise(base, bank, part, canvas, advance)
             with base.decoding():
                 for latent in latents.split(1):
                     pictures.append(Image.fromarray(base.decode(latent)[0].numpy()))
     return pictures
+
+
+@contextmanager
+def _told_of_memory(canvas: Canvas) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DoesNotFit(
+            f"Memory ran out while drawing at {canvas.width} x {canvas.height} pixels: choose a smaller size or fewer "
+            "pictures at once, or close other programs."
+        ) from None
 
 
 def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, advance: Callable[[], None]) -> Tensor:
@@ -144,7 +159,7 @@ def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, 
 
 def rows_that_fit(base: Base, canvas: Canvas) -> int:
     """How many rows go into one forward pass: on a GPU by free memory, on a CPU by what still gains speed."""
-    if base.previews != "whole":
+    if base.careful:
         return 1
     pixels = canvas.width * canvas.height
     if base.device.type == "cuda":

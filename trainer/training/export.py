@@ -11,12 +11,11 @@ from trainer.adapters.formats import write_adapter
 from trainer.adapters.metadata import Provenance, bucket_info, build, tag_frequency, thumbnail_url
 from trainer.adapters.verify import Verification, verify_export
 from trainer.bases.pipeline import pipeline_of
-from trainer.bases.placement import PARTS
+from trainer.bases.placement import PARTS, is_out_of_memory
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer
-from trainer.training.preflight import is_out_of_memory
 
 
 def export(

@@ -176,7 +176,11 @@ class Trainer:
             for key, value in self.optimizer.state[parameter].items():
                 optimizer[f"{name}.{key}"] = value
         average = dict(zip(self.names, self.average.values, strict=True)) if self.average is not None else {}
-        state = {"scaler": self.scaler.state_dict(), "average_updates": self.average.updates if self.average else 0}
+        state = {
+            "base": self.base.identity,
+            "scaler": self.scaler.state_dict(),
+            "average_updates": self.average.updates if self.average else 0,
+        }
         weights = dict(zip(self.names, self.parameters, strict=True))
         return Checkpoint(self.step, dict(weights), optimizer, average, state)
 
@@ -185,8 +189,13 @@ class Trainer:
         """Go on from a checkpoint as if nothing had happened.
 
         Raises:
-            RunError: it belongs to an adapter of another shape.
+            RunError: it belongs to an adapter of another shape, or to another base.
         """
+        if checkpoint.state.get("base", self.base.identity) != self.base.identity:
+            raise RunError(
+                "The checkpoint was made on another base: the model behind its name has changed since. Bring the old "
+                "one back (base.revision names a version on the hub), or start a new run."
+            )
         if set(checkpoint.adapter) != set(self.names):
             raise RunError("The checkpoint was made with other targets; its settings have been changed since.")
         for name, parameter in zip(self.names, self.parameters, strict=True):

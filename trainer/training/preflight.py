@@ -14,6 +14,7 @@ import torch
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.compiling import can_compile, compile_blocks, uncompile
+from trainer.bases.placement import is_out_of_memory
 from trainer.config import MemoryConfig, RunConfig
 from trainer.errors import DeviceError, DoesNotFit
 from trainer.events import PreviewRow, PreviewSettings
@@ -111,12 +112,13 @@ def settle(base: Base, memory: MemoryConfig) -> None:
 @contextmanager
 def as_found(base: Base) -> Iterator[None]:
     """Undo what `fit` chose for a base when the block ends, so that the next run chooses for itself."""
-    parked = base.placement.parked
+    parked, previews = base.placement.parked, base.previews
     try:
         yield
     finally:
         uncompile(base.unet)
-        settle(base, MemoryConfig())
+        checkpoint_levels(base, 0)
+        base.previews = previews
         base.placement.park(parked)
 
 
@@ -149,14 +151,6 @@ def memory_limit(config: RunConfig, device: torch.device) -> int | None:
         return told
     here = int(_USABLE * (machine(device).available + torch.cuda.memory_reserved(device)))
     return here if told is None else min(told, here)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch says that memory ran out, on whatever device."""
-    text = str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-    )
 
 
 def _climb(
@@ -238,6 +232,8 @@ def _if_it_fits(base: Base, work: Callable[[], T]) -> T | None:
     """What ``work`` gives, or None when memory ran out; the device is tidy afterwards."""
     try:
         return work()
+    except DoesNotFit:
+        pass
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
