@@ -46,6 +46,13 @@ TRAINING_SETS = (
         credit="Fluent Emoji Flat, Copyright (c) Microsoft Corporation",
     ),
     IconSet(
+        key="glossy",
+        package="@iconify-json/fluent-emoji",
+        version="1.2.7",
+        licence="MIT",
+        credit="Fluent Emoji, Copyright (c) Microsoft Corporation",
+    ),
+    IconSet(
         key="twemoji",
         package="@iconify-json/twemoji",
         version="1.2.5",
