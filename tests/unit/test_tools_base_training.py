@@ -216,6 +216,24 @@ def test_training_may_begin_from_another_base(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_a_base_is_written_whatever_the_layout_of_its_weights_in_memory(tmp_path: Path) -> None:
+    model = model_folder.new(TINY, ["red square"], tmp_path / "base")
+    model.unet.to(memory_format=torch.channels_last)
+    model_folder.save(model, tmp_path / "base")
+    back = model_folder.load(tmp_path / "base")
+    assert not model.unet.conv_in.weight.is_contiguous()
+    assert torch.equal(back.unet.conv_in.weight, model.unet.conv_in.weight)
+
+
+@pytest.mark.gpu
+def test_on_cuda_both_trainings_run_compiled_and_their_losses_fall(tmp_path: Path) -> None:
+    for training, minutes in (("autoencoder", 0.8), ("text-to-image", 0.8)):
+        train.train(training, squares(), tmp_path, size=TINY, minutes=minutes, batch=64)
+        log = (tmp_path / training / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        losses = [line["loss"] for line in map(json.loads, log) if "loss" in line]
+        assert losses[-1] < 0.7 * losses[0]
+
+
 @pytest.mark.usefixtures("ticking")
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path) -> None:
     module = torch.nn.Linear(1, 1)

@@ -40,9 +40,12 @@ class Model:
     device: torch.device
 
     def to(self, device: torch.device) -> Model:
-        """Move the parts to a device."""
+        """Move the parts to a device; on CUDA convolutions get the layout that its matrix units read."""
         for part in (self.vae, self.text_encoder, self.unet):
             part.to(device)
+        if device.type == "cuda":
+            self.vae.to(memory_format=torch.channels_last)
+            self.unet.to(memory_format=torch.channels_last)
         self.device = device
         return self
 
@@ -87,7 +90,8 @@ def save(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32) -> N
     DDIMScheduler(**sizes.scheduler_config()).save_pretrained(folder / "scheduler")
     model.tokenizer.save_pretrained(folder / "tokenizer")
     for name, part in (("vae", model.vae), ("text_encoder", model.text_encoder), ("unet", model.unet)):
-        copy.deepcopy(part).to("cpu", dtype).save_pretrained(folder / name, max_shard_size=SHARD)
+        plain = copy.deepcopy(part).to("cpu", dtype, memory_format=torch.contiguous_format)
+        plain.save_pretrained(folder / name, max_shard_size=SHARD)
     # transformers loads in the type that the configuration names; diffusers asks for fp32 unless told otherwise.
     # The pipeline's parts must agree, whatever type the files hold.
     path = folder / "text_encoder" / "config.json"
