@@ -1,0 +1,132 @@
+"""What the Library tab shows of a style; nothing that a name or a file says becomes markup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.tabs.library_view import about, base_title, by_prompt, cards, downloads, families
+from trainer.studio.store import State, Wish
+from trainer.studio.views import CheckpointView, RunView, SampleView, StyleCard, StyleView
+
+HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} \"'`"
+CARD = StyleCard(
+    id="run-1",
+    name="Ink",
+    trigger="ink style",
+    origin="trained",
+    base="bundled",
+    family="bundled",
+    rank=8,
+    size_bytes=300_000,
+    created=1_790_000_000.0,
+    file=Path("/home/runs/run-1/adapter.safetensors"),
+    layout="kohya",
+    thumbnails=(Path("/home/runs/run-1/samples/000100-0.png"),),
+)
+
+
+def sample(step: int, index: int, prompt: str = "a cat") -> SampleView:
+    return SampleView(step, index, prompt, Path(f"/home/runs/run-1/samples/{step:06d}-{index}.png"))
+
+
+def run(**changes: object) -> RunView:
+    plain = RunView(
+        id="run-1",
+        name="Ink",
+        trigger="ink style",
+        state=State.FINISHED,
+        wish=Wish.NONE,
+        version=(0.0, 0),
+        settings={},
+        step=200,
+        steps=200,
+        phase=None,
+        loss_steps=(1, 2, 3),
+        losses=(0.5, 0.4, 0.3),
+        learning_rate=None,
+        validation=(),
+        samples=(sample(100, 0), sample(200, 0)),
+        checkpoints=(),
+        samples_per_second=None,
+        seconds_left=None,
+        plan=None,
+        notices=(),
+        adapter=None,
+        sheet=Path("/home/runs/run-1/sheet.png"),
+        verified=("28 of 28 layers",),
+        seconds=61.0,
+        error="",
+        queue_place=None,
+        created=0.0,
+        folder=Path("/home/runs/run-1"),
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def elements(html: str) -> set[str]:
+    return set(re.findall(r"<\s*([a-z0-9]+)", html))
+
+
+def test_nothing_a_file_says_becomes_markup() -> None:
+    card = replace(CARD, name=HOSTILE, trigger=HOSTILE, base=HOSTILE, family="")
+    hostile = StyleView(card, {HOSTILE: HOSTILE}, {}, run(samples=(sample(1, 0, HOSTILE),), verified=(HOSTILE,)))
+    plain = StyleView(CARD, {"key": "value"}, {}, run(samples=(sample(1, 0),)))
+    assert elements(about(hostile)) == elements(about(plain))
+    assert "onerror=alert(1)>" not in about(hostile) + downloads(card)
+
+
+def test_an_opened_style_tells_its_story() -> None:
+    page = about(
+        StyleView(CARD, {}, {}, run(checkpoints=(CheckpointView(200, Path("x")), CheckpointView(150, Path("y")))))
+    )
+    assert "28 of 28 layers" in page
+    assert "polyline" in page, "the loss curve"
+    assert page.count('data-step="200"') == 1, "a sample whose checkpoint is kept can be tried"
+    assert page.count('data-step="150"') == 1, "and so can a checkpoint without samples"
+    assert 'data-step="100"' not in page
+
+
+def test_an_imported_style_needs_no_run() -> None:
+    page = about(StyleView(replace(CARD, origin="imported", rank=None), {}, {}, None))
+    assert "imported" in page
+    assert "<figure" not in page
+
+
+def test_pictures_in_the_metadata_are_left_out_and_long_values_are_cut() -> None:
+    page = about(StyleView(CARD, {"thumbnail": "data:image/jpeg;base64,AAAA", "long": "x" * 5000}, {}, None))
+    assert "base64" not in page
+    assert "x" * 601 not in page
+
+
+@pytest.mark.parametrize(
+    ("base", "family", "title"),
+    [
+        ("bundled", "bundled", "Bundled icons"),
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd1", "stable-diffusion-v1-5"),
+        ("", "sd1", "Stable Diffusion 1"),
+        ("somebody's model", "", "somebody's model"),
+    ],
+)
+def test_the_base_has_a_name_for_people(base: str, family: str, title: str) -> None:
+    assert base_title(replace(CARD, base=base, family=family)) == title
+
+
+def test_an_empty_library_and_a_vain_search_say_different_things() -> None:
+    assert cards([], "", filtered=False)["message"] != cards([], "", filtered=True)["message"]
+    (card,) = cards([CARD], "run-1", filtered=False)["items"]
+    assert (card["id"], card["facts"].split(" \u00b7 ")[:3]) == ("run-1", ["Bundled icons", "rank 8", "0.3 MB"])
+
+
+def test_the_filter_offers_the_families_that_are_there() -> None:
+    other = replace(CARD, family="sdxl")
+    assert families([CARD, other, CARD]) == [("Bundled icons", "bundled"), ("Stable Diffusion XL", "sdxl")]
+
+
+def test_samples_stand_in_strips_from_oldest_to_newest() -> None:
+    found = by_prompt([sample(200, 1, "b"), sample(100, 1, "b"), sample(100, 0, "a")])
+    assert list(found) == ["a", "b"]
+    assert [one.step for one in found["b"]] == [100, 200]

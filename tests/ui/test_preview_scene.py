@@ -1,0 +1,376 @@
+"""The Preview tab without its page: forms, orders, frames, sheets, and when a frame is ordered by itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from app.tabs.preview_desk import FAST_SECONDS, Desk, Pace
+from app.tabs.preview_scene import (
+    FILM,
+    FRAME,
+    MOST_STYLES,
+    PICTURE,
+    STRIP,
+    Form,
+    Mix,
+    Use,
+    film_strengths,
+    form_of,
+    frames,
+    key_of_job,
+    missing_frames,
+    picture_order,
+    read_form,
+)
+from app.tabs.preview_sheet import read_strengths, sheet_html, sheet_order
+from app.tabs.preview_view import caption, file_stem, results, viewer
+from trainer.config import BaseConfig
+from trainer.errors import ConfigError, StudioError
+from trainer.studio.views import JobState, JobView, PictureView, PreviewOrder
+
+INK = Use(style="run-1", name="Ink", strength=0.8, trigger="ink style", steps=(100, 200))
+DOTS = Use(style="style-2", name="Dots", strength=0.5)
+
+
+def form(*uses: Use, focus: int = 0, **changes: Any) -> Form:
+    return replace(Form("a cat", Mix(uses, focus), seed=5), **changes)
+
+
+def job(order: PreviewOrder, *, state: JobState = "done", made: int | None = None, number: int = 1) -> JobView:
+    count = len(order.rows) if made is None else made
+    pictures = tuple(
+        PictureView(index, Path(f"/home/previews/job-{number}/{index:02d}.png"), row)
+        for index, row in enumerate(order.rows[:count])
+    )
+    return JobView(f"job-{number}", state, 1000.0, 0, 0, pictures, order, "")
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    blank: dict[str, Any] = dict.fromkeys(
+        ("prompt", "mixer", "negative", "seed", "steps", "guidance", "scheduler", "width", "height", "count")
+    )
+    return {**blank, "base": BaseConfig.model_construct(), **changes}
+
+
+class ScriptedStudio:
+    """Takes orders, and answers with what a test says has come of them."""
+
+    def __init__(self) -> None:
+        self.orders: dict[str, PreviewOrder] = {}
+        self.states: dict[str, JobState] = {}
+        self.cancelled: list[str] = []
+
+    def preview(self, order: PreviewOrder) -> str:
+        name = f"job-{len(self.orders) + 1}"
+        self.orders[name], self.states[name] = order, "queued"
+        return name
+
+    def job(self, job_id: str) -> JobView:
+        if job_id not in self.orders:
+            raise StudioError("gone")
+        state, order = self.states[job_id], self.orders[job_id]
+        made = len(order.rows) if state == "done" else 0
+        return replace(job(order, state=state, made=made), id=job_id, created=time.time())
+
+    def gallery(self) -> list[JobView]:
+        return [self.job(name) for name, state in reversed(self.states.items()) if state == "done"]
+
+    def cancel_job(self, job_id: str) -> None:
+        self.cancelled.append(job_id)
+        self.states[job_id] = "cancelled"
+
+    def finish(self) -> None:
+        for name, state in self.states.items():
+            if state == "queued":
+                self.states[name] = "done"
+
+
+def step(desk: Desk, studio: ScriptedStudio) -> None:
+    """What a tick does."""
+    desk.go_on(cast(Any, studio), desk.look(cast(Any, studio)))
+
+
+# ---- what a browser sends
+
+
+def test_an_empty_form_means_what_suits_the_base() -> None:
+    read = read_form(**values(prompt="  a cat "))
+    assert (read.prompt, read.count, read.mix.uses) == ("a cat", 1, ())
+    assert (read.settings.guidance, read.settings.width, read.settings.height) == (None, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("steps", 0, "steps"),
+        ("guidance", 99, "guidance"),
+        ("width", -8, "width"),
+        ("seed", -1, "seed"),
+        ("count", 99, "pictures"),
+    ],
+)
+def test_a_value_out_of_range_is_named(field: str, value: float, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        read_form(**values(prompt="a cat", **{field: value}))
+
+
+@pytest.mark.parametrize(
+    "sent", [None, "text", {}, {"rows": "x"}, {"rows": [1, {"style": 3}, {"style": ""}]}, {"rows": [], "focus": 7}]
+)
+def test_nonsense_from_a_browser_is_an_empty_mix(sent: object) -> None:
+    assert Mix.read(sent) == Mix()
+
+
+def test_strengths_from_a_browser_are_bounded() -> None:
+    rows = [{"style": "a", "strength": value} for value in (9, -9, math.nan, 0.30000000000000004)]
+    assert Mix.read({"rows": rows, "focus": 2}).strengths == (2.0, -1.0, 0.0, 0.3)
+
+
+def test_the_mix_survives_the_way_to_the_browser_and_back() -> None:
+    mix = Mix((INK, DOTS), 1)
+    sent = mix.value()
+    sent["rows"][0]["steps"] = list(sent["rows"][0]["steps"])
+    assert Mix.read(sent) == mix
+
+
+def test_a_style_is_in_the_mix_once_and_too_many_are_refused() -> None:
+    assert Mix((INK, DOTS), 1).with_use(INK) == Mix((INK, DOTS), 0)
+    full = Mix(tuple(replace(DOTS, style=f"s{number}") for number in range(MOST_STYLES)))
+    with pytest.raises(ConfigError, match="at most"):
+        full.with_use(INK)
+
+
+# ---- orders and frames
+
+
+def test_each_picture_is_ordered_with_the_base_of_the_same_seed() -> None:
+    order = picture_order(form(INK, count=2))
+    assert [(row.seed, row.strengths) for row in order.rows] == [(5, (0.8,)), (6, (0.8,)), (5, (0.0,)), (6, (0.0,))]
+    assert order.note == PICTURE
+
+
+def test_without_a_style_the_base_is_drawn_once() -> None:
+    assert [row.strengths for row in picture_order(form()).rows] == [()]
+    assert film_strengths(Mix()) == []
+
+
+def test_seeds_wrap_around() -> None:
+    assert form(seed=2**32 - 1, count=2).seeds == [2**32 - 1, 0]
+
+
+def test_the_strip_varies_the_focus_and_holds_the_others() -> None:
+    assert film_strengths(Mix((INK, DOTS), 1)) == [(0.8, value) for value in FILM]
+
+
+def test_a_scene_is_everything_but_seed_and_strengths() -> None:
+    one = form(INK)
+    assert one.key == replace(one, seed=9, mix=Mix((replace(INK, strength=1.5),))).key
+    assert key_of_job(picture_order(one)) == one.key
+    others = [replace(one, prompt="a dog"), replace(one, negative="blur"), form(replace(INK, step=100)), form(DOTS)]
+    assert len({other.key for other in [one, *others]}) == 5
+
+
+def test_frames_are_found_across_jobs_and_other_prompts_are_not_mixed_in() -> None:
+    now = form(INK)
+    sheet = sheet_order(now, "a cat\na dog", "strengths", "0.25, 0.5")
+    jobs = [job(picture_order(now), number=1), job(sheet, number=2)]
+    assert {strengths for _, strengths in frames(now, jobs)} == {(0.8,), (0.0,), (0.25,), (0.5,)}
+    assert str(frames(now, jobs)[5, (0.25,)]).endswith("job-2/00.png")
+    assert missing_frames(now, jobs) == [(0.75,), (1.0,), (1.25,), (1.5,)]
+
+
+def test_frames_of_a_failed_job_are_still_missing() -> None:
+    now = form(INK)
+    assert len(missing_frames(now, [job(picture_order(now), state="failed", made=0)])) == len(FILM)
+
+
+def test_a_job_gives_its_form_back() -> None:
+    before = form(INK, DOTS, count=2, negative="blur")
+    assert form_of(picture_order(before), before.mix.uses) == before
+
+
+# ---- sheets
+
+
+def test_a_sheet_of_strengths_has_a_row_for_each_prompt() -> None:
+    order = sheet_order(form(INK, DOTS, focus=1), "a cat\n\n a dog ", "strengths", "0; 1.5, 1.5")
+    assert (order.columns, order.row_labels, order.column_labels) == (2, ("a cat", "a dog"), ("0", "1.5"))
+    assert [(row.prompt, row.strengths) for row in order.rows] == [
+        ("a cat", (0.8, 0.0)), ("a cat", (0.8, 1.5)), ("a dog", (0.8, 0.0)), ("a dog", (0.8, 1.5)),
+    ]  # fmt: skip
+    assert {row.seed for row in order.rows} == {5}
+
+
+def test_a_sheet_of_checkpoints_opens_one_at_a_time() -> None:
+    order = sheet_order(form(INK), "", "checkpoints", "")
+    assert [style.step for style in order.styles] == [100, 200, 0]
+    assert order.column_labels == ("base", "step 100", "step 200", "finished")
+    assert [row.strengths for row in order.rows] == [(0, 0, 0), (0.8, 0, 0), (0, 0.8, 0), (0, 0, 0.8)]
+
+
+def test_a_sheet_of_styles_opens_one_at_a_time() -> None:
+    order = sheet_order(form(INK, DOTS), "", "styles", "")
+    assert order.column_labels == ("base", "Ink", "Dots")
+    assert [row.strengths for row in order.rows] == [(0, 0), (0.8, 0), (0, 0.5)]
+
+
+def test_a_sheet_that_compares_nothing_says_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match="Add a style"):
+        sheet_order(form(), "", "strengths", "1")
+    with pytest.raises(ConfigError, match="Dots has no checkpoints"):
+        sheet_order(form(DOTS), "", "checkpoints", "")
+    with pytest.raises(ConfigError, match="second style"):
+        sheet_order(form(INK), "", "styles", "")
+    with pytest.raises(ConfigError, match="at most 64"):
+        sheet_order(form(INK), "\n".join("abcdefghijklmnopq"), "strengths", "0, 1, 1.5, 2")
+
+
+@pytest.mark.parametrize("line", ["", "one", "3", "nan", "0, -1.01"])
+def test_what_is_no_strength_is_refused(line: str) -> None:
+    with pytest.raises(ConfigError, match="no strength"):
+        read_strengths(line)
+
+
+def test_a_failed_sheet_shows_its_sentence_escaped() -> None:
+    failed = replace(job(sheet_order(form(INK), "", "strengths", "1"), state="failed", made=0), message="<b>no</b>")
+    assert "&lt;b&gt;no" in sheet_html(failed, None)
+    assert "<b>" not in sheet_html(failed, None)
+
+
+# ---- what is shown
+
+
+def test_the_viewer_is_told_which_frames_there_are() -> None:
+    desk = Desk(form=form(INK), film="done")
+    shown = viewer(desk, [job(picture_order(form(INK)))])
+    (picture,) = shown["pictures"]
+    assert [frame["strengths"] for frame in picture["frames"]] == [[0.0], [0.8]]
+    assert picture["base"] == picture["frames"][0]["url"]
+    assert (shown["film"], shown["names"], shown["state"]) == (list(FILM), ["Ink"], "done")
+
+
+def test_the_gallery_shows_an_order_once_and_no_strips() -> None:
+    order = picture_order(form(INK))
+    jobs = [job(order, number=3), job(order, number=2), job(picture_order(form(INK, seed=8), FRAME), number=1)]
+    (card,) = results([*jobs, job(replace(form(INK)).order(order.rows, STRIP), number=4)], {"run-1": "Ink"})
+    assert (card["id"], card["detail"]) == ("job-3", "Ink 0.8 \u00b7 seed 5")
+
+
+def test_a_deleted_style_is_called_so() -> None:
+    (card,) = results([job(picture_order(form(INK)))], {})
+    assert "deleted" in card["detail"]
+
+
+def test_a_saved_picture_has_a_name_that_every_system_takes() -> None:
+    assert file_stem(form(replace(INK, name="../Ink: \U0001f58b"), prompt="a/b\\c?")) == "ink-a-b-c"
+    assert file_stem(form(prompt="???")) == "picture"
+
+
+def test_the_caption_leaves_the_seed_to_the_viewer() -> None:
+    assert caption(form(INK)) == "a cat \u00b7 seed {seed} \u00b7 20 steps \u00b7 DDIM"
+
+
+# ---- when something is ordered by itself
+
+
+def test_the_strip_fills_after_the_picture_and_only_once() -> None:
+    studio, desk = ScriptedStudio(), Desk()
+    desk.make(cast(Any, studio), form(INK))
+    step(desk, studio)
+    assert len(studio.orders) == 1, "the strip waits for the picture"
+    studio.finish()
+    step(desk, studio)
+    strip = studio.orders["job-2"]
+    assert strip.note == STRIP
+    assert [row.strengths[0] for row in strip.rows] == [value for value in FILM if value]
+    studio.finish()
+    step(desk, studio)
+    step(desk, studio)
+    assert (desk.film, len(studio.orders)) == ("done", 2)
+
+
+def test_a_slow_machine_is_offered_the_strip_and_its_slider_orders_nothing() -> None:
+    studio, desk = ScriptedStudio(), Desk(pace=Pace(30.0))
+    desk.make(cast(Any, studio), form(INK))
+    studio.finish()
+    step(desk, studio)
+    assert (desk.film, len(studio.orders)) == ("offer", 1)
+    assert desk.film_seconds(desk.look(cast(Any, studio))) == pytest.approx(30.0 * 6)
+    assert desk.move(cast(Any, studio), form(replace(INK, strength=0.35))) == "slow"
+    assert len(studio.orders) == 1
+    desk.order_film(cast(Any, studio), desk.look(cast(Any, studio)))
+    assert (desk.film, studio.orders["job-2"].note) == ("filling", STRIP)
+
+
+def test_moving_over_made_frames_orders_nothing_and_elsewhere_one_frame() -> None:
+    studio, desk = ScriptedStudio(), Desk()
+    desk.make(cast(Any, studio), form(INK))
+    for _ in range(3):
+        studio.finish()
+        step(desk, studio)
+    assert desk.move(cast(Any, studio), form(replace(INK, strength=1.25))) == "shown"
+    assert len(studio.orders) == 2
+    assert desk.move(cast(Any, studio), form(replace(INK, strength=0.35))) == "ordered"
+    assert desk.move(cast(Any, studio), form(replace(INK, strength=0.4))) == "ordered"
+    assert studio.cancelled == ["job-3"], "a frame that was passed by is not waited for"
+    assert desk.move(cast(Any, studio), form(INK, prompt="a dog")) == "other"
+
+
+def test_weights_in_training_begin_a_new_scene_with_every_picture() -> None:
+    studio, desk = ScriptedStudio(), Desk()
+    live = form(replace(INK, live=True))
+    for expected in (["job-1"], ["job-2"]):
+        desk.make(cast(Any, studio), live)
+        assert desk.jobs == expected
+        studio.finish()
+        step(desk, studio)
+    assert len(studio.orders["job-1"].rows) == 1 + len(FILM), "all frames show the weights of one moment"
+    assert desk.film == "done"
+
+
+def test_stopping_cancels_what_is_open_and_offers_the_rest() -> None:
+    studio, desk = ScriptedStudio(), Desk()
+    desk.make(cast(Any, studio), form(INK))
+    desk.cancel(cast(Any, studio))
+    step(desk, studio)
+    assert (studio.cancelled, desk.film, len(studio.orders)) == (["job-1"], "offer", 1)
+
+
+def test_a_job_that_was_deleted_elsewhere_is_forgotten() -> None:
+    studio, desk = ScriptedStudio(), Desk()
+    desk.make(cast(Any, studio), form(INK))
+    studio.orders.clear()
+    assert desk.look(cast(Any, studio)) == []
+    assert desk.jobs == []
+
+
+def test_taking_up_a_job_finds_the_frames_of_its_scene() -> None:
+    studio, first = ScriptedStudio(), Desk()
+    first.make(cast(Any, studio), form(INK))
+    for _ in range(2):
+        studio.finish()
+        step(first, studio)
+    second = Desk()
+    second.take_up(cast(Any, studio), form(INK), "job-1")
+    assert (second.jobs, second.film, second.taken) == (["job-1", "job-2"], "done", True)
+
+
+def test_the_pace_is_measured_on_what_was_drawn_and_not_on_what_was_cached() -> None:
+    order = picture_order(form(INK, count=2))
+    cached, pace = job(order), Pace()
+    pace.see(cached, 1000.1)
+    assert pace.seconds is None
+    working = replace(job(order, state="working", made=0), id="job-2", done=5, total=20)
+    pace.see(working, 1010.0)
+    pace.see(replace(working, done=10), 1015.0)
+    assert pace.seconds == pytest.approx(5.0)
+    pace.see(replace(job(order), id="job-2"), 1013.0)
+    assert pace.seconds == pytest.approx(1.0)
+    assert not pace.slow
+    assert Pace(FAST_SECONDS + 1).slow
