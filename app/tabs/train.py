@@ -16,7 +16,7 @@ from markupsafe import Markup
 from app.markup import Child, el
 from app.panels import SHOWN, Shown, changed, place, render
 from app.tabs import train_draft, train_monitor, train_runs, train_setup
-from app.tabs.train_actions import Actions, Answer, landing
+from app.tabs.train_actions import Actions, Answer
 from app.texts import TEXTS
 from app.wiring import ACTION, POLL, told
 from trainer.errors import StudioError
@@ -55,16 +55,16 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         return changed(shown, panels(actions, run))
 
     def arrive(visit: Visit) -> list[Any]:
-        return draw(Shown("", {}), landing(studio, visit.item))
+        return draw(Shown("", {}), actions.landing(visit.item))
 
     def tick(page: str) -> list[Any]:
         shown = Shown.parse(page)
-        return draw(shown, landing(studio, shown.run))
+        return draw(shown, actions.landing(shown.run))
 
     def answering(act: Callable[[str, Any], Answer]) -> Callable[..., list[Any]]:
         def answer(page: str, event: gr.EventData) -> list[Any]:
             shown = Shown.parse(page)
-            run = landing(studio, shown.run)
+            run = actions.landing(shown.run)
             result = act(run, event._data or {})
             run = result.run or run
             leaving = shell.visit(result.leave, run) if result.leave else [gr.skip(), gr.skip()]

@@ -6,6 +6,7 @@ is trusted in nothing: ids are checked by the studio, settings by the tree of se
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,26 +77,6 @@ def _base_of(draft: DraftView) -> tuple[str, str, str]:
     return source, str(at(settings, "base.revision") or ""), str(at(settings, "base.variant") or "")
 
 
-def landing(studio: Studio, wanted: str = "") -> str:
-    """The run to show a visitor: the one in the address, else the one in training, else the newest draft or run."""
-    summaries = studio.runs()
-    if any(summary.id == wanted for summary in summaries):
-        return wanted
-    for states in (("training",), ("queued", "draft"), ("paused", "finished", "failed", "cancelled")):
-        for summary in summaries:
-            if summary.state in states:
-                return summary.id
-    return new_draft(studio)
-
-
-def new_draft(studio: Studio) -> str:
-    """A draft without images: one that is already there, else a new one."""
-    for summary in studio.runs():
-        if summary.state == "draft" and not studio.draft(summary.id).images:
-            return summary.id
-    return studio.create_draft()
-
-
 class Actions:
     """The actions, over a studio and the folder that uploads arrive in."""
 
@@ -103,7 +84,28 @@ class Actions:
         self.studio = studio
         self.bases = Bases(studio)
         self._uploads = uploads
+        self._making = threading.Lock()
         self._fields = {entry.path: entry for entry in form_fields()}
+
+    def landing(self, wanted: str = "") -> str:
+        """The run to show a visitor: the one in the address, else the one in training, else the newest."""
+        summaries = self.studio.runs()
+        if any(summary.id == wanted for summary in summaries):
+            return wanted
+        for states in (("training",), ("queued", "draft"), ("paused", "finished", "failed", "cancelled")):
+            for summary in summaries:
+                if summary.state in states:
+                    return summary.id
+        return self.new_draft()
+
+    def new_draft(self) -> str:
+        """A draft without images: one that is already there, else a new one."""
+        # A page's first tick may come while its arrival is still answered; both must get the same draft.
+        with self._making:
+            for summary in self.studio.runs():
+                if summary.state == "draft" and not self.studio.draft(summary.id).images:
+                    return summary.id
+            return self.studio.create_draft()
 
     def click(self, run: str, data: Mapping[str, Any]) -> Answer:
         """Do what the element's ``data-act`` says.
@@ -229,7 +231,7 @@ class Actions:
         return STAY
 
     def click_new(self, run: str, data: Mapping[str, Any]) -> Answer:
-        return Answer(run=new_draft(self.studio))
+        return Answer(run=self.new_draft())
 
     def click_dismiss(self, run: str, data: Mapping[str, Any]) -> Answer:
         return STAY
@@ -275,7 +277,7 @@ class Actions:
             " ",
             el("button", words.undo, type="button", class_="small", data_act="undelete", data_item=item),
         )
-        return Answer(run=landing(self.studio) if item == run else None, notice=notice)
+        return Answer(run=self.landing() if item == run else None, notice=notice)
 
     def click_undelete(self, run: str, data: Mapping[str, Any]) -> Answer:
         item = str(data["item"])

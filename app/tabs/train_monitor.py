@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
 from markupsafe import Markup
 
 from app.files import download_url, picture_url
-from app.markup import el, join
+from app.markup import el
 from app.plots import loss_plot
 from app.texts import TEXTS
 from app.views import duration, size
@@ -42,7 +43,7 @@ def progress(run: RunView, *, next_up: bool) -> Markup:
             aria_valuenow=run.step,
             aria_label=words.step_of.format(step=run.step, steps=run.steps),
         )
-        if run.state not in ("draft", "queued")
+        if run.state not in ("draft", "queued", "finished")
         else None,
         el("p", _numbers(run), class_="numbers"),
         el("p", run.error, class_="problem", role="alert") if run.error else None,
@@ -174,29 +175,38 @@ def _facts(run: RunView) -> Markup | None:
 
 
 def pictures(run: RunView) -> Markup | None:
-    """The left of a run: a strip for each prompt, oldest to newest, and when done base and style side by side."""
+    """The left of a run: a strip for each prompt, oldest to newest; when done, before and after first."""
     words = TEXTS.train
     if run.state == "draft":
         return None
     groups = _by_prompt(run.samples)
-    strips = [
-        el(
-            "div",
-            el("h3", group[0].prompt),
-            el("ol", [_sample(sample, len(group)) for sample in group], class_="strip", tabindex=0, role="list"),
-        )
-        for group in groups
-    ]
-    few = max((len(group) for group in groups), default=0) <= 2
-    waits = None if strips else el("p", words.samples_waits, class_="help")
-    title = words.before_after if run.state == "finished" and strips else words.samples
+    if not groups:
+        return _card(words.samples, el("p", words.samples_waits, class_="help"))
+    most = max(len(group) for group in groups)
+    strips = _strips(groups, "few" if most <= 2 else "")
+    if run.state != "finished" or most < 2:
+        return _card(words.samples, strips)
+    pairs = _strips([[group[0], group[-1]] for group in groups if len(group) > 1], "pairs")
+    all_of_them = el("details", el("summary", words.samples), strips, data_keep="strips") if most > 2 else None
+    return _card(words.before_after, pairs, all_of_them)
+
+
+def _card(title: str, *children: Markup | None) -> Markup:
+    return el("section", el("header", el("h2", title)), children, class_="card", aria_label=title)
+
+
+def _strips(groups: Sequence[Sequence[SampleView]], kind: str) -> Markup:
     return el(
-        "section",
-        el("header", el("h2", title)),
-        waits,
-        el("div", strips, class_="strips few" if few else "strips"),
-        class_="card",
-        aria_label=title,
+        "div",
+        [
+            el(
+                "div",
+                el("h3", group[0].prompt),
+                el("ol", [_sample(sample) for sample in group], class_="strip", tabindex=0, role="list"),
+            )
+            for group in groups
+        ],
+        class_=f"strips {kind}".strip(),
     )
 
 
@@ -205,7 +215,7 @@ def _by_prompt(samples: tuple[SampleView, ...]) -> list[list[SampleView]]:
     return [list(group) for _, group in groupby(ordered, key=lambda sample: sample.index)]
 
 
-def _sample(sample: SampleView, count: int) -> Markup:
+def _sample(sample: SampleView) -> Markup:
     words = TEXTS.train
     label = words.sample_at.format(step=sample.step) if sample.step else words.sample_base
     return el(
@@ -233,4 +243,4 @@ def losses(run: RunView) -> Markup | None:
         return None
     plot = loss_plot(run.loss_steps, run.losses, run.validation, max(run.steps, run.step))
     body = plot or el("p", words.loss_waits, class_="help")
-    return el("section", el("header", el("h2", words.loss)), join([body]), class_="card", aria_label=words.loss)
+    return _card(words.loss, body)

@@ -1,0 +1,169 @@
+"""The main job as a person does it, in a browser: from images to a file that other programs open.
+
+And the same while things go wrong: the worker dies, the whole studio is restarted.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from gradio_client import Client, handle_file
+from PIL import Image, ImageChops
+from playwright.sync_api import Page, expect
+
+from tests.ui.conftest import PATIENCE, TINY_RUN, Served, wait_for
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patience() -> Iterator[None]:
+    expect.set_options(timeout=2 * PATIENCE * 1000)
+    yield
+    expect.set_options(timeout=5000)
+
+
+def set_field(page: Page, setting: str, value: object) -> None:
+    """Fill in a setting of *Advanced* and wait until the studio has it."""
+    entry = page.locator(f'[data-set="{setting}"]')
+    entry.fill(str(value))
+    entry.blur()
+
+
+def step_of(page: Page) -> int:
+    """How far the page says the run is."""
+    found = re.match(r"(\d+) of", page.locator(".numbers").text_content() or "")
+    return int(found.group(1)) if found else 0
+
+
+def frame(page: Page, strength: str) -> Image.Image:
+    """The picture of the filmstrip at a strength, once it is made."""
+    made = page.locator(f'.viewer-frame[data-strength="{strength}"] img')
+    expect(made).to_have_attribute("src", re.compile(".+"))
+    return fetch(page, str(made.get_attribute("src")))
+
+
+def fetch(page: Page, source: str) -> Image.Image:
+    """A picture of the page at full size, as this page's own login would get it."""
+    url = page.evaluate("source => new URL(source, document.baseURI).href", source)
+    return Image.open(io.BytesIO(page.request.get(re.sub(r"&w=\d+", "", url)).body())).convert("RGB")
+
+
+def same(one: Image.Image, other: Image.Image) -> bool:
+    return one.size == other.size and ImageChops.difference(one, other).getbbox() is None
+
+
+def pipeline(bundled: Path) -> StableDiffusionPipeline:
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline.from_pretrained(bundled, safety_checker=None)
+
+
+def test_from_images_to_a_file_that_diffusers_opens(
+    open_page: Callable[..., Page], served: Served, pictures: list[Path], bundled_dir: Path, tmp_path: Path
+) -> None:
+    page = open_page()
+    page.locator("[data-drop] input[type=file]").first.set_input_files(pictures)
+    expect(page.locator(".thumbs li")).to_have_count(8)
+    caption = page.get_by_label("Caption of cat face.png", exact=True)
+    expect(caption).to_have_value("cat face")
+    caption.fill("the face of a cat")
+    caption.press("Enter")
+    page.get_by_label("Name", exact=True).fill("Round & square")
+    page.get_by_label("Trigger", exact=True).fill("round square style")
+    page.get_by_label("Quick", exact=True).check()
+    page.get_by_role("button", name="Every setting").click()
+    for setting, value in {**TINY_RUN, "train.steps": STEPS}.items():
+        set_field(page, setting, value[0] if isinstance(value, list) else value)
+    expect(page.locator(".plan")).to_contain_text(f"{STEPS} steps")
+    page.get_by_role("button", name="Train", exact=True).click()
+
+    wait_for(lambda: step_of(page) >= 2, 3 * PATIENCE)
+    before = step_of(page)
+    page.reload()
+    expect(page.locator(".monitor h2")).to_have_text("Round & square")
+    wait_for(lambda: step_of(page) > before)
+    expect(page.locator(".state")).to_have_text("Finished")
+    expect(page.locator(".strip img").first).to_be_visible()
+    expect(page.locator(".loss polyline.mean")).to_be_attached()
+    expect(page.locator(".ticks li").first).to_be_visible()
+
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="Download").click()
+    downloaded = downloading.value
+    assert downloaded.suggested_filename == "Round_square.safetensors"
+    file = tmp_path / downloaded.suggested_filename
+    downloaded.save_as(file)
+
+    page.get_by_role("button", name="Open in Preview").click()
+    page.get_by_label("Prompt", exact=True).fill("a red apple, round square style")
+    page.get_by_role("button", name="More settings").click()
+    page.get_by_label("Steps", exact=True).fill("3")
+    page.get_by_role("button", name="Make picture").click()
+    nothing, half, full = frame(page, "0"), frame(page, "0.5"), frame(page, "1")
+    assert not same(half, full)
+    assert not same(nothing, full)
+    page.get_by_role("button", name=re.compile("^Remove Round")).click()
+    page.get_by_role("button", name="Make picture").click()
+    expect(page.locator(".viewer-tag-right")).to_have_text("base", ignore_case=True)
+    base = page.locator(".viewer-after")
+    expect(page.locator(".viewer-film")).to_be_hidden()
+    wait_for(lambda: same(fetch(page, str(base.get_attribute("src"))), nothing))
+
+    opened = pipeline(bundled_dir)
+    opened.load_lora_weights(file)
+    layers = [name for name, _ in opened.unet.named_modules() if name.endswith("lora_A.default_0")]
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as stored:
+        names = list(stored.keys())
+        assert stored.metadata()["modelspec.trigger_phrase"] == "round square style"
+    assert len(layers) == len([name for name in names if name.endswith("lora_down.weight")]) > 0
+
+
+@pytest.fixture
+def long_run(served: Served, pictures: list[Path]) -> str:
+    """A run that is long enough to be disturbed."""
+    client = Client(served.url, verbose=False)
+    settings = {**TINY_RUN, "train.steps": 80, "samples.every": 80}
+    images = [handle_file(path) for path in pictures[:4]]
+    made: dict[str, Any] = client.predict(images=images, name="Disturbed", settings=settings, api_name="/create_run")
+    return str(made["run"])
+
+
+def test_a_killed_worker_costs_a_few_steps_and_nothing_else(
+    open_page: Callable[..., Page], served: Served, long_run: str
+) -> None:
+    page = open_page(f"?run={long_run}")
+    wait_for(lambda: step_of(page) >= 6, 3 * PATIENCE)
+    import psutil
+
+    psutil.Process(served.worker()).kill()
+    expect(page.locator(".state")).to_have_text("Finished")
+    expect(page.locator(".numbers")).to_contain_text("80 of 80 steps")
+
+
+@pytest.mark.parametrize("ending", ["asked to end", "killed"])
+def test_a_restarted_studio_goes_on_where_it_was(
+    open_page: Callable[..., Page], served: Served, long_run: str, ending: str
+) -> None:
+    page = open_page(f"?run={long_run}")
+    wait_for(lambda: step_of(page) >= 6, 3 * PATIENCE)
+    if ending == "killed":
+        served.kill()
+    else:
+        assert served.stop() == 0
+    served.start()
+    page.reload()
+    expect(page.locator(".state")).to_have_text("Finished")
+    expect(page.locator(".numbers")).to_contain_text("80 of 80 steps")
