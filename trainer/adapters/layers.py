@@ -11,6 +11,7 @@ the forward pass again during backward and on CUDA in another thread, sees the s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,7 @@ class LowRank(nn.Module):
         return self
 
 
-class GatedLayer(nn.Module):
+class GatedLayer(nn.Module, ABC):
     """A frozen projection with the adapters that are loaded into it; see the module's docstring.
 
     Attributes:
@@ -160,15 +161,17 @@ class GatedLayer(nn.Module):
     def extra_repr(self) -> str:
         return ", ".join(f"{slot.adapter}: rank {slot.rank}" for slot in self.shares())
 
+    @abstractmethod
     def _down(self, x: Tensor, down: Tensor) -> Tensor:
-        raise NotImplementedError
+        """``A x``."""
 
+    @abstractmethod
     def _up(self, h: Tensor, up: Tensor) -> Tensor:
-        raise NotImplementedError
+        """``B h``."""
 
+    @abstractmethod
     def _spread(self, gates: Tensor, h: Tensor) -> Tensor:
         """Gates (b, R) in the shape that multiplies ``h``."""
-        raise NotImplementedError
 
     def _open(self, h: Tensor) -> Tensor:
         gates = self.gates
