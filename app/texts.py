@@ -24,10 +24,8 @@ class FrameTexts:
     to_run: str = "Show the run in training"
     device: str = "Device"
     memory_of: str = "{used} of {total}"
-    no_run: str = "Nothing in training"
     run_chip: str = "{name}, {percent} %"
     note: str = "Note"
-    lost: str = "The studio does not answer. What is in training goes on; this page reconnects by itself."
 
 
 @dataclass(frozen=True)

@@ -258,21 +258,16 @@ class TrainTexts:
     sample_base: str = "before"
     sample_alt: str = "{prompt}, at step {step}"
     before_after: str = "Before and after"
-    notices: str = "Notes"
     plan: str = "What it does"
     plan_line: str = (
         "{images} images, {steps} steps of {batch} at {side} px, rank {rank}, learning rate {rate}, on {device}"
     )
 
     # finished
-    done: str = "The style is ready"
     open_preview: str = "Open in Preview"
     download: str = "Download"
-    download_hint: str = "{name}.safetensors, {size}"
     verified: str = "Checked"
-    show_images: str = "Images and captions"
     again: str = "Train again with changes"
-    sheet_alt: str = "Base above, style below, for each prompt"
 
     # runs
     runs: str = "Runs"
@@ -285,7 +280,6 @@ class TrainTexts:
     deleted: str = "{name} was deleted."
     undo: str = "Undo"
     untitled: str = "New style"
-    open_run: str = "Show {name}"
     live_state: str = "{name}: {state}."
     live_progress: str = "{name}: {percent} percent."
     dismiss: str = "Dismiss"

@@ -6,8 +6,11 @@ another host: fonts are the system's.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from app.texts import TEXTS
 
 if TYPE_CHECKING:
     from gradio.themes import Base
@@ -164,4 +167,5 @@ def css() -> str:
 def head() -> str:
     """What the page's head gets: the script that keeps address and looks. It is inlined, so nothing is fetched."""
     script = (STATIC / "patina.js").read_text(encoding="utf-8")
+    script += f"document.documentElement.lang = {json.dumps(TEXTS.language)};"
     return f'<meta name="color-scheme" content="light dark"><script>{script}</script>'

@@ -42,7 +42,6 @@
 
   patina.repaint();
   document.addEventListener("DOMContentLoaded", () => {
-    document.documentElement.lang = document.documentElement.lang || "en";
     patina.repaint();
     // Gradio sets its own choice of looks while it mounts; ours is the user's.
     new MutationObserver(() => {

@@ -135,10 +135,9 @@ def _finished(run: RunView) -> Markup:
         el(
             "div",
             el("button", words.open_preview, type="button", class_="primary", data_act="preview"),
-            el("a", words.download, href=download_url(run.id), download=True, class_="button", data_role="download"),
+            el("a", words.download, el("small", file_size), href=download_url(run.id), download=True, class_="button", data_role="download"),
             class_="actions",
         ),
-        el("p", file_size, class_="help"),
         el("ul", [el("li", tick) for tick in run.verified], class_="ticks", aria_label=words.verified),
     )
 
@@ -241,6 +240,6 @@ def losses(run: RunView) -> Markup | None:
     words = TEXTS.train
     if run.state in ("draft", "queued"):
         return None
-    plot = loss_plot(run.loss_steps, run.losses, run.validation, max(run.steps, run.step))
+    plot = loss_plot(run.loss_steps, run.losses, run.validation, run.step if run.state == "finished" else run.steps)
     body = plot or el("p", words.loss_waits, class_="help")
     return _card(words.loss, body)

@@ -79,7 +79,7 @@ def test_from_images_to_a_file_that_diffusers_opens(
     expect(caption).to_have_value("cat face")
     caption.fill("the face of a cat")
     caption.press("Enter")
-    page.get_by_label("Name", exact=True).fill("Round & square")
+    page.get_by_label("Name", exact=True).fill("Round and square")
     page.get_by_label("Trigger", exact=True).fill("round square style")
     page.get_by_label("Quick", exact=True).check()
     page.get_by_role("button", name="Every setting").click()
@@ -91,7 +91,7 @@ def test_from_images_to_a_file_that_diffusers_opens(
     wait_for(lambda: step_of(page) >= 2, 3 * PATIENCE)
     before = step_of(page)
     page.reload()
-    expect(page.locator(".monitor h2")).to_have_text("Round & square")
+    expect(page.locator(".monitor h2")).to_have_text("Round and square")
     wait_for(lambda: step_of(page) > before)
     expect(page.locator(".state")).to_have_text("Finished")
     expect(page.locator(".strip img").first).to_be_visible()
@@ -101,7 +101,7 @@ def test_from_images_to_a_file_that_diffusers_opens(
     with page.expect_download() as downloading:
         page.get_by_role("link", name="Download").click()
     downloaded = downloading.value
-    assert downloaded.suggested_filename == "Round_square.safetensors"
+    assert downloaded.suggested_filename == "Round_and_square.safetensors"
     file = tmp_path / downloaded.suggested_filename
     downloaded.save_as(file)
 
