@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tools.base import card, classifier, make, measure, model_folder, pack
+from tools.base.card import Record
 from tools.base.classifier import Judge, choose_classes, distorted, new_network
 from tools.base.dataset import Entry, IconData
 from tools.base.learner import LOG_EVERY
@@ -166,7 +167,17 @@ def run_folder(model: Model, tmp_path: Path) -> Path:
     log = tmp_path / "run" / "text-to-image" / "log.jsonl"
     log.parent.mkdir()
     lines = [
-        {"step": 0, "samples": 0, "seconds": 0, "event": "started", "batch": 4, "images": 9, "device": "1 threads"},
+        {
+            "step": 0,
+            "samples": 0,
+            "seconds": 0,
+            "event": "started",
+            "batch": 4,
+            "images": 9,
+            "sets": ["noto", "twemoji"],
+            "start": "bundled",
+            "device": "1 threads",
+        },
         {"step": 500, "samples": 2000, "seconds": 90.0, "loss": 0.25},
     ]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -181,9 +192,12 @@ def test_a_packed_base_is_what_the_product_opens(run_folder: Path, tmp_path: Pat
     trained = model_folder.load(run_folder / "base").unet.conv_in.weight
     assert torch.equal(parts.unet.conv_in.weight, trained.half())
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert "1.5 minutes on 1 threads, 2,000 samples of 9 images in batches of 4" in text
+    assert "1.5 minutes on 1 threads, 2,000 samples of 9 images in batches of 4, beginning from" in text
     assert "| 27.5 |" in text
-    assert "CC-BY-4.0" in text
+    assert "Twemoji, Twitter and contributors (`@iconify-json/twemoji` 1.2.5) | twemoji style | CC-BY-4.0" in text
+    assert "Fluent" not in text, "a set that was not trained on is not credited"
+    configurations = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.json"))
+    assert str(tmp_path) not in configurations, "no file names the machine it was made on"
 
 
 def test_diffusers_draws_with_a_packed_base_in_full_precision(run_folder: Path, tmp_path: Path) -> None:
@@ -229,7 +243,9 @@ def test_the_sheet_puts_pictures_in_rows() -> None:
 
 
 def test_the_card_names_what_was_not_recognised(model: Model) -> None:
-    text = card.card(model, ["trained."], measurements={"not_recognised": ["ghost", "key"]}, sheet="sheet.png")
+    text = card.card(
+        model, Record(("trained.",), ()), measurements={"not_recognised": ["ghost", "key"]}, sheet="sheet.png"
+    )
     assert "Not recognised: ghost, key." in text
     assert "![sheet.png](sheet.png)" in text
 

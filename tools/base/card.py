@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.base.icon_sets import TRAINING_SETS
+from tools.base.icon_sets import TRAINING_SETS, IconSet
 from tools.base.model_folder import Model
 
 ROWS = {
@@ -22,36 +23,46 @@ ROWS = {
 }
 
 
+@dataclass(frozen=True)
+class Record:
+    """What the logs of a run say."""
+
+    sentences: tuple[str, ...]
+    """One for each training."""
+    sets: tuple[IconSet, ...]
+    """The icon sets that any of them used."""
+
+
 def write_card(
     model: Model, run_folder: Path, out: Path, *, measurements: dict[str, Any], sheet: str | None = None
 ) -> None:
     """Write ``README.md`` into a packed base; ``run_folder`` holds the logs of its training."""
-    (out / "README.md").write_text(
-        card(model, training_record(run_folder), measurements=measurements, sheet=sheet), encoding="utf-8"
-    )
+    text = card(model, training_record(run_folder), measurements=measurements, sheet=sheet)
+    (out / "README.md").write_text(text, encoding="utf-8")
 
 
-def training_record(run_folder: Path) -> list[str]:
-    """A sentence for each training whose log a run's folder holds."""
-    sentences = []
+def training_record(run_folder: Path) -> Record:
+    """What the logs in a run's folder say of its trainings; of one that left no log, nothing."""
+    sentences, sets = [], set[str]()
     for training in ("autoencoder", "text-to-image"):
         path = run_folder / training / "log.jsonl"
         if not path.is_file():
             continue
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        begun: dict[str, Any] = next((line for line in lines if line.get("event") == "started"), {})
+        begun: dict[str, Any] = next(line for line in lines if line.get("event") == "started")
         devices = sorted({line["device"] for line in lines if "device" in line})
         losses = [line["loss"] for line in lines if "loss" in line]
-        start = f", beginning from the weights of {begun['start']}" if begun.get("start") else ""
+        start = f", beginning from the weights of {begun['start']}" if begun["start"] else ""
         sentences.append(
-            f"{training}: {lines[-1]['seconds'] / 60:.1f} minutes on {' and '.join(devices) or 'an unnamed device'}, "
-            f"{lines[-1]['samples']:,} samples of {begun.get('images', 0):,} images in batches of "
-            f"{begun.get('batch', 0)}{start}; last loss {losses[-1] if losses else 'not logged'}."
+            f"{training}: {lines[-1]['seconds'] / 60:.1f} minutes on {' and '.join(devices)}, "
+            f"{lines[-1]['samples']:,} samples of {begun['images']:,} images in batches of "
+            f"{begun['batch']}{start}; last loss {losses[-1] if losses else 'not logged'}."
         )
-    return sentences
+        sets.update(begun["sets"])
+    return Record(tuple(sentences), tuple(icon_set for icon_set in TRAINING_SETS if icon_set.key in sets))
 
 
-def card(model: Model, record: list[str], *, measurements: dict[str, Any], sheet: str | None) -> str:
+def card(model: Model, record: Record, *, measurements: dict[str, Any], sheet: str | None) -> str:
     """The card's text."""
     vae, unet, text = model.vae.config, model.unet.config, model.text_encoder.config
     pixels = vae.sample_size
@@ -78,7 +89,7 @@ def card(model: Model, record: list[str], *, measurements: dict[str, Any], sheet
         "",
         "## Training",
         "",
-        *(f"- {sentence}" for sentence in record),
+        *(f"- {sentence}" for sentence in record.sentences),
         "- Text model and UNet jointly: AdamW, Min-SNR 5, cosine decay, average of the weights, 10% empty captions. "
         "Captions are the icons' names and synonyms, half of them followed by a style word, such as \"red apple, "
         f'{TRAINING_SETS[0].key} style".',
@@ -87,7 +98,7 @@ def card(model: Model, record: list[str], *, measurements: dict[str, Any], sheet
         "",
         "| icons | style word | licence |",
         "|---|---|---|",
-        *(f"| {s.credit} (`{s.package}` {s.version}) | {s.key} style | {s.licence} |" for s in TRAINING_SETS),
+        *(f"| {s.credit} (`{s.package}` {s.version}) | {s.key} style | {s.licence} |" for s in record.sets),
         "",
         "## Measurements",
         "",

@@ -83,10 +83,12 @@ def load(folder: Path) -> Model:
 
 def save(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Write a base as a folder that ``StableDiffusionPipeline.from_pretrained`` reads. The model stays as it is."""
+    import diffusers
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n", encoding="utf-8")
+    index = MODEL_INDEX | {"_diffusers_version": diffusers.__version__}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     DDIMScheduler(**sizes.scheduler_config()).save_pretrained(folder / "scheduler")
     model.tokenizer.save_pretrained(folder / "tokenizer")
     for name, part in (("vae", model.vae), ("text_encoder", model.text_encoder), ("unet", model.unet)):
@@ -94,6 +96,14 @@ def save(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32) -> N
         plain.save_pretrained(folder / name, max_shard_size=SHARD)
     # transformers loads in the type that the configuration names; diffusers asks for fp32 unless told otherwise.
     # The pipeline's parts must agree, whatever type the files hold.
-    path = folder / "text_encoder" / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": "float32"}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _edit(folder / "text_encoder" / "config.json", dtype="float32")
+    # diffusers notes the folder a part was once read from: nobody else's business.
+    for name in ("vae", "unet"):
+        _edit(folder / name / "config.json", _name_or_path=None)
+
+
+def _edit(path: Path, **changes: str | None) -> None:
+    """Set entries of a JSON file; None takes one out."""
+    changed = json.loads(path.read_text(encoding="utf-8")) | changes
+    kept = {key: value for key, value in changed.items() if key not in changes or value is not None}
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")

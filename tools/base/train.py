@@ -90,6 +90,7 @@ def train(
         batch=step.batch,
         rate=learner.peak,
         images=len(data.entries),
+        sets=sorted({entry.set_key for entry in data.entries}),
         start=start.name if start else None,
         torch=torch.__version__,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
