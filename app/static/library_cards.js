@@ -13,16 +13,16 @@ const showDetails = () => {
 
 const card = (item) => make("li", {},
   make("button", {
-    type: "button", class: "card", "data-style": item.id, "aria-pressed": "false",
+    type: "button", class: "style-card", "data-style": item.id, "aria-pressed": "false",
     "aria-label": fill(texts.open, { name: item.name }), onclick: () => { trigger("open", { id: item.id }); showDetails(); },
   },
-  make("span", { class: `card-pictures of-${Math.min(4, item.urls.length)}` },
+  make("span", { class: `style-card-pictures of-${Math.min(4, item.urls.length)}` },
     item.urls.length
       ? item.urls.slice(0, 4).map((url) => make("img", { src: url, alt: "", loading: "lazy", draggable: "false" }))
-      : make("span", { class: "card-initial", "aria-hidden": "true" }, [...item.name][0] || "")),
-  make("span", { class: "card-name" }, item.name),
-  item.trigger ? make("span", { class: "card-trigger" }, item.trigger) : null,
-  make("span", { class: "card-facts" }, item.facts)));
+      : make("span", { class: "style-card-initial", "aria-hidden": "true" }, [...item.name][0] || "")),
+  make("span", { class: "style-card-name" }, item.name),
+  item.trigger ? make("span", { class: "style-card-trigger" }, item.trigger) : null,
+  make("span", { class: "style-card-facts" }, item.facts)));
 
 let drawn = "";
 const draw = () => {
@@ -36,7 +36,7 @@ const draw = () => {
     list.replaceChildren(...items.map(card));
     if (focused) list.querySelector(`[data-style="${CSS.escape(focused)}"]`)?.focus();
   }
-  for (const button of list.querySelectorAll(".card")) {
+  for (const button of list.querySelectorAll(".style-card")) {
     button.setAttribute("aria-pressed", String(button.dataset.style === open));
   }
 };
