@@ -291,3 +291,34 @@ def test_clips_vocabulary_is_complete(tmp_path: Path) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(CLIP_TOKENIZER, local_files_only=True)
     assert len(tokenizer) == 49_408
     assert tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]
+
+
+# Numbers of weights of the public models: UNet, VAE, text encoders.
+PUBLIC_SIZES = {
+    "sd1": (859_520_964, 83_653_863, 123_060_480),
+    "sd2": (865_910_724, 83_653_863, 340_387_840),
+    "sd2_v": (865_910_724, 83_653_863, 340_387_840),
+    "sdxl": (2_567_463_684, 83_653_863, 123_060_480 + 694_659_840),
+}
+
+
+@pytest.mark.parametrize("key", PUBLIC_SIZES)
+def test_shipped_configurations_have_the_public_models_sizes(key: str) -> None:
+    """Counted on the meta device, without making the weights."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from trainer.bases.detect import read_json
+    from trainer.bases.single_file import CONFIGS
+
+    def settings(part: str) -> dict[str, object]:
+        return read_json(CONFIGS / key / part / "config.json")
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(settings("unet"))
+        vae = AutoencoderKL.from_config(settings("vae"))
+        encoders = [CLIPTextModel(CLIPTextConfig(**settings("text_encoder")))]
+        if key == "sdxl":
+            encoders.append(CLIPTextModelWithProjection(CLIPTextConfig(**settings("text_encoder_2"))))
+    counts = [sum(p.numel() for m in modules for p in m.parameters()) for modules in ([unet], [vae], encoders)]
+    assert tuple(counts) == PUBLIC_SIZES[key]

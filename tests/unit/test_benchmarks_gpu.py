@@ -28,19 +28,6 @@ def test_both_sides_train_the_same_layers(key: str) -> None:
     assert shares["convolutions"] > 0
 
 
-def test_the_shapes_are_those_of_the_public_models() -> None:
-    """Counted without making the weights: 860 and 2,567 million, as the models' cards say."""
-    from diffusers import UNet2DConditionModel
-
-    from trainer.bases.detect import read_json
-    from trainer.bases.single_file import CONFIGS
-
-    for key, millions in (("sd1", 860), ("sd2", 866), ("sd2_v", 866), ("sdxl", 2567)):
-        with torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(read_json(CONFIGS / key / "unet" / "config.json"))
-        assert sum(parameter.numel() for parameter in unet.parameters()) // 10**6 in (millions - 1, millions)
-
-
 def test_a_limit_that_nothing_meets_is_reported_not_raised(capsys: pytest.CaptureFixture[str]) -> None:
     train_gpu.main(["--tiny", "--family", "sd1", "--batch", "1", "--limit-gib", "0.01", "--memory-of", "Patina"])
     assert "does not fit" in capsys.readouterr().out
