@@ -18,29 +18,70 @@ element.addEventListener("click", (event) => {
   const name = event.target.closest("[data-open]")?.dataset.open;
   const folded = name && document.querySelector(`details[data-keep="${CSS.escape(name)}"]`);
   if (!folded) return;
+  patina.opened.set(name, true);
   folded.open = true;
   folded.scrollIntoView({ behavior: "smooth", block: "start" });
   folded.querySelector("summary").focus({ preventScroll: true });
 });
 
-// A field's text is sent when it is complete. Its attribute follows, so that the next rendering sees what is there.
+// What a user entered holds against renderings that were on their way already: until one agrees, or for a while.
+const HOLD = 5000;
+const entered = new Map();
+const keyOf = (field) => `${field.dataset.set} ${field.dataset.image ?? ""}`;
+const fieldsOf = (key) => [...element.querySelectorAll("[data-set]")].filter((field) => keyOf(field) === key);
+
+const valueOf = (field) => (field.type === "checkbox" ? field.checked : field.value);
+// Attributes follow the values, so that Gradio compares the next rendering with what is there.
+const put = (field, value) => {
+  if (field.type === "radio") {
+    field.checked = field.value === value;
+    field.toggleAttribute("checked", field.checked);
+  } else if (field.type === "checkbox") {
+    field.checked = value;
+    field.toggleAttribute("checked", value);
+  } else if (field.tagName === "SELECT") {
+    for (const option of field.options) option.toggleAttribute("selected", option.value === value);
+    field.value = value;
+  } else {
+    if (field.tagName === "INPUT") field.setAttribute("value", value);
+    if (field.value !== value) field.value = value;
+  }
+};
+const rendered = (field) => {
+  if (field.type === "radio") return field.hasAttribute("checked") ? field.value : null;
+  if (field.type === "checkbox") return field.hasAttribute("checked");
+  if (field.tagName === "SELECT") return field.querySelector("option[selected]")?.value ?? field.value;
+  return field.tagName === "INPUT" ? field.getAttribute("value") : field.defaultValue;
+};
+
+// A field is sent when it is complete.
 element.addEventListener("change", (event) => {
   const field = event.target.closest("[data-set]");
   if (!field) return;
   event.stopPropagation();
-  let value = field.value;
-  if (field.type === "checkbox") {
-    value = field.checked;
-    field.toggleAttribute("checked", field.checked);
-  } else if (field.type === "radio") {
-    for (const other of element.querySelectorAll(`input[name="${CSS.escape(field.name)}"]`)) {
-      other.toggleAttribute("checked", other.checked);
-    }
-  } else if (field.tagName === "INPUT") {
-    field.setAttribute("value", value);
-  }
+  const value = valueOf(field);
+  entered.set(keyOf(field), { value, until: Date.now() + HOLD });
+  for (const same of fieldsOf(keyOf(field))) put(same, value);
   trigger("input", { ...marks(field), value });
 });
+
+const settle = () => {
+  const groups = new Map();
+  for (const field of element.querySelectorAll("[data-set]")) {
+    const key = keyOf(field);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(field);
+  }
+  for (const [key, fields] of groups) {
+    const values = fields.map(rendered).filter((value) => value !== null);
+    const mine = entered.get(key);
+    if (mine && (values.includes(mine.value) || Date.now() > mine.until)) entered.delete(key);
+    for (const field of fields) {
+      if (entered.has(key)) put(field, mine.value);
+      else if (field !== document.activeElement || field.type === "radio") put(field, values[0] ?? "");
+    }
+  }
+};
 
 element.addEventListener("keydown", (event) => {
   const field = event.target.closest("input[data-set]");
@@ -64,29 +105,17 @@ const say = (text) => {
 
 // ---- what a user opened stays open over renderings
 
-const opened = new Map();
-element.addEventListener("toggle", (event) => {
-  const node = event.target;
-  if (node.dataset?.keep) opened.set(node.dataset.keep, node.open);
-}, true);
+// Known at the click already: the toggle event comes later, and a rendering may come between.
+element.addEventListener("click", (event) => {
+  const node = event.target.closest("summary")?.parentElement;
+  if (node?.dataset.keep) patina.opened.set(node.dataset.keep, !node.open);
+});
 
 watch("value", () => {
   for (const node of element.querySelectorAll("details[data-keep]")) {
-    if (opened.has(node.dataset.keep) && node.open !== opened.get(node.dataset.keep)) {
-      node.open = opened.get(node.dataset.keep);
-    }
+    if (patina.opened.has(node.dataset.keep)) node.open = patina.opened.get(node.dataset.keep);
   }
-  // A select shows the option it had when it was made; the rendering marks the one that is meant.
-  for (const select of element.querySelectorAll("select[data-set]")) {
-    const meant = select.querySelector("option[selected]");
-    if (meant && select !== document.activeElement) select.value = meant.value;
-  }
-  for (const box of element.querySelectorAll("input[type=checkbox], input[type=radio]")) {
-    if (box !== document.activeElement) box.checked = box.hasAttribute("checked");
-  }
-  for (const area of element.querySelectorAll("textarea[data-set]")) {
-    if (area !== document.activeElement) area.value = area.defaultValue;
-  }
+  settle();
   // A notice comes with every answer to an action: what was said to be going on has ended.
   if (element.querySelector("[data-at]")) {
     for (const place of document.querySelectorAll("[data-busy][role=status]")) {

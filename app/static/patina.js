@@ -31,6 +31,8 @@
       if (url.href !== location.href) history.replaceState(history.state, "", url);
     },
     address: () => location.search,
+    // Folded parts that the user opened or closed, by their data-keep.
+    opened: new Map(),
     // What this page shows, for the server to compare with: app/panels.py.
     shown: () => {
       const panels = {};

@@ -135,7 +135,15 @@ def _finished(run: RunView) -> Markup:
         el(
             "div",
             el("button", words.open_preview, type="button", class_="primary", data_act="preview"),
-            el("a", words.download, el("small", file_size), href=download_url(run.id), download=True, class_="button", data_role="download"),
+            el(
+                "a",
+                words.download,
+                el("small", file_size),
+                href=download_url(run.id),
+                download=True,
+                class_="button",
+                data_role="download",
+            ),
             class_="actions",
         ),
         el("ul", [el("li", tick) for tick in run.verified], class_="ticks", aria_label=words.verified),

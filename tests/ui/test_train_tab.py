@@ -30,10 +30,13 @@ def draft(open_page: Callable[..., Page], pictures: list[Path]) -> Page:
     """A page with a new draft of four images."""
     page = open_page()
     new = page.get_by_role("button", name="New style", exact=True)
+    expect(page.locator(".drop")).to_be_visible()
     if page.locator(".thumbs li").count():
         new.click()
     expect(page.locator(".drop:not(.compact)")).to_be_visible()
     upload(page, pictures[:4])
+    expect(page.locator(".thumbs li, #panel-notice .notice > *").first).to_be_visible()
+    assert page.locator("#panel-notice").inner_text() == "", "the upload was refused"
     expect(page.locator(".thumbs li")).to_have_count(4)
     return page
 

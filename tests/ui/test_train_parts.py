@@ -1,0 +1,254 @@
+"""The Train tab's drawing and actions by themselves: what a run shows in each state, and what a click does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.client import Studio
+from app.panels import Shown, changed
+from app.tabs import train_monitor, train_runs
+from app.tabs.train import PANELS, panels
+from app.tabs.train_actions import Actions
+from app.texts import TEXTS
+from trainer.errors import ConfigError, StudioError
+from trainer.studio.store import State, Wish
+from trainer.studio.views import PhaseView, RunSummary, RunView, SampleView
+
+NASTY = """<script>alert(1)</script> "x" ${y} {{z}}"""
+WORDS = TEXTS.train
+
+
+def view(state: State, **changes: Any) -> RunView:
+    values: dict[str, Any] = {
+        "id": "run-1", "name": NASTY, "trigger": NASTY, "state": state, "wish": Wish.NONE, "version": (0.0, 0),
+        "settings": {}, "step": 20, "steps": 80, "phase": None, "loss_steps": (1, 2), "losses": (0.5, 0.4),
+        "learning_rate": 1e-3, "validation": (), "samples": (), "checkpoints": (), "samples_per_second": 12.0,
+        "seconds_left": 30.0, "plan": None, "notices": (), "adapter": None, "sheet": None, "verified": (),
+        "seconds": None, "error": "", "queue_place": None, "created": 0.0, "folder": Path("/home/runs/run-1"),
+    }  # fmt: skip
+    return RunView(**{**values, **changes})
+
+
+def summary(run_id: str, state: State, **changes: Any) -> RunSummary:
+    values: dict[str, Any] = {
+        "id": run_id, "name": run_id, "trigger": "", "state": state, "wish": Wish.NONE, "step": 0, "steps": 0,
+        "queue_place": None, "created": 0.0, "updated": 0.0, "thumbnail": None, "message": "",
+    }  # fmt: skip
+    return RunSummary(**{**values, **changes})
+
+
+def acts(page: str) -> list[str]:
+    return re.findall(r'data-act="([a-z-]+)"', page)
+
+
+# ---- what is drawn
+
+
+@pytest.mark.parametrize(
+    ("run", "offered"),
+    [
+        (view(State.QUEUED, step=0), ["unqueue"]),
+        (view(State.TRAINING, step=0), ["pause", "cancel"]),
+        (view(State.TRAINING), ["try", "pause", "stop", "cancel"]),
+        (view(State.TRAINING, wish=Wish.PAUSE), ["try", "resume", "cancel"]),
+        (view(State.TRAINING, wish=Wish.CANCEL), ["try"]),
+        (view(State.PAUSED), ["resume", "stop", "cancel"]),
+        (view(State.FAILED), ["resume", "again"]),
+        (view(State.CANCELLED), ["resume", "again"]),
+        (view(State.FINISHED), ["preview", "again"]),
+    ],
+)
+def test_each_state_offers_what_can_be_done_and_nothing_else(run: RunView, offered: list[str]) -> None:
+    assert acts(train_monitor.progress(run, next_up=False)) == offered
+
+
+def test_progress_says_steps_speed_and_time_left() -> None:
+    page = train_monitor.progress(view(State.TRAINING), next_up=False)
+    assert "20 of 80 steps, 12.0 images/s, 30 s left" in page
+    assert 'aria-valuenow="20"' in page
+
+
+def test_work_that_is_no_training_step_is_named() -> None:
+    page = train_monitor.progress(view(State.TRAINING, phase=PhaseView("caching", 3, 16, "")), next_up=False)
+    assert f"{WORDS.phases['caching']} 3 / 16" in page
+
+
+def test_the_first_in_a_queue_without_a_training_is_starting() -> None:
+    run = view(State.QUEUED, queue_place=1)
+    assert WORDS.starting_worker in train_monitor.progress(run, next_up=True)
+    assert WORDS.place.format(place=1) in train_monitor.progress(run, next_up=False)
+
+
+def test_an_error_is_an_alert() -> None:
+    page = train_monitor.progress(view(State.FAILED, error=NASTY), next_up=False)
+    assert 'role="alert"' in page
+
+
+def test_a_screen_reader_hears_of_progress_ten_times_a_run() -> None:
+    said = {str(train_monitor.live(view(State.TRAINING, step=step, steps=100))) for step in range(1, 100)}
+    assert len(said) == 10
+
+
+def test_strips_run_from_oldest_to_newest_for_each_prompt() -> None:
+    shots = tuple(
+        SampleView(step, index, f"prompt {index}", Path(f"/home/runs/run-1/samples/{step}-{index}.png"))
+        for step in (40, 0, 20)
+        for index in (1, 0)
+    )
+    page = str(train_monitor.pictures(view(State.TRAINING, samples=shots)))
+    assert re.findall(r"samples/(\d+-\d)\.png\?v=0&amp;w", page) == ["0-0", "20-0", "40-0", "0-1", "20-1", "40-1"]
+    done = str(train_monitor.pictures(view(State.FINISHED, samples=shots)))
+    pairs = done.partition("<details")[0]
+    assert re.findall(r"samples/(\d+-\d)\.png\?v=0&amp;w", pairs) == ["0-0", "40-0", "0-1", "40-1"]
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_names_and_prompts_are_never_markup(state: State) -> None:
+    shots = (SampleView(0, 0, NASTY, Path("/home/runs/run-1/samples/a.png")),)
+    run = view(state, samples=shots, error=NASTY, verified=(NASTY,))
+    drawn = [
+        train_monitor.progress(run, next_up=True),
+        train_monitor.pictures(run) or "",
+        train_monitor.losses(run) or "",
+        train_monitor.live(run),
+        train_runs.runs([summary("run-1", state, name=NASTY, message=NASTY)], "run-1"),
+    ]
+    assert not any("<script" in str(part) for part in drawn)
+
+
+def test_only_the_queue_can_be_reordered() -> None:
+    listed = [
+        summary("a", State.TRAINING),
+        summary("b", State.QUEUED, queue_place=1),
+        summary("c", State.QUEUED, queue_place=2),
+        summary("d", State.FINISHED),
+    ]
+    rows = str(train_runs.runs(listed, "b")).split("<li")[1:]
+    assert [acts(row) for row in rows] == [
+        ["open"],
+        ["open", "move", "unqueue"],
+        ["open", "move", "unqueue"],
+        ["open", "delete"],
+    ]
+    assert 'data-to="1"' in rows[1]
+    assert 'data-to="0"' in rows[2]
+    assert [row.count("aria-current") for row in rows] == [0, 1, 0, 0]
+
+
+# ---- what a click does
+
+
+@pytest.fixture
+def studio(patina_home: Path) -> Iterator[Studio]:
+    with Studio(patina_home) as opened:
+        yield opened
+
+
+@pytest.fixture
+def actions(studio: Studio, patina_home: Path) -> Actions:
+    (patina_home / "uploads").mkdir()
+    return Actions(studio, patina_home / "uploads")
+
+
+@pytest.fixture
+def run(actions: Actions, pictures: list[Path]) -> str:
+    made = actions.landing()
+    actions.studio.add_images(made, pictures[:3])
+    return made
+
+
+def test_a_visitor_lands_on_what_was_asked_for_or_on_one_draft(actions: Actions) -> None:
+    first = actions.landing()
+    assert actions.landing() == actions.landing("nonsense") == actions.landing(first) == first
+    assert len(actions.studio.runs()) == 1
+
+
+def test_a_new_style_is_a_draft_without_images(actions: Actions, run: str) -> None:
+    new = actions.click(run, {"act": "new"}).run
+    assert new is not None
+    assert new != run
+    assert actions.click(run, {"act": "new"}).run == new
+
+
+def test_every_button_of_the_page_is_known_and_others_are_refused(actions: Actions, run: str) -> None:
+    drawn = "".join(panels(actions, run).values())
+    known = {name.removeprefix("click_").replace("_", "-") for name in dir(actions) if name.startswith("click_")}
+    assert set(acts(drawn)) <= known
+    with pytest.raises(StudioError, match="format-disk"):
+        actions.click(run, {"act": "format-disk"})
+
+
+def test_a_file_outside_the_uploads_is_not_taken_whatever_the_page_says(actions: Actions, run: str) -> None:
+    inside = actions.studio.draft(run).images[0].path
+    with pytest.raises(StudioError, match="did not arrive"):
+        actions.upload(run, [{"path": str(inside), "name": "x.png"}])
+    assert inside.exists()
+    assert len(actions.studio.draft(run).images) == 3
+
+
+def test_an_upload_is_taken_in_and_its_copy_removed(
+    actions: Actions, run: str, patina_home: Path, pictures: list[Path]
+) -> None:
+    arrived = patina_home / "uploads" / "h" / "fresh.png"
+    arrived.parent.mkdir()
+    arrived.write_bytes(pictures[5].read_bytes())
+    broken = arrived.with_name("broken.png")
+    broken.write_bytes(b"no image")
+    answer = actions.upload(run, [{"path": str(path), "name": path.name} for path in (arrived, broken)])
+    assert [image.name for image in actions.studio.draft(run).images][-1] == "fresh.png"
+    assert "broken.png" in str(answer.notice)
+    assert not arrived.exists()
+    assert not broken.exists()
+
+
+def test_a_dial_sets_its_setting_and_its_middle_leaves_it_to_the_preset(actions: Actions, run: str) -> None:
+    actions.set(run, {"set": "dial.detail", "value": "1"})
+    assert actions.studio.plan(run).rank == 16
+    actions.set(run, {"set": "dial.detail", "value": "0"})
+    assert actions.studio.plan(run).rank == 8
+    assert "adapter.rank" in actions.studio.plan(run).choices
+    with pytest.raises(StudioError, match="no control"):
+        actions.set(run, {"set": "dial.volume", "value": "0"})
+
+
+def test_a_pace_puts_the_dials_back_to_the_middle(actions: Actions, run: str) -> None:
+    actions.set(run, {"set": "dial.length", "value": "2"})
+    actions.set(run, {"set": "train.preset", "value": "quick"})
+    assert actions.studio.plan(run).steps == 120
+
+
+def test_a_setting_that_is_not_allowed_changes_nothing(actions: Actions, run: str) -> None:
+    before = actions.studio.draft(run).settings
+    with pytest.raises(ConfigError, match=r"adapter\.rank"):
+        actions.set(run, {"set": "adapter.rank", "value": "-3"})
+    with pytest.raises(ConfigError, match=r"no setting train\.magic"):
+        actions.set(run, {"set": "train.magic", "value": "1"})
+    assert actions.studio.draft(run).settings == before
+
+
+def test_deleting_what_is_shown_leads_elsewhere_and_can_be_undone(actions: Actions, run: str) -> None:
+    answer = actions.click(run, {"act": "delete", "item": run})
+    assert answer.run not in (None, run)
+    assert 'data-act="undelete"' in str(answer.notice)
+    assert actions.click(str(answer.run), {"act": "undelete", "item": run}).run == run
+    assert len(actions.studio.draft(run).images) == 3
+
+
+def test_a_page_that_shows_it_all_is_sent_nothing(actions: Actions, run: str) -> None:
+    drawn = panels(actions, run)
+    assert tuple(drawn) == PANELS
+    versions = {name: re.findall(r'data-version="(.*?)"', content)[0] for name, content in drawn.items()}
+    assert all(isinstance(sent, dict) for sent in changed(Shown(run, versions), panels(actions, run)))
+
+
+def test_a_change_of_one_caption_sends_the_captions_only(actions: Actions, run: str) -> None:
+    drawn = panels(actions, run)
+    image = actions.studio.draft(run).images[0]
+    actions.set(run, {"set": "caption", "image": image.id, "value": "something else"})
+    again = panels(actions, run)
+    assert [name for name in PANELS if drawn[name] != again[name]] == ["captions"]
