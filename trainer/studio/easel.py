@@ -25,6 +25,7 @@ from trainer.studio.protocol import Draw, Source
 from trainer.training import checkpoint as checkpoints
 from trainer.training.device import physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.training.folder import RunFolder
+from trainer.training.preflight import memory_limit
 
 if TYPE_CHECKING:
     from trainer.training.control import Session
@@ -62,7 +63,8 @@ class Easel:
         """
         device = pick_device(config.train.device)
         dtype = pick_dtype(device, config.train.precision)
-        return self._open(config.base, device, dtype, offline=config.train.offline)
+        limit = memory_limit(config, device)
+        return self._open(config.base, device, dtype, offline=config.train.offline, limit=limit)
 
     def base_for_drawing(self, config: BaseConfig) -> Base:
         """A base to draw with: the one at hand if it is that one, in whatever number format it is."""
@@ -114,14 +116,22 @@ class Easel:
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
-    def _open(self, config: BaseConfig, device: torch.device, dtype: torch.dtype, *, offline: bool) -> Base:
+    def _open(
+        self,
+        config: BaseConfig,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        offline: bool,
+        limit: int | None = None,
+    ) -> Base:
         if self._base is not None and self._loaded is not None:
             if self._loaded[0] == config and self._loaded[1:] == (device, dtype):
                 self.clear()
                 return self._base
             # Two bases at once may not fit.
             self.free()
-        self._base = load_base(config, device=device, dtype=dtype, offline=offline)
+        self._base = load_base(config, device=device, dtype=dtype, offline=offline, memory_limit=limit)
         self._loaded = (config, device, dtype)
         return self._base
 
