@@ -253,9 +253,9 @@ def test_the_card_names_what_was_not_recognised(model: Model) -> None:
 def test_one_command_makes_the_base_in_stretches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tools.base import dataset
 
-    learnt, held_out, unseen = (icons(split).images for split in ("train", "held-out", "evaluation"))
-    entries = (*icons("train").entries, *icons("held-out").entries, *icons("evaluation").entries)
-    dataset.write(IconData(np.concatenate([learnt, held_out, unseen]), entries), tmp_path / "work" / "data")
+    learnt, held_out = (icons(split).images for split in ("train", "held-out"))
+    entries = (*icons("train").entries, *icons("held-out").entries)
+    dataset.write(IconData(np.concatenate([learnt, held_out]), entries), tmp_path / "work" / "data")
     # Every look at a clock takes a second, so that a stretch of 6 seconds ends inside the second training.
     clock = iter(range(10_000))
     monkeypatch.setattr("time.monotonic", lambda: next(clock))

@@ -12,7 +12,6 @@ from tools.base.model_folder import Model
 
 ROWS = {
     "psnr_held_out_db": "Autoencoder, PSNR on held-out icons of the training sets (dB)",
-    "psnr_other_sets_db": "Autoencoder, PSNR on icons of two sets it has not seen (dB)",
     "right_caption_loss": "Fixed-noise loss, right caption (held-out icons)",
     "wrong_caption_loss": "Fixed-noise loss, wrong caption",
     "wrong_above_right_percent": "Wrong above right (%)",

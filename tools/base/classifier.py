@@ -150,7 +150,7 @@ def train_judge(data: IconData, out: Path, *, minutes: float, batch: int = 128, 
     torch.manual_seed(seed)
     classes = choose_classes(data)
     label_of = {subject: label for label, subject in enumerate(classes)}
-    learnt = data.select("train", "evaluation")
+    learnt = data.select("train")
     known = [index for index, entry in enumerate(learnt.entries) if entry.subject in label_of]
     labels = torch.tensor([label_of[learnt.entries[index].subject] for index in known], device=device)
     images = torch.cat([shrunk(learnt.images[known[i : i + 256]], device) for i in range(0, len(known), 256)])

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tools.base import captions, icon_sets
-from tools.base.icon_sets import EVALUATION_SETS, TRAINING_SETS, Icon
+from tools.base.icon_sets import TRAINING_SETS, Icon
 
 IMAGES = "images.safetensors"
 ICONS = "icons.jsonl"
@@ -45,7 +45,7 @@ class Entry:
     captions: tuple[str, ...]
     """The icon's own name first, then its synonyms; without the style word."""
     split: str
-    """``train``, ``held-out`` (its subject is learnt from other sets' drawings) or ``evaluation``."""
+    """``train``, or ``held-out`` (its subject is learnt from other sets' drawings)."""
     weight: float
     """How often it is drawn in training, against 1."""
 
@@ -86,10 +86,10 @@ def draw(svg: str, pixels: int) -> NDArray[np.uint8]:
     return np.asarray(image, dtype=np.uint8)
 
 
-def describe(training: Sequence[Icon], evaluation: Sequence[Icon] = ()) -> tuple[Entry, ...]:
-    """Captions, splits and weights for icons, in the given order, training icons first."""
-    subject_of = captions.subjects([*training, *evaluation])
-    drawn_by = Counter(subject_of[icon.set_key, icon.name] for icon in training)
+def describe(icons: Sequence[Icon]) -> tuple[Entry, ...]:
+    """Captions, splits and weights for icons, in the given order."""
+    subject_of = captions.subjects(icons)
+    drawn_by = Counter(subject_of[icon.set_key, icon.name] for icon in icons)
     set_weight = {icon_set.key: icon_set.weight for icon_set in TRAINING_SETS}
 
     def entry(icon: Icon, split: str) -> Entry:
@@ -107,17 +107,16 @@ def describe(training: Sequence[Icon], evaluation: Sequence[Icon] = ()) -> tuple
         learnt_elsewhere = drawn_by[subject_of[icon.set_key, icon.name]] >= 3
         return "held-out" if learnt_elsewhere and _share(f"{icon.set_key}/{icon.name}") < HELD_OUT_SHARE else "train"
 
-    return (*(entry(icon, split(icon)) for icon in training), *(entry(icon, "evaluation") for icon in evaluation))
+    return tuple(entry(icon, split(icon)) for icon in icons)
 
 
 def build(icons_folder: Path, out: Path, *, pixels: int, processes: int | None = None) -> IconData:
-    """Draw every wanted icon of the training and evaluation sets and write the data set to ``out``."""
-    training = [icon for s in TRAINING_SETS for icon in captions.wanted(icon_sets.read(s, icons_folder))]
-    evaluation = [icon for s in EVALUATION_SETS for icon in captions.wanted(icon_sets.read(s, icons_folder))]
-    entries = describe(training, evaluation)
+    """Draw every wanted icon of the sets and write the data set to ``out``."""
+    wanted = [icon for s in TRAINING_SETS for icon in captions.wanted(icon_sets.read(s, icons_folder))]
+    entries = describe(wanted)
     # Not fork: the parent may hold threads of numpy or torch.
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        svgs = [icon.svg for icon in (*training, *evaluation)]
+        svgs = [icon.svg for icon in wanted]
         images = pool.map(partial(draw, pixels=pixels), svgs, chunksize=64)
     data = IconData(np.stack(images), entries)
     write(data, out)
@@ -167,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command.add_argument("--processes", type=int, help="one per core unless told otherwise")
     chosen = parser.parse_args(arguments)
     if chosen.command == "fetch":
-        icon_sets.fetch((*TRAINING_SETS, *EVALUATION_SETS), chosen.icons)
+        icon_sets.fetch(TRAINING_SETS, chosen.icons)
         return
     data = build(chosen.icons, chosen.out, pixels=chosen.pixels, processes=chosen.processes)
     for split, count in Counter((entry.split, entry.set_key) for entry in data.entries).items():

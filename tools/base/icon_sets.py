@@ -77,25 +77,7 @@ TRAINING_SETS = (
     ),
 )
 """What the base learns from. Permissive licences only, and none of the drawings that Patina's sample styles
-(Fluent Emoji High Contrast, Streamline Emojis) or its evaluation are made of."""
-
-EVALUATION_SETS = (
-    IconSet(
-        key="fxemoji",
-        package="@iconify-json/fxemoji",
-        version="1.2.2",
-        licence="Apache-2.0",
-        credit="Firefox OS Emoji, Mozilla",
-    ),
-    IconSet(
-        key="openmoji",
-        package="@iconify-json/openmoji",
-        version="1.2.29",
-        licence="CC-BY-SA-4.0",
-        credit="OpenMoji, HfG Schwaebisch Gmuend",
-    ),
-)
-"""Drawings that no weight of the base has seen: measurements only."""
+(Fluent Emoji High Contrast, Streamline Emojis) are made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
