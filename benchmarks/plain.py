@@ -64,7 +64,7 @@ class PlainLoop:
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
         if cached:
             with torch.no_grad():
-                self.moments = [self._moments([e]) for e in self.examples]
+                self.means = [self._means([e]) for e in self.examples]
                 self.hidden = [self._hidden([e.caption]) for e in self.examples]
 
     def step(self, index: int) -> float:
@@ -73,13 +73,14 @@ class PlainLoop:
         chosen = [(start + offset) % len(self.examples) for offset in range(self.batch_size)]
         with torch.no_grad():
             if self.cached:
-                mean, std = (torch.cat([self.moments[i][part] for i in chosen]) for part in (0, 1))
+                mean = torch.cat([self.means[i] for i in chosen])
                 hidden = torch.cat([self.hidden[i] for i in chosen])
             else:
                 picked = [self.examples[i] for i in chosen]
-                mean, std = self._moments(picked)
+                mean = self._means(picked)
                 hidden = self._hidden([e.caption for e in picked])
-            latents = (mean + std * torch.randn_like(mean)) * self.vae.config.scaling_factor
+            # The bundled base was trained on the posterior's mean; drawing from it would only hurt this side.
+            latents = mean * self.vae.config.scaling_factor
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, self.noise.config.num_train_timesteps, (len(chosen),))
         noisy = self.noise.add_noise(latents, noise, timesteps)
@@ -103,10 +104,10 @@ class PlainLoop:
                 )
         return found
 
-    def _moments(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    def _means(self, examples: Sequence[Example]) -> Tensor:
         pixels = torch.stack([load_pixels(example) for example in examples])
-        posterior = self.vae.encode(pixels).latent_dist
-        return posterior.mean, posterior.std
+        mean: Tensor = self.vae.encode(pixels).latent_dist.mode()
+        return mean
 
     def _hidden(self, captions: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(

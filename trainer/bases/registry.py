@@ -58,6 +58,8 @@ class Family:
         prediction_in_file: whether a single file tells its prediction type; SD2's does not, others are epsilon
             unless they carry a marker.
         vae_half: whether the family's VAE is known to stay finite in fp16 whatever its configuration says.
+        draws_latents: whether its UNet was trained on latents drawn from the VAE's posterior. The bundled base was
+            trained on the posterior's mean, and its VAE's deviations mean nothing: half as large as the latents.
     """
 
     key: str
@@ -72,6 +74,7 @@ class Family:
     configs: Mapping[Prediction, str] = field(default_factory=dict)
     prediction_in_file: bool = True
     vae_half: bool = False
+    draws_latents: bool = True
 
     @property
     def pooled(self) -> bool:
@@ -112,6 +115,7 @@ BUNDLED = Family(
     version_names={"epsilon": "sd_v1"},
     architectures={"epsilon": "stable-diffusion-v1"},
     prompts=_SUBJECTS,
+    draws_latents=False,
 )
 SD1 = Family(
     key="sd1",

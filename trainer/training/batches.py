@@ -107,9 +107,11 @@ class Batches:
         flips = [stable_seed(self.seed, "flip", step, slot) % variants for slot in slots]
         rows = torch.tensor([self._place[i][1] for i in members])
         place = (sent(rows, mean.device), sent(torch.tensor(flips), mean.device))
-        jitter = self._gaussian(mean.shape[2:], "posterior", step, slots)
-        means, stds = sent(mean[place], self.base.device), sent(std[place], self.base.device)
-        latents = self.base.scale_latents(means + stds * jitter)
+        latents = sent(mean[place], self.base.device)
+        if self.base.family.draws_latents:
+            jitter = self._gaussian(mean.shape[2:], "posterior", step, slots)
+            latents = latents + sent(std[place], self.base.device) * jitter
+        latents = self.base.scale_latents(latents)
         timesteps = [stable_seed(self.seed, "timestep", step, slot) % self.timestep_count for slot in slots]
         texts = [
             0 if uniform(self.seed, "caption", step, slot) < self.caption_dropout else self.images[i].text

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from trainer.bases.base import Base
@@ -30,13 +32,20 @@ def test_another_seed_or_step_or_micro_step_draws_other_noise(base: Base, materi
 
 
 def test_latents_are_drawn_from_the_posterior_and_scaled(base: Base, materials: Materials) -> None:
-    drawn = batches(base, materials)
-    image = drawn.plan.batch(0)[0]
-    chosen = materials.training[image]
+    drawing = replace(base, family=replace(base.family, draws_latents=True))
+    drawn = batches(drawing, materials)
+    chosen = materials.training[drawn.plan.batch(0)[0]]
     unscaled = drawn.draw(0).latents[0] / base.vae.config.scaling_factor
     distance = torch.stack([((unscaled - m) / s).abs().mean() for m, s in zip(chosen.mean, chosen.std, strict=True)])
     # One of the two variants is a standard normal draw away (mean |z| = 0.8), the mirrored one is not.
     assert 0.6 < distance.min() < 1.0
+
+
+def test_a_base_that_was_trained_on_means_sees_means(base: Base, materials: Materials) -> None:
+    drawn = batches(base, materials)
+    chosen = materials.training[drawn.plan.batch(0)[0]]
+    latents = drawn.draw(0).latents[0]
+    assert any(torch.equal(latents, base.scale_latents(mean)) for mean in chosen.mean)
 
 
 def test_mirrored_variants_are_used_about_half_of_the_time(base: Base, materials: Materials) -> None:
