@@ -180,7 +180,7 @@ def test_settings_are_checked_as_a_whole_and_reset_with_none(parts: Parts, draft
     with pytest.raises(ConfigError, match=r"adapter\.rank"):
         parts.desk.update(draft, {"train.steps": 60, "adapter.rank": 0})
     assert parts.store.get(draft).settings["train"] == {"steps": 50}
-    with pytest.raises(ConfigError, match="no such setting"):
+    with pytest.raises(ConfigError, match=r"did you mean train\.steps"):
         parts.desk.update(draft, {"train.stepps": 60})
     parts.desk.update(draft, {"train.steps": None})
     assert "steps" not in parts.store.get(draft).settings.get("train", {})
