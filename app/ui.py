@@ -106,11 +106,8 @@ def build(studio: Studio) -> gr.Blocks:
         def ticking(name: str) -> list[gr.Timer]:
             return [gr.Timer(active=group == name) for group, members in shell.timers.items() for _ in members]
 
-        def open_tab(name: TabName) -> Callable[[], list[gr.Timer]]:
-            return lambda: ticking(name)
-
         for name, tab in opened.items():
-            tab.select(open_tab(name), outputs=timers, js=f"() => patina.setAddress({{tab: '{name}'}})", **POLL)
+            tab.select(ticking, inputs=query, outputs=timers, js=f"() => patina.select('{name}')", **POLL)
 
         def arrive(address: str) -> list[Any]:
             asked = {key: values[-1] for key, values in parse_qs(address.lstrip("?")).items()}

@@ -14,6 +14,10 @@
     return kept || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   };
 
+  const named = new URL(location.href).searchParams.get("tab");
+  const asked = ["train", "preview", "library"].includes(named) ? named : "train";
+  let arrived = false;
+
   const patina = {
     repaint: () => paint(preferred()),
     toggleLooks: () => {
@@ -31,6 +35,14 @@
       if (url.href !== location.href) history.replaceState(history.state, "", url);
     },
     address: () => location.search,
+    // The tab that is open now. Gradio opens its first tab by itself before the one in the address is opened, and
+    // answers to both may come in either order; so until the address has had its way, every answer is about its tab.
+    select: (name) => {
+      if (!arrived && name !== asked) return asked;
+      arrived = true;
+      patina.setAddress({ tab: name });
+      return name;
+    },
     // Folded parts that the user opened or closed, by their data-keep.
     opened: new Map(),
     // What this page shows, for the server to compare with: app/panels.py.
