@@ -27,7 +27,8 @@ const card = (item) => make("li", {},
 let drawn = "";
 const draw = () => {
   const { items = [], open = "", message = "" } = props.value || {};
-  setShown(empty, items.length === 0);
+  // Until the first look there is nothing to say, least of all that the library is empty.
+  setShown(empty, items.length === 0 && message !== "");
   setText(empty.firstChild, message);
   const shape = JSON.stringify(items);
   if (shape !== drawn) {

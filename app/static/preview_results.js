@@ -49,9 +49,9 @@ const draw = () => {
   const items = props.value || [];
   const shape = JSON.stringify(items);
   for (const [id, timer] of leaving) if (timer === 0 && !items.some((item) => item.id === id)) leaving.delete(id);
-  if (shape === drawn) return;
+  if (shape === drawn && props.value) return;
   drawn = shape;
-  setShown(empty, items.length === 0);
+  setShown(empty, items.length === 0 && Array.isArray(props.value));
   list.replaceChildren(...items.map(card));
 };
 watch("value", draw);

@@ -94,7 +94,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         undo = gr.Button(WORDS.undo, size="sm", visible=False, elem_id="library-undo", scale=0, min_width=80)
     with gr.Row(elem_id="library-shelf", equal_height=False):
         with gr.Column(scale=7, min_width=320):
-            grid = widget("library_cards", "cards", cards([], "", filtered=False), asdict(WORDS.cards))
+            grid = widget("library_cards", "cards", None, asdict(WORDS.cards))
         with gr.Column(scale=5, min_width=320, elem_id="library-details"):
             nothing = gr.HTML(f'<p class="empty">{text(WORDS.nothing_open)}</p>')
             with gr.Column(visible=False) as panel:

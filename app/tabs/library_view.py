@@ -36,7 +36,7 @@ def cards(found: Sequence[StyleCard], opened: str, *, filtered: bool) -> dict[st
 
 def card_facts(card: StyleCard) -> str:
     """Base, rank, size and date in one line."""
-    parts = [base_title(card)]
+    parts = [base_title(card)] if base_title(card) else []
     if card.rank is not None:
         parts.append(WORDS.rank.format(rank=card.rank))
     return " \u00b7 ".join([*parts, size(card.size_bytes), day(card.created)])

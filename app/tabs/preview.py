@@ -69,7 +69,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         with gr.Column(scale=8, min_width=320, elem_id="preview-pictures"):
             right = _pictures()
     gr.HTML(f'<h2 class="section">{text(WORDS.made_before)}</h2>')
-    results = widget("preview_results", "results", [], asdict(WORDS.results))
+    results = widget("preview_results", "results", None, asdict(WORDS.results))
     wire(shell, Parts(**left, **right, results=results, desk=gr.State(Desk())))
 
 
