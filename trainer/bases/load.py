@@ -158,8 +158,8 @@ def _settled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.
 
 
 def _for_convolutions(module: nn.Module, device: torch.device) -> nn.Module:
-    """Weights in the order in which convolutions read them: channels last, which is quicker on cards and CPUs alike."""
-    if device.type in {"cuda", "cpu"}:
+    """Weights in the order in which a card's convolutions read them; on two CPU cores it was 5 to 10% slower."""
+    if device.type == "cuda":
         for parameter in module.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -81,6 +81,7 @@ class Trainer:
         self.average = Average(self.parameters, config.optim.ema_decay) if config.optim.ema_decay else None
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
         device = base.device
+        self.layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
         self.alphas_cumprod = base.alphas_cumprod.to(device)
         self.weights = loss_weights(base.alphas_cumprod, config.optim.min_snr_gamma, base.prediction).to(device)
 
@@ -138,7 +139,7 @@ class Trainer:
         target = prediction_target(
             batch.latents, batch.noise, batch.timesteps, self.alphas_cumprod, self.base.prediction
         )
-        noisy = noisy.to(self.base.dtype, memory_format=torch.channels_last)
+        noisy = noisy.to(self.base.dtype, memory_format=self.layout)
         predicted = self.base.unet(noisy, batch.timesteps, return_dict=False, **batch.conditioning)[0]
         errors = (predicted.float() - target).square().mean(dim=(1, 2, 3))
         return (self.weights[batch.timesteps] * errors).mean()
