@@ -111,8 +111,10 @@ class Desk:
         self.sheet, self.sheet_file, self.taken = job_id, None, True
 
     def _job(self, studio: Studio, job_id: str, listed: list[str] | None) -> JobView | None:
-        if job_id in self._over:
-            return self._over[job_id]
+        over = self._over.get(job_id)
+        # Somebody may have removed it from the gallery, here or on another page; then its pictures are gone.
+        if over is not None and all(picture.path.is_file() for picture in over.pictures):
+            return over
         try:
             view = studio.job(job_id)
         except StudioError:

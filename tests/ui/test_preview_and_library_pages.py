@@ -1,0 +1,261 @@
+"""The Preview and Library tabs in a browser, with the real worker drawing on the bundled base."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+from safetensors.numpy import load_file, save_file
+
+from tests.ui.conftest import PATIENCE, Served
+from trainer.bases.headers import read_header
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+NASTY = "Ink <i>x</i> ${alert(1)} {{x}}"
+QUICK_STEPS = "3"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patience() -> Iterator[None]:
+    expect.set_options(timeout=PATIENCE * 1000)
+    yield
+    expect.set_options(timeout=5000)
+
+
+@pytest.fixture(scope="module")
+def style_file(tmp_path_factory: pytest.TempPathFactory, bundled_dir: Path) -> Path:
+    """A style for the bundled base in the kohya layout, with weights large enough to be seen."""
+    shapes = read_header(bundled_dir / "unet" / "diffusion_pytorch_model.safetensors").shapes
+    random = np.random.default_rng(1)
+    tensors: dict[str, np.ndarray] = {}
+    for name, shape in shapes.items():
+        if not re.search(r"attn2\.(to_q|to_k|to_v|to_out\.0)\.weight$", name):
+            continue
+        key = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+        tensors[f"{key}.lora_down.weight"] = random.normal(0, shape[1] ** -0.5, (4, shape[1])).astype(np.float32)
+        tensors[f"{key}.lora_up.weight"] = random.normal(0, 0.2, (shape[0], 4)).astype(np.float32)
+        tensors[f"{key}.alpha"] = np.array(4.0, np.float32)
+    path = tmp_path_factory.mktemp("styles") / "ink.safetensors"
+    save_file(tensors, path, {"ss_network_dim": "4", "modelspec.trigger_phrase": "ink style"})
+    return path
+
+
+def library(page: Page, style_file: Path) -> Locator:
+    """The library with the style in it, imported when it is not there yet; returns its card."""
+    page.get_by_role("tab", name="Library").click()
+    expect(page.locator("#library-import")).to_be_visible()
+    card = page.locator(".style-card")
+    empty = page.locator(".cards-empty")
+    expect(page.locator(".style-card:visible, .cards-empty:visible").first).to_be_visible()
+    if not card.count():
+        expect(empty).to_contain_text("appear here")
+        bring_in(page, style_file)
+    expect(card).to_have_count(1)
+    return card
+
+
+def bring_in(page: Page, file: Path) -> None:
+    """Choose a file to import."""
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Import a style file").click()
+    chooser.value.set_files(file)
+
+
+def bytes_of(page: Page, image: Locator) -> np.ndarray:
+    """The pixels of a picture that the page shows."""
+    answer = page.request.get(str(image.evaluate("image => image.src")))
+    assert answer.ok
+    return np.asarray(Image.open(io.BytesIO(answer.body())).convert("RGB"))
+
+
+def frame(page: Page, strength: str) -> Locator:
+    return page.locator(f'.viewer-frame[data-strength="{strength}"]')
+
+
+def quick(page: Page) -> None:
+    """Few denoising steps, so that pictures come quickly."""
+    page.locator("#preview-more .label-wrap").click()
+    steps = page.get_by_label("number input for Steps")
+    steps.fill(QUICK_STEPS)
+    steps.press("Enter")
+
+
+def test_a_style_file_comes_in_gets_a_name_and_goes_out_under_it(
+    open_page: Callable[..., Page], style_file: Path, tmp_path: Path
+) -> None:
+    page = open_page()
+    library(page, style_file).click()
+    name = page.locator("#library-name").get_by_role("textbox")
+    expect(name).to_have_value("ink")
+    expect(page.locator(".style-facts")).to_contain_text("ink style")
+    name.fill(NASTY)
+    name.press("Enter")
+    expect(page.locator(".style-card-name")).to_have_text(NASTY)
+    assert page.locator(".style-card-name i, .library-note i").count() == 0, "a name is text, whatever it holds"
+    with page.expect_download() as download:
+        page.get_by_role("link", name=re.compile("Download")).click()
+    assert download.value.suggested_filename.startswith("Ink_")
+    download.value.save_as(tmp_path / "out.safetensors")
+    sent, came = load_file(style_file), load_file(tmp_path / "out.safetensors")
+    assert sent.keys() == came.keys()
+    assert all(np.array_equal(sent[key], came[key]) for key in sent)
+
+
+def test_a_file_that_is_no_style_is_refused_in_a_sentence(
+    open_page: Callable[..., Page], style_file: Path, tmp_path: Path
+) -> None:
+    page = open_page()
+    library(page, style_file)
+    wrong = tmp_path / "wrong.safetensors"
+    wrong.write_text("this is text", encoding="utf-8")
+    bring_in(page, wrong)
+    expect(page.locator(".library-note")).to_contain_text(re.compile("safetensors"))
+    expect(page.locator(".style-card")).to_have_count(1)
+
+
+def test_deleting_asks_first_and_can_be_undone(open_page: Callable[..., Page], style_file: Path) -> None:
+    page = open_page()
+    library(page, style_file).click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("alert").filter(has_text="Delete")).to_be_visible()
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.locator(".style-card")).to_have_count(1)
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Yes, delete").click()
+    expect(page.locator(".style-card")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".style-card")).to_have_count(1)
+
+
+def test_search_narrows_the_cards(open_page: Callable[..., Page], style_file: Path) -> None:
+    page = open_page()
+    library(page, style_file)
+    search = page.locator("#library-search").get_by_role("textbox")
+    search.fill("no such style")
+    expect(page.locator(".cards-empty")).to_contain_text("No style matches")
+    search.fill("INK style")
+    expect(page.locator(".style-card")).to_have_count(1)
+
+
+def test_a_style_is_previewed_at_every_strength_and_zero_is_the_base(
+    open_page: Callable[..., Page], style_file: Path
+) -> None:
+    page = open_page()
+    library(page, style_file)
+    page.get_by_role("tab", name="Preview").click()
+    expect(page.locator(".mixer-row")).to_have_count(1)
+    quick(page)
+    page.get_by_role("button", name="Make picture").click()
+    expect(page.locator(".viewer-frame img")).to_have_count(7)
+    base, full = (bytes_of(page, frame(page, strength).locator("img")) for strength in ("0", "1"))
+    assert not np.array_equal(base, full)
+    assert np.array_equal(base, bytes_of(page, page.locator(".viewer-before"))), "the wipe compares with the base"
+
+    frame(page, "0.5").click()
+    expect(page.locator(".viewer-tag-right")).to_have_text("strength 0.5")
+    half = bytes_of(page, page.locator(".viewer-after"))
+    assert not np.array_equal(half, base)
+    assert not np.array_equal(half, full)
+    expect(page.locator(".mixer-number")).to_have_value("0.5")
+
+    page.locator(".mixer-slider").press("ArrowRight")
+    expect(page.locator(".viewer-tag-right")).to_have_text("strength 0.55")
+    expect(page.locator(".viewer-frame")).to_have_count(8)
+
+    name = page.locator(".mixer-name").inner_text()
+    page.reload()
+    expect(page.locator(".viewer-frame img")).to_have_count(7)
+    expect(page.locator(".mixer-name")).to_have_text(name)
+
+
+def test_a_sheet_compares_strengths_in_one_picture_to_save(
+    open_page: Callable[..., Page], style_file: Path, tmp_path: Path
+) -> None:
+    page = open_page()
+    library(page, style_file)
+    page.get_by_role("tab", name="Preview").click()
+    expect(page.locator(".mixer-row")).to_have_count(1)
+    quick(page)
+    page.get_by_role("tab", name="Sheet").click()
+    page.locator("#sheet-prompts textarea").fill("cat face\nred apple")
+    page.locator("#sheet-strengths").get_by_role("textbox").fill("0, one")
+    page.get_by_role("button", name="Make sheet").click()
+    expect(page.get_by_text("'one' is no strength")).to_be_visible()
+    page.locator("#sheet-strengths").get_by_role("textbox").fill("0, 1")
+    page.get_by_role("button", name="Make sheet").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save sheet as PNG").click()
+    download.value.save_as(tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 2 * 128
+        assert sheet.height > 2 * 128
+    expect(page.locator(".results-detail").filter(has_text="Sheet, 2 by 2")).to_have_count(1)
+
+
+def test_pictures_are_served_from_this_studio_only(served: Served, open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    page.get_by_role("tab", name="Preview").click()
+    picture = page.locator(".results-pictures img").first
+    expect(picture).to_be_visible()
+    assert str(picture.evaluate("image => image.src")).startswith(f"{served.url}/patina/pictures/previews/")
+
+
+def test_stopping_ends_the_work_and_results_can_be_used_again_or_removed(
+    open_page: Callable[..., Page], style_file: Path
+) -> None:
+    page = open_page()
+    library(page, style_file)
+    page.get_by_role("tab", name="Preview").click()
+    expect(page.locator(".results-use").first).to_be_visible()
+    page.locator("#preview-prompt textarea").fill("a thing nobody draws")
+    page.locator("#preview-more .label-wrap").click()
+    steps = page.get_by_label("number input for Steps")
+    steps.fill("100")
+    steps.press("Enter")
+    page.get_by_role("button", name="Make picture").click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".viewer-status")).to_contain_text("Stopped")
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+
+    before = page.locator(".results-card").count()
+    picture = page.locator(".results-card").filter(has_not_text="Sheet").first
+    picture.locator(".results-use").click()
+    expect(page.locator("#preview-prompt textarea")).not_to_have_value("a thing nobody draws")
+    expect(page.locator(".viewer-after")).to_be_visible()
+    picture.hover()
+    picture.locator(".results-remove").click()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".results-card")).to_have_count(before)
+    picture.hover()
+    picture.locator(".results-remove").click()
+    expect(page.locator(".results-card")).to_have_count(before - 1)
+
+
+@pytest.mark.parametrize("tab", ["Preview", "Library"])
+def test_nothing_is_wider_than_a_phone(open_page: Callable[..., Page], tab: str) -> None:
+    page = open_page(width=375, height=740)
+    page.get_by_role("tab", name=tab).click()
+    expect(page.locator("#preview-prompt" if tab == "Preview" else "#library-import")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+@pytest.mark.parametrize("tab", ["Preview", "Library"])
+def test_every_control_has_a_name_for_screen_readers(open_page: Callable[..., Page], tab: str) -> None:
+    page = open_page()
+    page.get_by_role("tab", name=tab).click()
+    expect(page.locator("#preview-prompt" if tab == "Preview" else "#library-import")).to_be_visible()
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, textarea, a[href]")]
+            .filter((one) => one.offsetParent !== null && one.type !== "file")
+            .filter((one) => !(one.getAttribute("aria-label") || one.title || one.textContent.trim() || one.placeholder
+                || (one.labels && [...one.labels].some((label) => label.textContent.trim()))))
+            .map((one) => one.outerHTML.slice(0, 160))"""
+    )
+    assert nameless == []
