@@ -79,7 +79,6 @@ def _schedulers() -> Mapping[str, str]:
             "dpm++_2m": "DPM++ 2M",
             "dpm++_2m_karras": "DPM++ 2M Karras",
             "unipc": "UniPC",
-            "lms": "LMS",
             "pndm": "PLMS",
         }
     )

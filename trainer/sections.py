@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 PresetName = Literal["quick", "balanced", "thorough"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 FileLayout = Literal["kohya", "diffusers"]
-Scheduler = Literal["ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc", "lms", "pndm"]
+Scheduler = Literal["ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc", "pndm"]
 
 
 class Section(BaseModel):

@@ -18,7 +18,6 @@ SAMPLER_TITLES = {
     "dpm++_2m": "DPM++ 2M",
     "dpm++_2m_karras": "DPM++ 2M Karras",
     "unipc": "UniPC",
-    "lms": "LMS",
     "pndm": "PLMS",
 }
 
