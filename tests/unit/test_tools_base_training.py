@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from tools.base.autoencoder import reconstruction_loss, set_scaling, varied
 from tools.base.dataset import Entry, IconData
 from tools.base.device import to_images, to_pixels
 from tools.base.diffusion import CaptionTable, alphas_cumprod, draw_indices, min_snr_weights, noised
+from tools.base.grow import NOISE, grown, latents_of
 from tools.base.learner import LOG_EVERY, Average, Learner, learning_rate, run
 from tools.base.sizes import SIZES, WHOLE_WORDS, Size, new_autoencoder, new_text_encoder, new_unet, write_tokenizer
 from tools.base.text_to_image import encode
@@ -184,6 +187,60 @@ def test_the_autoencoder_learns_and_scales_its_latents(tmp_path: Path) -> None:
     model = model_folder.load(tmp_path / "base")
     assert encode(model, data).std().item() == pytest.approx(1.0, abs=0.01)
     assert set_scaling(model, data) == pytest.approx(model.vae.config.scaling_factor)
+
+
+def test_a_grown_autoencoder_keeps_every_weight_it_can_and_draws_narrowly() -> None:
+    torch.manual_seed(0)
+    small = new_autoencoder(TINY)
+    big = grown(small, dataclasses.replace(TINY, pixels=32, autoencoder_channels=(8, 8, 16)))
+    old, new = small.state_dict(), big.state_dict()
+    torch.testing.assert_close(
+        new["encoder.down_blocks.2.resnets.0.conv1.weight"], old["encoder.down_blocks.1.resnets.0.conv1.weight"]
+    )
+    torch.testing.assert_close(
+        new["decoder.up_blocks.0.resnets.0.conv1.weight"], old["decoder.up_blocks.0.resnets.0.conv1.weight"]
+    )
+    drawn = big.encode(torch.rand(2, 3, 32, 32)).latent_dist
+    assert drawn.mean.shape == (2, 4, 8, 8)
+    torch.testing.assert_close(drawn.std * big.config.scaling_factor, torch.full_like(drawn.std, NOISE))
+    with pytest.raises(ValueError, match="does not grow"):
+        grown(small, TINY)
+
+
+@pytest.mark.usefixtures("ticking")
+def test_an_autoencoder_learns_twice_the_side_and_keeps_the_latents_where_they_were(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = tmp_path / "start"
+    train.train("autoencoder", squares(), tmp_path / "small", size=TINY, minutes=8 / 60, rate=5e-3)
+    (tmp_path / "small" / "base").rename(start)
+    data = squares()
+    twice = IconData(data.images.repeat(2, axis=1).repeat(2, axis=2), data.entries)
+    size = dataclasses.replace(TINY, pixels=32, autoencoder_channels=(8, 8, 16))
+    small = model_folder.load(start)
+    pixels = to_pixels(twice.images, small.device)
+    wanted = latents_of(small.vae, pixels, side=8)
+    torch.testing.assert_close(wanted, encode(small, data))
+
+    def distance(vae: Any) -> float:
+        return (latents_of(vae, pixels, side=8) - wanted).square().mean().item()
+
+    untrained = distance(grown(small.vae, size))
+    train.train("autoencoder", twice, tmp_path / "run", size=size, minutes=20 / 60, rate=5e-3, start=start)
+    made = model_folder.load(tmp_path / "run" / "base")
+    assert made.vae.config.sample_size == 32
+    assert made.vae.config.scaling_factor == small.vae.config.scaling_factor
+    assert distance(made.vae) < 0.5 * untrained
+    assert torch.equal(made.unet.conv_in.weight, small.unet.conv_in.weight)
+
+
+def test_a_training_on_some_sets_sees_no_other() -> None:
+    data = squares()
+    other = dataclasses.replace(data.entries[0], set_key="twemoji")
+    mixed = IconData(np.concatenate([data.images, data.images[:1]]), (*data.entries, other))
+    assert mixed.of_sets("twemoji").entries == (other,)
+    assert len(mixed.of_sets("noto").images) == len(data.images)
+    with pytest.raises(ValueError, match="glossy"):
+        mixed.of_sets("noto", "glossy")
 
 
 @pytest.mark.usefixtures("ticking")

@@ -9,15 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tools.base.dataset import IconData
 from tools.base.device import precision, to_pixels
+from tools.base.grow import latents_of, levels
 from tools.base.learner import Learner
 from tools.base.model_folder import Model
 
 KL_WEIGHT = 2e-5
 """Per latent element: enough to keep the latents near a normal distribution, too little to blur."""
 EDGE_WEIGHT = 1.0
+TIE_WEIGHT = 0.2
+"""Of the squared distance between scaled latents and those to keep to: 3% of a variance cost a tenth of the rest."""
 
 
 def edges(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,15 +40,21 @@ def reconstruction_loss(restored: Tensor, images: Tensor) -> Tensor:
     return error.abs().mean() + error.square().mean() + EDGE_WEIGHT * (across.abs().mean() + down.abs().mean())
 
 
-def autoencoder_loss(vae: Any, images: Tensor, noise: Tensor) -> Tensor:
-    """Loss of one batch, with the latent drawn by ``noise``. ``images``: (B, 3, H, W); ``noise``: (B, 4, h, w)."""
+def autoencoder_loss(vae: Any, images: Tensor, noise: Tensor, wanted: Tensor | None) -> Tensor:
+    """Loss of one batch, with the latent drawn by ``noise``.
+
+    ``images``: (B, 3, H, W); ``noise``: (B, 4, h, w); ``wanted``: scaled latents to keep to, (B, 4, h, w), if any.
+    """
     moments = vae.quant_conv(vae.encoder(images))
     mean, log_variance = moments.chunk(2, dim=1)
     log_variance = log_variance.clamp(-30.0, 20.0)
     latent = mean + (0.5 * log_variance).exp() * noise
     restored = vae.decoder(vae.post_quant_conv(latent))
     kl = 0.5 * (mean.float().square() + log_variance.float().exp() - 1 - log_variance.float()).mean()
-    return reconstruction_loss(restored.float(), images.float()) + KL_WEIGHT * kl
+    loss = reconstruction_loss(restored.float(), images.float()) + KL_WEIGHT * kl
+    if wanted is not None:
+        loss = loss + TIE_WEIGHT * F.mse_loss(mean.float() * vae.config.scaling_factor, wanted.float())
+    return loss
 
 
 @dataclass
@@ -56,24 +66,27 @@ class Autoencoder:
     """All images, (N, 3, H, W), uint8."""
     batch: int
     loss: Callable[..., Tensor]
+    keep_to: Any | None
+    """An autoencoder whose latents to keep to, so that a UNet that has learnt them stays of use."""
 
     @classmethod
-    def of(cls, model: Model, data: IconData, *, batch: int) -> Autoencoder:
+    def of(cls, model: Model, data: IconData, *, batch: int, keep_to: Any | None = None) -> Autoencoder:
         """Prepare training on a data set."""
         images = torch.from_numpy(data.images).to(model.device).permute(0, 3, 1, 2).contiguous()
         compiled = model.device.type == "cuda"
         loss = torch.compile(autoencoder_loss, dynamic=False) if compiled else autoencoder_loss
-        return cls(model.vae, images, batch, loss)
+        return cls(model.vae, images, batch, loss, keep_to and keep_to.to(model.device))
 
     def __call__(self, generator: torch.Generator) -> Tensor:
         """The loss of one batch of varied icons."""
         device = self.images.device
         rows = torch.randint(0, len(self.images), (self.batch,), generator=generator, device=device)
         images = varied(self.images[rows].float().div_(127.5).sub_(1), generator)
-        side = images.shape[-1] // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        side = images.shape[-1] // 2 ** (levels(self.vae) - 1)
         noise = torch.randn(self.batch, 4, side, side, generator=generator, device=device)
         with precision(device):
-            return self.loss(self.vae, images, noise)
+            wanted = latents_of(self.keep_to, images, side) if self.keep_to else None
+            return self.loss(self.vae, images, noise, wanted)
 
     def learner(self, folder: Path, *, seconds: float, rate: float | None, seed: int) -> Learner:
         """The learner of the model's autoencoder; its highest rate is 6e-4 unless told otherwise."""

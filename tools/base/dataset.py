@@ -67,6 +67,18 @@ class IconData:
         kept = [index for index, entry in enumerate(self.entries) if entry.split in splits]
         return IconData(self.images[kept], tuple(self.entries[index] for index in kept))
 
+    def of_sets(self, *keys: str) -> IconData:
+        """The images of some icon sets.
+
+        Raises:
+            ValueError: a set of that key has no image here.
+        """
+        missing = set(keys) - {entry.set_key for entry in self.entries}
+        if missing:
+            raise ValueError(f"no images of {', '.join(sorted(missing))}")
+        kept = [index for index, entry in enumerate(self.entries) if entry.set_key in keys]
+        return IconData(self.images[kept], tuple(self.entries[index] for index in kept))
+
     def every(self, most: int) -> IconData:
         """At most ``most`` of the images, evenly spaced."""
         kept = np.linspace(0, len(self.entries) - 1, min(most, len(self.entries))).round().astype(int)

@@ -58,8 +58,8 @@ SIZES = {
         autoencoder_batch=128,
     ),
     "small": Size(
-        pixels=64,
-        autoencoder_channels=(32, 64, 128),
+        pixels=128,
+        autoencoder_channels=(16, 32, 64, 128),
         autoencoder_layers=1,
         unet_channels=(64, 128, 192),
         unet_layers=1,

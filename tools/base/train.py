@@ -6,7 +6,8 @@
 Run a command again, with ``--stretch 9`` say, and it goes on where it stopped until its minutes are used up: the
 learning rate follows the time trained. RUN holds a folder for each of the two trainings (``state.pt`` to go on
 from, ``log.jsonl``) and ``base``, the model at its averaged weights in fp32, renewed with every checkpoint.
-``--start FOLDER`` begins from another base's weights instead of new ones.
+``--start FOLDER`` begins from another base's weights instead of new ones. An autoencoder started so keeps its latents
+where they were, and gets another level where the size has one more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tools.base import dataset, model_folder
 from tools.base.autoencoder import Autoencoder, set_scaling
 from tools.base.dataset import IconData
 from tools.base.device import best_device
+from tools.base.grow import grown, levels
 from tools.base.learner import Learner, run
 from tools.base.model_folder import Model
 from tools.base.sizes import SIZES, Size
@@ -74,10 +76,14 @@ def train(
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("high")
     device = best_device()
-    model = open_model(out, start=start, size=size, data=data).to(device)
+    model = open_model(out, start=start, size=size, data=data)
+    if training == "autoencoder" and levels(model.vae) + 1 == len(size.autoencoder_channels):
+        model.vae = grown(model.vae, size)
+    model.to(device)
     step: Autoencoder | TextToImage
     if training == "autoencoder":
-        step = Autoencoder.of(model, data, batch=batch or size.autoencoder_batch)
+        keep_to = model_folder.load(start).vae if start else None
+        step = Autoencoder.of(model, data, batch=batch or size.autoencoder_batch, keep_to=keep_to)
     else:
         step = TextToImage.of(model, data, batch=batch or size.batch)
     learner = step.learner(out / training, seconds=60 * minutes, rate=rate, seed=seed)
@@ -98,7 +104,7 @@ def train(
 
     def keep() -> None:
         learner.average.swap()
-        if isinstance(step, Autoencoder):
+        if isinstance(step, Autoencoder) and not step.keep_to:
             set_scaling(model, data)
         replace_base(model, out / BASE)
         learner.average.swap()
@@ -136,8 +142,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, help="samples of a step; the size's own unless told otherwise")
     parser.add_argument("--rate", type=float, help="highest learning rate; the training's own unless told otherwise")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sets", nargs="+", metavar="KEY", help="icon sets to learn from; all unless told otherwise")
     chosen = vars(parser.parse_args(arguments))
     data = dataset.load(chosen.pop("data")).select("train")
+    if sets := chosen.pop("sets"):
+        data = data.of_sets(*sets)
     train(chosen.pop("training"), data, chosen.pop("out"), size=SIZES[chosen.pop("size")], **chosen)
 
 
