@@ -6,6 +6,7 @@ number of images, and the resolved tree is what a run folder keeps.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -122,7 +123,7 @@ class RunConfig(Section):
     @property
     def file_stem(self) -> str:
         """The name as a file name that every system accepts, without an ending."""
-        kept = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name).strip("._")
+        kept = re.sub(r"[^\w.-]+", "_", self.name).strip("._")
         stem = kept[:60] or "style"
         reserved = {
             "con",

@@ -103,7 +103,7 @@ def test_names_and_triggers_become_one_line() -> None:
 @pytest.mark.parametrize(
     ("name", "stem"),
     [
-        ("Ink & Wash", "Ink___Wash"),
+        ("Ink & Wash", "Ink_Wash"),
         ("../../etc/passwd", "etc_passwd"),
         ("con", "con_style"),
         ("LPT1.x", "LPT1.x_style"),

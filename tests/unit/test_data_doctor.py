@@ -220,6 +220,15 @@ def test_what_systems_hide_is_passed_over(tmp_path: Path) -> None:
     assert dataset.findings == ()
 
 
+def test_a_training_kept_among_the_images_gives_it_no_images(tmp_path: Path) -> None:
+    put(tmp_path, "red cat.png")
+    put(tmp_path, "first try/sheet.png")
+    (tmp_path / "first try" / "config.toml").write_text("", encoding="utf-8")
+    dataset = look(tmp_path)
+    assert [e.name for e in dataset.examples] == ["red cat.png"]
+    assert said(dataset, "not_read") == [("first try", "note")]
+
+
 def test_links_are_not_followed(tmp_path: Path) -> None:
     outside = put(tmp_path, "outside/secret.png", drawing(8))
     folder = tmp_path / "images"

@@ -17,7 +17,7 @@ _REPEATS = re.compile(r"(\d+)_.+")
 def list_images(folder: Path) -> tuple[list[Path], list[Finding]]:
     """The images of a folder and of the folders in it, in natural order, and what was passed over.
 
-    Hidden files, links and folders that macOS adds to archives are left out. kohya's habit of
+    Hidden files, links, the folders of trainings and those that macOS adds to archives are left out. kohya's habit of
     writing repeats into a folder's name (`10_name`) is recognised and not followed.
 
     Raises:
@@ -29,6 +29,8 @@ def list_images(folder: Path) -> tuple[list[Path], list[Finding]]:
         if entry.is_symlink():
             if _is_image(entry) or entry.is_dir():
                 findings.append(_passed_over(entry.name, "is a link", "the file itself is needed"))
+        elif entry.is_dir() and (entry / "config.toml").is_file():
+            findings.append(_passed_over(entry.name, "is the folder of a training", "its pictures are results"))
         elif entry.is_dir():
             inner = _images_of_subfolder(entry, folder, findings)
             if inner and (match := _REPEATS.fullmatch(entry.name)):

@@ -169,9 +169,14 @@ class Desk:
         estimate = planning.estimate(full, info, device, self._measured)
         notes = list(info.notes)
         if estimate.memory_bytes > device.available:
+            way = (
+                "Before it starts, Patina looks for the fastest settings that fit, and says so if there are none."
+                if device.kind == "cuda"
+                else "Close other programs, or choose a smaller resolution or batch."
+            )
             notes.append(
-                f"It needs about {estimate.memory_bytes / 2**30:.1f} GB, and {device.available / 2**30:.1f} GB are "
-                "free at the moment. Close other programs, or choose a smaller resolution or batch."
+                f"At full speed it needs about {estimate.memory_bytes / 2**30:.1f} GB, and "
+                f"{device.available / 2**30:.1f} GB are free at the moment. {way}"
             )
         asked = run.settings
         choices = {

@@ -214,6 +214,14 @@ def test_a_run_of_the_same_kind_tells_the_next_ones_time(parts: Parts, draft: st
     assert plan.seconds > 2.0 * plan.steps
 
 
+def test_a_plan_that_needs_more_memory_than_is_free_says_what_to_do(parts: Parts, draft: str) -> None:
+    config = parts.desk.ready(draft)
+    full = planning.resolved(config, parts.desk.base_info(config), 5)
+    parts.measured.note(planning.kind_of(full, "cpu"), 2.0, 2**60)
+    (note,) = [note for note in parts.desk.plan(draft).notes if "free at the moment" in note]
+    assert note.endswith("Close other programs, or choose a smaller resolution or batch.")
+
+
 def test_a_plan_without_images_or_with_a_bad_base_says_the_problem(parts: Parts, draft: str) -> None:
     empty = parts.desk.create()
     assert "no images yet" in parts.desk.plan(empty).problem
