@@ -102,7 +102,8 @@ def test_encoding_asks_for_the_text_encoders_and_decoding_for_the_vae(
 
 
 def test_tiled_decoding_is_near_the_whole_one_and_ends_with_the_block(base: Base) -> None:
-    latents = base.scale_latents(base.encode_images(torch.linspace(-1, 1, 64).expand(1, 3, 64, 64))[0])
+    side = base.resolution
+    latents = base.scale_latents(base.encode_images(torch.linspace(-1, 1, side).expand(1, 3, side, side))[0])
     whole = base.decode(latents).float()
     base.previews = "sliced"
     try:

@@ -18,6 +18,7 @@ from typing import Any
 from trainer.adapters.targets import TARGETS
 from trainer.bases import registry
 from trainer.bases.headers import read_header
+from trainer.bases.layout import choose_weights
 from trainer.bases.probe import BaseInfo
 from trainer.config import RunConfig
 from trainer.errors import BaseError
@@ -108,17 +109,19 @@ def file_bytes(config: RunConfig, info: BaseInfo) -> int | None:
         return None
     values = _VALUES_PER_RANK.get(info.family, {}).get(config.adapter.targets)
     if values is None:
-        values = _values_in(_folder(info) / "unet", pattern)
+        values = _values_in(_folder(info), pattern)
     return None if values is None else 4 * values * (config.adapter.rank or 0) + _HEADER_BYTES
 
 
-def _values_in(unet: Path, pattern: str) -> int | None:
+def _values_in(base: Path, pattern: str) -> int | None:
+    names = [f"unet/{path.name}" for path in (base / "unet").glob("*")]
     try:
-        shapes = read_header(unet / "diffusion_pytorch_model.safetensors").shapes
+        headers = [read_header(base / name) for name in choose_weights(names, "unet", None, str(base)).files]
     except BaseError:
         return None
     wanted = re.compile(rf"({pattern})\.weight")
-    return sum(sum(shape) for name, shape in shapes.items() if len(shape) == 2 and wanted.fullmatch(name))
+    shapes = (entry for header in headers for entry in header.shapes.items())
+    return sum(sum(shape) for name, shape in shapes if len(shape) == 2 and wanted.fullmatch(name))
 
 
 def _folder(info: BaseInfo) -> Path:

@@ -80,10 +80,11 @@ def test_without_guidance_one_pass_is_enough(base: Base, bank: Bank) -> None:
 
 
 def test_sides_may_differ_but_must_fit_the_base(base: Base, bank: Bank) -> None:
-    wide = generate(base, bank, [row(1, 0)], PreviewSettings(steps=1, width=96, height=64))[0]
-    assert wide.size == (96, 64)
-    with pytest.raises(ConfigError, match=r"width is 70.*multiple of 16.*such as 64"):
-        generate(base, bank, [row(1, 0)], PreviewSettings(steps=1, width=70))
+    side = base.side_multiple
+    wide = generate(base, bank, [row(1, 0)], PreviewSettings(steps=1, width=3 * side, height=2 * side))[0]
+    assert wide.size == (3 * side, 2 * side)
+    with pytest.raises(ConfigError, match=rf"width is {2 * side + 6}.*multiple of {side}.*such as {2 * side}"):
+        generate(base, bank, [row(1, 0)], PreviewSettings(steps=1, width=2 * side + 6))
 
 
 def test_the_number_of_strengths_must_be_that_of_the_adapters(base: Base, bank: Bank) -> None:

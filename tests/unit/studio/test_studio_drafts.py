@@ -157,11 +157,11 @@ def test_findings_of_the_upload_and_of_the_set_are_both_there(
 def test_the_crop_is_what_training_will_use(parts: Parts, tmp_path: Path) -> None:
     file = tmp_path / "wide.png"
     Image.new("RGB", (300, 100), "white").save(file)
-    run_id = parts.desk.create({"data.buckets": False})
+    run_id = parts.desk.create({"data.buckets": False, "data.resolution": 96})
     parts.desk.add_images(run_id, [file])
     (image,) = parts.desk.view(run_id).images
     assert image.crop == (100, 0, 200, 100)
-    assert image.bucket == (64, 64)
+    assert image.bucket == (96, 96)
 
 
 def test_the_size_of_a_copy_is_known_without_opening_it(parts: Parts, tmp_path: Path) -> None:

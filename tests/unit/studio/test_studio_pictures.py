@@ -234,7 +234,7 @@ def test_a_download_has_the_styles_name_inside_and_outside(parts: Parts, finishe
     parts.store.rename(finished, "Tusche: groß")
     source = RunFolder(parts.home.run(finished)).adapter_file
     target = parts.library.download(finished, "kohya")
-    assert target.name == "Tusche__groß.safetensors"
+    assert target.name == "Tusche_groß.safetensors"
     copy, original = read_adapter(target), read_adapter(source)
     assert copy.metadata["modelspec.title"] == copy.metadata["ss_output_name"] == "Tusche: groß"
     assert copy.metadata["patina.family"] == original.metadata["patina.family"]
