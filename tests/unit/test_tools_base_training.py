@@ -20,6 +20,7 @@ from tools.base.diffusion import CaptionTable, alphas_cumprod, draw_indices, min
 from tools.base.grow import NOISE, grown, latents_of
 from tools.base.learner import LOG_EVERY, Average, Learner, learning_rate, run
 from tools.base.sizes import SIZES, WHOLE_WORDS, Size, new_autoencoder, new_text_encoder, new_unet, write_tokenizer
+from tools.base.subjects import COMMON_SUBJECTS, EVERYDAY_SUBJECTS, SHEET_PROMPTS
 from tools.base.text_to_image import encode
 
 TINY = Size(
@@ -241,6 +242,12 @@ def test_a_training_on_some_sets_sees_no_other() -> None:
     assert len(mixed.of_sets("noto").images) == len(data.images)
     with pytest.raises(ValueError, match="glossy"):
         mixed.of_sets("noto", "glossy")
+
+
+def test_a_focus_draws_other_subjects_less_often() -> None:
+    focused = squares().focused({"red square"}, others=0.25)
+    assert [entry.weight for entry in focused.entries] == [1.0, 0.25, 0.25, 0.25]
+    assert {*COMMON_SUBJECTS, *SHEET_PROMPTS} <= EVERYDAY_SUBJECTS
 
 
 @pytest.mark.usefixtures("ticking")

@@ -51,11 +51,13 @@ def training_record(run_folder: Path) -> Record:
         begun: dict[str, Any] = next(line for line in lines if line.get("event") == "started")
         devices = sorted({line["device"] for line in lines if "device" in line})
         losses = [line["loss"] for line in lines if "loss" in line]
+        remarks = {line["remark"]: None for line in lines if line.get("remark")}
         start = f", beginning from the weights of {begun['start']}" if begun["start"] else ""
         sentences.append(
             f"{training}: {lines[-1]['seconds'] / 60:.1f} minutes on {' and '.join(devices)}, "
             f"{lines[-1]['samples']:,} samples of {begun['images']:,} images in batches of "
-            f"{begun['batch']}{start}; last loss {losses[-1] if losses else 'not logged'}."
+            f"{begun['batch']}{start}; {''.join(f'{remark}; ' for remark in remarks)}"
+            f"last loss {losses[-1] if losses else 'not logged'}."
         )
         sets.update(begun["sets"])
     return Record(tuple(sentences), tuple(icon_set for icon_set in TRAINING_SETS if icon_set.key in sets))

@@ -16,8 +16,8 @@ import io
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -78,6 +78,11 @@ class IconData:
             raise ValueError(f"no images of {', '.join(sorted(missing))}")
         kept = [index for index, entry in enumerate(self.entries) if entry.set_key in keys]
         return IconData(self.images[kept], tuple(self.entries[index] for index in kept))
+
+    def focused(self, subjects: Collection[str], *, others: float = 0.1) -> IconData:
+        """The same images, those of all but the given subjects drawn less often by the factor ``others``."""
+        entries = (e if e.subject in subjects else replace(e, weight=others * e.weight) for e in self.entries)
+        return IconData(self.images, tuple(entries))
 
     def every(self, most: int) -> IconData:
         """At most ``most`` of the images, evenly spaced."""

@@ -27,6 +27,7 @@ from tools.base.grow import grown, levels
 from tools.base.learner import Learner, run
 from tools.base.model_folder import Model
 from tools.base.sizes import SIZES, Size
+from tools.base.subjects import EVERYDAY_SUBJECTS
 from tools.base.text_to_image import TextToImage
 
 SAVE_SECONDS = 120.0
@@ -57,6 +58,7 @@ def train(
     batch: int | None = None,
     rate: float | None = None,
     seed: int = 0,
+    remark: str = "",
 ) -> Learner:
     """One stretch of a training, ``autoencoder`` or ``text-to-image``, on CUDA if there is one.
 
@@ -68,6 +70,7 @@ def train(
         start: a base to begin from, for a run's first stretch.
         batch: samples of a step; unless told otherwise the size's own.
         rate: highest learning rate; unless told otherwise the training's own.
+        remark: what the log and the model card should say of the data besides.
 
     Returns:
         The learner as it was left; ``progress`` 1 means that the minutes are used up.
@@ -100,6 +103,7 @@ def train(
         start=start.name if start else None,
         torch=torch.__version__,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
+        remark=remark,
     )
 
     def keep() -> None:
@@ -143,10 +147,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, help="highest learning rate; the training's own unless told otherwise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sets", nargs="+", metavar="KEY", help="icon sets to learn from; all unless told otherwise")
+    parser.add_argument("--everyday", action="store_true", help="draw other than everyday subjects a tenth as often")
     chosen = vars(parser.parse_args(arguments))
     data = dataset.load(chosen.pop("data")).select("train")
     if sets := chosen.pop("sets"):
         data = data.of_sets(*sets)
+    if chosen.pop("everyday"):
+        data = data.focused(EVERYDAY_SUBJECTS)
+        chosen["remark"] = "other than everyday subjects drawn a tenth as often"
     train(chosen.pop("training"), data, chosen.pop("out"), size=SIZES[chosen.pop("size")], **chosen)
 
 

@@ -1,0 +1,82 @@
+"""Make ``docs/before-after.png``: twelve subjects on the bundled base, plain and with each sample style.
+
+    python tools/make_before_after.py RUNS
+
+Trains both styles of ``sample_data`` with the default settings into RUNS, as a newcomer would (one that is there
+already is taken as it is), and draws subjects that are among neither style's images, with the same seeds in every row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from trainer.preview.sheet import contact_sheet
+
+ROOT = Path(__file__).resolve().parents[1]
+STYLES = {"high_contrast": "high contrast style", "streamline": "streamline style"}
+"""Sample set -> its trigger."""
+SUBJECTS = (
+    "red heart",
+    "panda",
+    "banana",
+    "pizza",
+    "bus",
+    "frog",
+    "castle",
+    "octopus",
+    "key",
+    "pig face",
+    "butterfly",
+    "sunflower",
+)
+PER_ROW = 6
+
+
+def patina(*arguments: str | Path) -> None:
+    """Run the ``patina`` command.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    subprocess.run([Path(sys.executable).with_name("patina"), *map(str, arguments)], check=True)
+
+
+def trained(style: str, runs: Path) -> Path:
+    """The style file of a sample set, trained with the default settings."""
+    folder = runs / style
+    file = folder / "adapter.safetensors"
+    if not file.is_file():
+        patina("train", ROOT / "sample_data" / style, "--trigger", STYLES[style], "--out", folder)
+    return file
+
+
+def drawn(prompts: list[str], out: Path, *options: str | Path) -> list[Image.Image]:
+    """One picture of each prompt, all from the same seed."""
+    patina("sample", *(part for prompt in prompts for part in ("--prompt", prompt)), "--out", out, *options)
+    return [Image.open(path) for path in sorted(out.glob("[0-9]*.png"))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="folder for the two trainings and their pictures")
+    runs = parser.parse_args().runs
+    rows = {"base": drawn(list(SUBJECTS), runs / "base-pictures", "--base", "bundled")}
+    for style, trigger in STYLES.items():
+        prompts = [f"{subject}, {trigger}" for subject in SUBJECTS]
+        rows[style.replace("_", " ")] = drawn(prompts, runs / f"{style}-pictures", "--adapter", trained(style, runs))
+    names, grid = [], []
+    for start in range(0, len(SUBJECTS), PER_ROW):
+        for name, pictures in rows.items():
+            names.append(name)
+            grid.append(pictures[start : start + PER_ROW])
+    sheet = contact_sheet(grid, rows=names, cell=128)
+    sheet.quantize(256, method=Image.Quantize.MEDIANCUT).save(ROOT / "docs" / "before-after.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()
