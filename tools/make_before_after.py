@@ -1,6 +1,6 @@
 """Make ``docs/before-after.png``: twelve subjects on the bundled base, plain and with each sample style.
 
-    python tools/make_before_after.py RUNS
+    python -m tools.make_before_after RUNS
 
 Trains both styles of ``sample_data`` with the default settings into RUNS, as a newcomer would (one that is there
 already is taken as it is), and draws subjects that are among neither style's images, with the same seeds in every row.
@@ -43,7 +43,8 @@ def patina(*arguments: str | Path) -> None:
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    subprocess.run([Path(sys.executable).with_name("patina"), *map(str, arguments)], check=True)
+    command = [sys.executable, "-c", "from trainer.cli import main; main()", *map(str, arguments)]
+    subprocess.run(command, check=True, cwd=ROOT)
 
 
 def trained(style: str, runs: Path) -> Path:
@@ -64,7 +65,7 @@ def drawn(prompts: list[str], out: Path, *options: str | Path) -> list[Image.Ima
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="folder for the two trainings and their pictures")
-    runs = parser.parse_args().runs
+    runs = parser.parse_args().runs.absolute()
     rows = {"base": drawn(list(SUBJECTS), runs / "base-pictures", "--base", "bundled")}
     for style, trigger in STYLES.items():
         prompts = [f"{subject}, {trigger}" for subject in SUBJECTS]

@@ -49,7 +49,9 @@ def pack(run_folder: Path, out: Path, *, measurements: dict[str, Any], sheet: bo
     # The sheet shows the weights that ship, after their rounding.
     shipped = model_folder.load(out)
     if sheet:
-        contact_sheet(generate(shipped, SHEET_PROMPTS)).save(out / SHEET, optimize=True)
+        sheet_image = contact_sheet(generate(shipped, SHEET_PROMPTS))
+        # Flat drawings need few colours; the sheet travels with every installation.
+        sheet_image.quantize(256, dither=Image.Dither.NONE).save(out / SHEET, optimize=True)
     write_card(shipped, run_folder, out, measurements=measurements, sheet=SHEET if sheet else None)
     seal(out)
     return out
