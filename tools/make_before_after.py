@@ -22,22 +22,25 @@ STYLES = {"high_contrast": "high contrast style", "streamline": "streamline styl
 """Sample set -> its trigger."""
 SUBJECTS = (
     "red heart",
+    "red apple",
+    "tomato",
     "panda",
-    "banana",
-    "pizza",
-    "bus",
-    "frog",
-    "castle",
-    "octopus",
-    "key",
+    "fox",
     "pig face",
-    "butterfly",
-    "sunflower",
+    "bus",
+    "police car",
+    "delivery truck",
+    "castle",
+    "evergreen tree",
+    "crab",
 )
 PER_ROW = 6
+SEED = 1
+STRENGTH = 0.8
+"""Full strength shows more of the style and less of the subject."""
 
 
-def patina(*arguments: str | Path) -> None:
+def patina(*arguments: str | float | Path) -> None:
     """Run the ``patina`` command.
 
     Raises:
@@ -58,7 +61,8 @@ def trained(style: str, runs: Path) -> Path:
 
 def drawn(prompts: list[str], out: Path, *options: str | Path) -> list[Image.Image]:
     """One picture of each prompt, all from the same seed."""
-    patina("sample", *(part for prompt in prompts for part in ("--prompt", prompt)), "--out", out, *options)
+    wishes = [part for prompt in prompts for part in ("--prompt", prompt)]
+    patina("sample", *wishes, "--seed", SEED, "--strength", STRENGTH, "--out", out, *options)
     return [Image.open(path) for path in sorted(out.glob("[0-9]*.png"))]
 
 
