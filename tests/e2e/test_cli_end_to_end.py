@@ -348,7 +348,7 @@ def test_several_styles_are_mixed_or_compared(adapter: Path, tmp_path: Path) -> 
         (["--adapter", "style.safetensors:strong"], "its strength should be a number"),
         (["--strength", "0,much"], "--strength is '0,much', but should be numbers"),
         (["--size", "big"], "--size is 'big', but should be width x height"),
-        (["--size", "100"], "width is 100, but should be a multiple of "),
+        (["--size", "100"], "width is 100, but should be a multiple of 32 pixels for this base, such as 96."),
         (["--steps", "0"], "--steps is '0', but should be at least 1."),
         (["--seed", "-1"], "--seed is '-1', but should be at least 0."),
         (["--guidance", "nan"], "--guidance is 'nan', but should be a finite number."),

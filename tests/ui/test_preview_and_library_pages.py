@@ -87,6 +87,16 @@ def quick(page: Page) -> None:
     steps.press("Enter")
 
 
+def previewing(open_page: Callable[..., Page], style_file: Path) -> Page:
+    """A page with the style in the Preview tab, and few denoising steps."""
+    page = open_page()
+    library(page, style_file)
+    page.get_by_role("tab", name="Preview").click()
+    expect(page.locator(".mixer-row")).to_have_count(1)
+    quick(page)
+    return page
+
+
 def test_a_style_file_comes_in_gets_a_name_and_goes_out_under_it(
     open_page: Callable[..., Page], style_file: Path, tmp_path: Path
 ) -> None:
@@ -147,11 +157,7 @@ def test_search_narrows_the_cards(open_page: Callable[..., Page], style_file: Pa
 def test_a_style_is_previewed_at_every_strength_and_zero_is_the_base(
     open_page: Callable[..., Page], style_file: Path
 ) -> None:
-    page = open_page()
-    library(page, style_file)
-    page.get_by_role("tab", name="Preview").click()
-    expect(page.locator(".mixer-row")).to_have_count(1)
-    quick(page)
+    page = previewing(open_page, style_file)
     page.get_by_role("button", name="Make picture").click()
     expect(page.locator(".viewer-frame img")).to_have_count(7)
     base, full = (bytes_of(page, frame(page, strength).locator("img")) for strength in ("0", "1"))
@@ -184,11 +190,7 @@ def test_a_style_is_previewed_at_every_strength_and_zero_is_the_base(
 def test_a_sheet_compares_strengths_in_one_picture_to_save(
     open_page: Callable[..., Page], style_file: Path, tmp_path: Path
 ) -> None:
-    page = open_page()
-    library(page, style_file)
-    page.get_by_role("tab", name="Preview").click()
-    expect(page.locator(".mixer-row")).to_have_count(1)
-    quick(page)
+    page = previewing(open_page, style_file)
     page.get_by_role("tab", name="Sheet").click()
     page.locator("#sheet-prompts textarea").fill("cat face\nred apple")
     page.locator("#sheet-strengths").get_by_role("textbox").fill("0, one")

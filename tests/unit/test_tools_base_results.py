@@ -178,7 +178,7 @@ def run_folder(model: Model, tmp_path: Path) -> Path:
             "start": "bundled",
             "device": "1 threads",
         },
-        {"step": 200, "event": "resumed", "remark": "animals only"},
+        {"step": 200, "seconds": 60.0, "event": "resumed", "remark": "animals only"},
         {"step": 500, "samples": 2000, "seconds": 90.0, "loss": 0.25},
     ]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
@@ -194,7 +194,7 @@ def test_a_packed_base_is_what_the_product_opens(run_folder: Path, tmp_path: Pat
     assert torch.equal(parts.unet.conv_in.weight, trained.half())
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert "1.5 minutes on 1 threads, 2,000 samples of 9 images in batches of 4, beginning from" in text
-    assert "animals only; last loss 0.25." in text
+    assert "from minute 1 on animals only; last loss 0.25." in text
     assert "| 27.5 |" in text
     assert "Twemoji, Twitter and contributors (`@iconify-json/twemoji` 1.2.5) | twemoji style | CC-BY-4.0" in text
     assert "Fluent" not in text, "a set that was not trained on is not credited"

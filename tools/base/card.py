@@ -51,12 +51,16 @@ def training_record(run_folder: Path) -> Record:
         begun: dict[str, Any] = next(line for line in lines if line.get("event") == "started")
         devices = sorted({line["device"] for line in lines if "device" in line})
         losses = [line["loss"] for line in lines if "loss" in line]
-        remarks = {line["remark"]: None for line in lines if line.get("remark")}
+        remarks: dict[str, float] = {}
+        for line in lines:
+            if line.get("remark"):
+                remarks.setdefault(line["remark"], line["seconds"] / 60)
+        focus = "".join(f"from minute {since:.0f} on {remark}; " for remark, since in remarks.items())
         start = f", beginning from the weights of {begun['start']}" if begun["start"] else ""
         sentences.append(
             f"{training}: {lines[-1]['seconds'] / 60:.1f} minutes on {' and '.join(devices)}, "
             f"{lines[-1]['samples']:,} samples of {begun['images']:,} images in batches of "
-            f"{begun['batch']}{start}; {''.join(f'{remark}; ' for remark in remarks)}"
+            f"{begun['batch']}{start}; {focus}"
             f"last loss {losses[-1] if losses else 'not logged'}."
         )
         sets.update(begun["sets"])

@@ -64,8 +64,7 @@ class IconData:
 
     def select(self, *splits: str) -> IconData:
         """The images of some splits."""
-        kept = [index for index, entry in enumerate(self.entries) if entry.split in splits]
-        return IconData(self.images[kept], tuple(self.entries[index] for index in kept))
+        return self._only([index for index, entry in enumerate(self.entries) if entry.split in splits])
 
     def of_sets(self, *keys: str) -> IconData:
         """The images of some icon sets.
@@ -76,8 +75,7 @@ class IconData:
         missing = set(keys) - {entry.set_key for entry in self.entries}
         if missing:
             raise ValueError(f"no images of {', '.join(sorted(missing))}")
-        kept = [index for index, entry in enumerate(self.entries) if entry.set_key in keys]
-        return IconData(self.images[kept], tuple(self.entries[index] for index in kept))
+        return self._only([index for index, entry in enumerate(self.entries) if entry.set_key in keys])
 
     def focused(self, subjects: Collection[str], *, others: float = 0.1) -> IconData:
         """The same images, those of all but the given subjects drawn less often by the factor ``others``."""
@@ -86,7 +84,9 @@ class IconData:
 
     def every(self, most: int) -> IconData:
         """At most ``most`` of the images, evenly spaced."""
-        kept = np.linspace(0, len(self.entries) - 1, min(most, len(self.entries))).round().astype(int)
+        return self._only(np.linspace(0, len(self.entries) - 1, min(most, len(self.entries))).round().astype(int))
+
+    def _only(self, kept: Sequence[int] | NDArray[np.int_]) -> IconData:
         return IconData(self.images[kept], tuple(self.entries[index] for index in kept))
 
 
