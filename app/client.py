@@ -43,6 +43,7 @@ from trainer.studio.views import (
     RunView,
     SampleSet,
     StyleCard,
+    StyleUse,
     StyleView,
 )
 
@@ -250,6 +251,10 @@ class Studio:
     def preview(self, order: PreviewOrder) -> str:
         """Start making pictures; returns the job's id. Pictures made before with the same settings are reused."""
         return self._gallery.preview(order)
+
+    def weights_now(self, styles: Sequence[StyleUse]) -> tuple[str, ...]:
+        """Which weights the next picture with these styles would show (`trainer.studio.weights`)."""
+        return self._gallery.weights_now(styles)
 
     def job(self, job_id: str) -> JobView:
         """A job's progress and pictures."""

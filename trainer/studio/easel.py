@@ -21,6 +21,7 @@ from trainer.errors import AdapterFileError, RunError, StudioError
 from trainer.events import PreviewRow
 from trainer.preview.generate import Canvas, generate
 from trainer.preview.pngtext import parameters_of, save_png
+from trainer.studio import weights
 from trainer.studio.protocol import Draw, Source
 from trainer.training import checkpoint as checkpoints
 from trainer.training.device import physical_cores, pick_device, pick_dtype, set_up_threads
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 KEPT_FILES = 16
 Identity = tuple[str, int, int]
 OnStep = Callable[[int, int], bool]
-OnPicture = Callable[[int, Path], None]
+OnPicture = Callable[[int, Path, Sequence[str]], None]
+"""Told of each picture: its index, its file, and for each source which weights it was drawn with."""
 
 
 class Easel:
@@ -92,13 +94,15 @@ class Easel:
         """
         if session is not None:
             with self._guests(session, live, request.sources) as columns:
-                self._paint(session.base, session.bank, request, columns, on_step, on_picture)
+                used = [self._weights(source, session, live) for source in request.sources]
+                self._paint(session.base, session.bank, request, columns, used, on_step, on_picture)
             return
         base = self.base_for_drawing(request.base)
         if self._bank is None:
             self._bank = Bank(base.roots)
         columns = self._hang(self._bank, request.sources)
-        self._paint(base, self._bank, request, columns, on_step, on_picture)
+        used = [self._weights(source) for source in request.sources]
+        self._paint(base, self._bank, request, columns, used, on_step, on_picture)
 
     def clear(self) -> None:
         """Take every style off the base, which then is as it was loaded."""
@@ -141,6 +145,7 @@ class Easel:
         bank: Bank,
         request: Draw,
         columns: Sequence[int],
+        used: Sequence[str],
         on_step: OnStep,
         on_picture: OnPicture,
     ) -> None:
@@ -151,7 +156,7 @@ class Easel:
         for index, row, picture in zip(request.indices, request.rows, pictures, strict=True):
             path = Path(request.folder) / f"{index:02d}.png"
             save_png(picture, path, parameters_of(row, canvas, names, base.title))
-            on_picture(index, path)
+            on_picture(index, path, used)
 
     def _hang(self, bank: Bank, sources: Sequence[Source]) -> list[int]:
         """Attach exactly the wanted styles; for each the column of its strength."""
@@ -176,7 +181,7 @@ class Easel:
         try:
             for index, source in enumerate(sources):
                 name = session.style
-                if source.path or source.run != live:
+                if _is_guest(source, live):
                     name = f"guest-{index}"
                     bank.load(name, self._read(self._resolve(source)))
                     guests.append(name)
@@ -203,6 +208,12 @@ class Easel:
             ) from None
         return str(path), status.st_mtime_ns, status.st_size
 
+    def _weights(self, source: Source, session: Session | None = None, live: str = "") -> str:
+        """Which weights a source stands for now, to be kept with its pictures."""
+        if session is not None and not _is_guest(source, live):
+            return weights.live(session.step)
+        return weights.of_file(Path(source.path) if source.path else self._latest(source.run))
+
     def _latest(self, run: str) -> Path:
         """What a run that is not in training has to show: its file, or else its newest checkpoint."""
         folder = RunFolder(self._runs / run)
@@ -223,6 +234,11 @@ class Easel:
         if len(self._files) > KEPT_FILES:
             self._files.popitem(last=False)
         return file
+
+
+def _is_guest(source: Source, live: str) -> bool:
+    """Whether a source has to be read from a file while the run ``live`` is in training."""
+    return bool(source.path) or source.run != live
 
 
 def checkpoint_as_file(path: Path) -> AdapterFile:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.errors import StudioError
 from trainer.studio.home import Home, new_id
 from trainer.studio.jobs import SHEET_NAME, Jobs
 from trainer.studio.library import Library
-from trainer.studio.orders import keys_of, sources_of, with_base
+from trainer.studio.orders import keys_of, source_of, sources_of, weights_of, with_base
 from trainer.studio.protocol import Draw
 from trainer.studio.store import Store
 from trainer.studio.supervisor import Supervisor
-from trainer.studio.views import JobView, PictureView, PreviewOrder
+from trainer.studio.views import JobView, PictureView, PreviewOrder, StyleUse
 
 
 class Gallery:
@@ -28,6 +29,7 @@ class Gallery:
         """Start making pictures; those made before with the same settings are there at once."""
         order = with_base(order, self._store, self._library)
         sources = sources_of(order, self._home, self._store, self._library)
+        order = order.drawn_with(weights_of(sources))
         keys = keys_of(order, sources)
         self._home.require_space(0, "A preview")
         job_id = new_id("job")
@@ -53,6 +55,14 @@ class Gallery:
         )
         self._supervisor.draw(request, {index: keys[index] for index in missing})
         return job_id
+
+    def weights_now(self, styles: Sequence[StyleUse]) -> tuple[str, ...]:
+        """Which weights the next picture with these styles would show (`trainer.studio.weights`).
+
+        Raises:
+            StudioError: a style or checkpoint that is not there.
+        """
+        return weights_of([source_of(use, self._home, self._store, self._library) for use in styles])
 
     def job(self, job_id: str) -> JobView:
         """A job's progress and pictures."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -73,6 +74,15 @@ class Jobs:
             "INSERT OR REPLACE INTO pictures (job, ordinal, key, file) SELECT id, ?, ?, ? FROM jobs WHERE id = ?",
             (index, key, file, job_id),
         )
+
+    def note_weights(self, job_id: str, weights: Sequence[str]) -> None:
+        """Keep with a job which weights its styles were drawn with, one for each; none changes nothing."""
+        with self._db.transaction():
+            row = self._db.one("SELECT request FROM jobs WHERE id = ?", (job_id,))
+            if row is None or not weights:
+                return
+            order = PreviewOrder.model_validate_json(row["request"]).drawn_with(weights)
+            self._db.write("UPDATE jobs SET request = ? WHERE id = ?", (order.line(), job_id))
 
     def pictures(self, job_id: str) -> dict[int, Path]:
         """A job's pictures by index."""

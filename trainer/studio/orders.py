@@ -10,6 +10,7 @@ from pathlib import Path
 from trainer.config import BaseConfig
 from trainer.errors import StudioError
 from trainer.events import PreviewRow
+from trainer.studio import weights
 from trainer.studio.home import Home
 from trainer.studio.library import Library
 from trainer.studio.protocol import Source
@@ -29,7 +30,7 @@ def sources_of(order: PreviewOrder, home: Home, store: Store, library: Library) 
     for row in order.rows:
         if row.strengths and len(row.strengths) != len(order.styles):
             raise StudioError(f"A picture has {len(row.strengths)} strengths for {len(order.styles)} styles.")
-    return tuple(_source(use, home, store, library) for use in order.styles)
+    return tuple(source_of(use, home, store, library) for use in order.styles)
 
 
 def with_base(order: PreviewOrder, store: Store, library: Library) -> PreviewOrder:
@@ -43,13 +44,19 @@ def with_base(order: PreviewOrder, store: Store, library: Library) -> PreviewOrd
     return order.model_copy(update={"base": BaseConfig.model_validate({"source": "bundled", **settings})})
 
 
+def weights_of(sources: Sequence[Source]) -> tuple[str, ...]:
+    """Which weights each source has at this moment; a training's step is known only once it was drawn with."""
+    return tuple(weights.of_file(Path(source.path)) if source.path else weights.live() for source in sources)
+
+
 def keys_of(order: PreviewOrder, sources: Sequence[Source]) -> list[str]:
     """For each row what decides its pixels, or an empty text when that changes from moment to moment."""
     marks = [_mark(source) for source in sources]
     return [_key(order, row, sources, marks) for row in order.rows]
 
 
-def _source(use: StyleUse, home: Home, store: Store, library: Library) -> Source:
+def source_of(use: StyleUse, home: Home, store: Store, library: Library) -> Source:
+    """Where a style lies at this moment; errors as in `sources_of`."""
     if library.is_imported(use.style):
         card = library.card(use.style)
         return Source(name=card.name, path=str(card.file))

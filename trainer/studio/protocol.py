@@ -138,12 +138,13 @@ class Drawing(Message):
 
 
 class Drawn(Message):
-    """A picture is on the disk."""
+    """A picture is on the disk; ``weights`` says for each source what it was drawn with (`trainer.studio.weights`)."""
 
     type: Literal["drawn"] = "drawn"
     job: str
     index: int
     path: str
+    weights: tuple[str, ...] = ()
 
 
 class DrawEnded(Message):

@@ -260,6 +260,7 @@ class Supervisor:
         if state is None:
             return
         if isinstance(reply, Drawn):
+            self._jobs.note_weights(reply.job, reply.weights)
             self._jobs.add_picture(reply.job, reply.index, state.keys.get(reply.index, ""), Path(reply.path))
         elif isinstance(reply, DrawEnded):
             self._end(reply.job, reply.state, reply.message)

@@ -5,7 +5,7 @@ Times are Unix seconds, durations seconds, sizes bytes, sides pixels. Paths are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -216,10 +216,12 @@ class StyleUse(Message):
     Attributes:
         style: id of a finished run or an imported style, or of a run in training.
         step: a checkpoint's step; 0 is the finished file, or for a run in training its weights of this moment.
+        weights: which weights that was when the pictures were made (`trainer.studio.weights`); the studio fills it in.
     """
 
     style: str
     step: int = 0
+    weights: str = ""
 
 
 class PreviewOrder(Message):
@@ -240,6 +242,16 @@ class PreviewOrder(Message):
     row_labels: tuple[str, ...] = ()
     column_labels: tuple[str, ...] = ()
     note: str = ""
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """What each style was drawn with."""
+        return tuple(use.weights for use in self.styles)
+
+    def drawn_with(self, weights: Sequence[str]) -> PreviewOrder:
+        """The order with the weights of each style filled in."""
+        uses = zip(self.styles, weights, strict=True)
+        return self.model_copy(update={"styles": tuple(use.model_copy(update={"weights": w}) for use, w in uses)})
 
 
 @dataclass(frozen=True)

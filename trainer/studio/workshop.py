@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -175,8 +176,8 @@ class Workshop:
             self.pipe.send(Drawing(job=request.job, done=done, total=total))
             return request.job not in self.inbox.cancelled and not self.inbox.closing.is_set()
 
-        def on_picture(index: int, path: Path) -> None:
-            self.pipe.send(Drawn(job=request.job, index=index, path=str(path)))
+        def on_picture(index: int, path: Path, weights: Sequence[str]) -> None:
+            self.pipe.send(Drawn(job=request.job, index=index, path=str(path), weights=tuple(weights)))
 
         ended = DrawEnded(job=request.job, state="done")
         try:

@@ -128,6 +128,9 @@ def _train(folder: RunFolder, config: RunConfig, emit: _Log, control: Control, b
                 emit(Interrupted(step=trainer.step, reason="paused"))
                 return Outcome("paused", trainer.step)
             emit(Phase(name="sampling"))
+            if not due(config.samples.every or 0, trainer.step, trainer.settings.steps):
+                # Stopped between two samples: what is shown as the end must be the end.
+                pictures.samples(trainer.step)
             thumbnail = pictures.sheet()
             emit(Phase(name="exporting"))
             proof = export(folder, config, dataset, trainer, started_at=began, thumbnail=thumbnail)

@@ -18,6 +18,7 @@ from trainer.adapters.metadata import sshs_model_hash
 from trainer.config import BaseConfig, RunConfig
 from trainer.errors import AdapterFileError, StudioError
 from trainer.events import PreviewRow, PreviewSettings
+from trainer.studio import weights
 from trainer.studio.home import Home
 from trainer.studio.library import Library
 from trainer.studio.protocol import (
@@ -70,8 +71,8 @@ def drawn(parts: Parts, job_id: str) -> Draw:
     return state.request
 
 
-def deliver(parts: Parts, job_id: str) -> None:
-    """Do what a worker would do for a job."""
+def deliver(parts: Parts, job_id: str, *used: str) -> None:
+    """Do what a worker would do for a job, drawn with the weights ``used``."""
     state = parts.supervisor.drawing(job_id)
     assert state is not None
     take = parts.supervisor._take_drawing
@@ -80,7 +81,7 @@ def deliver(parts: Parts, job_id: str) -> None:
         path = Path(state.request.folder) / f"{index:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (index, 0, 0)).save(path)
-        take(Drawn(job=job_id, index=index, path=str(path)))
+        take(Drawn(job=job_id, index=index, path=str(path), weights=used))
     take(DrawEnded(job=job_id, state="done"))
 
 
@@ -136,6 +137,30 @@ def test_weights_in_training_are_never_taken_from_before(parts: Parts, finished:
     assert request.sources == (Source(name="Ink", run="run-1"),)
 
 
+def test_a_picture_keeps_which_weights_it_was_made_with(parts: Parts, finished: str) -> None:
+    parts.store.db.write("UPDATE runs SET state = 'training' WHERE id = 'run-1'")
+    early = parts.gallery.preview(order(1.0))
+    deliver(parts, early, weights.live(120))
+    parts.store.db.write("UPDATE runs SET state = 'finished' WHERE id = 'run-1'")
+    late = parts.gallery.preview(order(1.0))
+    deliver(parts, late)
+    (of_early,), (of_late,) = parts.gallery.job(early).order.weights, parts.gallery.job(late).order.weights
+    assert (weights.is_live(of_early), weights.step_of(of_early)) == (True, 120)
+    assert (weights.is_live(of_late), weights.step_of(of_late)) == (False, None)
+    assert parts.gallery.weights_now([StyleUse(style=finished)]) == (of_late,)
+    adapter(RunFolder(parts.home.run(finished)).adapter_file, **{"modelspec.title": "Ink, longer name"})
+    assert parts.gallery.weights_now([StyleUse(style=finished)]) != (of_late,)
+
+
+def test_a_run_that_ended_before_its_picture_was_drawn_is_shown_with_its_file(parts: Parts, finished: str) -> None:
+    parts.store.db.write("UPDATE runs SET state = 'training' WHERE id = 'run-1'")
+    job_id = parts.gallery.preview(order(1.0))
+    assert parts.gallery.job(job_id).order.weights == (weights.live(),)
+    from_file = weights.of_file(RunFolder(parts.home.run(finished)).adapter_file)
+    deliver(parts, job_id, from_file)
+    assert parts.gallery.job(job_id).order.weights == (from_file,)
+
+
 def test_a_job_that_waits_says_why(parts: Parts, finished: str) -> None:
     job_id = parts.gallery.preview(order(1.0))
     parts.supervisor._take_drawing(Drawing(job=job_id, waits="Another base is in use."))
@@ -183,7 +208,9 @@ def test_a_sheet_is_one_labelled_picture_that_says_what_was_ordered(parts: Parts
     sheet = parts.gallery.sheet(job_id)
     with Image.open(sheet) as picture:
         assert picture.width > picture.height / 2
-        assert PreviewOrder.model_validate_json(picture.info["patina"]) == wanted
+        said = PreviewOrder.model_validate_json(picture.info["patina"])
+    assert said.drawn_with([""]) == wanted
+    assert said.weights == parts.gallery.weights_now(wanted.styles)
     plain = parts.gallery.preview(order(0.25))
     deliver(parts, plain)
     with pytest.raises(StudioError, match="not made as a sheet"):
