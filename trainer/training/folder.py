@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "dataset.json"
 
     @property
+    def images(self) -> Path:
+        """The studio's own copies of the images; a run of the command line leaves them where they are."""
+        return self.path / "images"
+
+    @property
     def cache(self) -> Path:
         return self.path / "cache"
 

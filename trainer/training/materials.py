@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,11 +39,13 @@ def read_dataset(folder: RunFolder, config: RunConfig, base: Base, progress: Cou
         ConfigError: no image folder was named.
     """
     if folder.dataset_file.is_file():
-        return Dataset.from_json(folder.dataset_file.read_text(encoding="utf-8"))
+        written = Dataset.from_json(folder.dataset_file.read_text(encoding="utf-8"))
+        return replace(written, examples=tuple(_where_it_is_now(example, folder) for example in written.examples))
     if not config.data.images:
         raise ConfigError("data.images is empty: name the folder with the images of the style.")
+    images = Path(config.data.images).expanduser()
     dataset = examine(
-        Path(config.data.images).expanduser(),
+        images if images.exists() or not folder.images.is_dir() else folder.images,
         resolution=config.data.resolution or base.resolution,
         multiple=base.side_multiple,
         background=config.data.background,
@@ -55,6 +57,12 @@ def read_dataset(folder: RunFolder, config: RunConfig, base: Base, progress: Cou
     )
     write_file(folder.dataset_file, dataset.to_json().encode())
     return dataset
+
+
+def _where_it_is_now(example: Example, folder: RunFolder) -> Example:
+    """An image that the run folder holds itself is found there, too, after the folder was moved."""
+    own = folder.images / example.name
+    return replace(example, path=own) if not example.path.is_file() and own.is_file() else example
 
 
 def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progress: Counted | None = None) -> Materials:
