@@ -16,7 +16,9 @@ from urllib.parse import parse_qs
 import gradio as gr
 
 from app import api, views
-from app.tabs import library, preview, train
+from app.library import page as library
+from app.preview import page as preview
+from app.tabs import train
 from app.texts import TEXTS
 from app.wiring import POLL, news
 

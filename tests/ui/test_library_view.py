@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.tabs.library_view import about, base_title, by_prompt, cards, downloads, families
+from app.library.view import about, base_title, by_prompt, cards, downloads, families
 from trainer.studio.store import State, Wish
 from trainer.studio.views import CheckpointView, RunView, SampleView, StyleCard, StyleView
 

@@ -10,8 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.tabs.preview_desk import FAST_SECONDS, Desk, Pace
-from app.tabs.preview_scene import (
+from app.preview.form import (
     FILM,
     FRAME,
     MOST_STYLES,
@@ -28,8 +27,9 @@ from app.tabs.preview_scene import (
     picture_order,
     read_form,
 )
-from app.tabs.preview_sheet import read_strengths, sheet_html, sheet_order
-from app.tabs.preview_view import caption, file_stem, results, viewer
+from app.preview.scene import FAST_SECONDS, Pace, Scene
+from app.preview.sheet import read_strengths, sheet_html, sheet_order
+from app.preview.view import caption, file_stem, results, viewer
 from trainer.config import BaseConfig
 from trainer.errors import ConfigError, StudioError
 from trainer.studio.views import JobState, JobView, PictureView, PreviewOrder
@@ -91,9 +91,9 @@ class ScriptedStudio:
                 self.states[name] = "done"
 
 
-def step(desk: Desk, studio: ScriptedStudio) -> None:
+def step(scene: Scene, studio: ScriptedStudio) -> None:
     """What a tick does."""
-    desk.go_on(cast(Any, studio), desk.look(cast(Any, studio)))
+    scene.go_on(cast(Any, studio), scene.look(cast(Any, studio)))
 
 
 # ---- what a browser sends
@@ -247,8 +247,8 @@ def test_a_failed_sheet_shows_its_sentence_escaped() -> None:
 
 
 def test_the_viewer_is_told_which_frames_there_are() -> None:
-    desk = Desk(form=form(INK), film="done")
-    shown = viewer(desk, [job(picture_order(form(INK)))])
+    scene = Scene(form=form(INK), film="done")
+    shown = viewer(scene, [job(picture_order(form(INK)))])
     (picture,) = shown["pictures"]
     assert [frame["strengths"] for frame in picture["frames"]] == [[0.0], [0.8]]
     assert picture["base"] == picture["frames"][0]["url"]
@@ -280,83 +280,83 @@ def test_the_caption_leaves_the_seed_to_the_viewer() -> None:
 
 
 def test_the_strip_fills_after_the_picture_and_only_once() -> None:
-    studio, desk = ScriptedStudio(), Desk()
-    desk.make(cast(Any, studio), form(INK))
-    step(desk, studio)
+    studio, scene = ScriptedStudio(), Scene()
+    scene.make(cast(Any, studio), form(INK))
+    step(scene, studio)
     assert len(studio.orders) == 1, "the strip waits for the picture"
     studio.finish()
-    step(desk, studio)
+    step(scene, studio)
     strip = studio.orders["job-2"]
     assert strip.note == STRIP
     assert [row.strengths[0] for row in strip.rows] == [value for value in FILM if value]
     studio.finish()
-    step(desk, studio)
-    step(desk, studio)
-    assert (desk.film, len(studio.orders)) == ("done", 2)
+    step(scene, studio)
+    step(scene, studio)
+    assert (scene.film, len(studio.orders)) == ("done", 2)
 
 
 def test_a_slow_machine_is_offered_the_strip_and_its_slider_orders_nothing() -> None:
-    studio, desk = ScriptedStudio(), Desk(pace=Pace(30.0))
-    desk.make(cast(Any, studio), form(INK))
+    studio, scene = ScriptedStudio(), Scene(pace=Pace(30.0))
+    scene.make(cast(Any, studio), form(INK))
     studio.finish()
-    step(desk, studio)
-    assert (desk.film, len(studio.orders)) == ("offer", 1)
-    assert desk.film_seconds(desk.look(cast(Any, studio))) == pytest.approx(30.0 * 6)
-    assert desk.move(cast(Any, studio), form(replace(INK, strength=0.35))) == "slow"
+    step(scene, studio)
+    assert (scene.film, len(studio.orders)) == ("offer", 1)
+    assert scene.film_seconds(scene.look(cast(Any, studio))) == pytest.approx(30.0 * 6)
+    assert scene.move(cast(Any, studio), form(replace(INK, strength=0.35))) == "slow"
     assert len(studio.orders) == 1
-    desk.order_film(cast(Any, studio), desk.look(cast(Any, studio)))
-    assert (desk.film, studio.orders["job-2"].note) == ("filling", STRIP)
+    scene.order_film(cast(Any, studio), scene.look(cast(Any, studio)))
+    assert (scene.film, studio.orders["job-2"].note) == ("filling", STRIP)
 
 
 def test_moving_over_made_frames_orders_nothing_and_elsewhere_one_frame() -> None:
-    studio, desk = ScriptedStudio(), Desk()
-    desk.make(cast(Any, studio), form(INK))
+    studio, scene = ScriptedStudio(), Scene()
+    scene.make(cast(Any, studio), form(INK))
     for _ in range(3):
         studio.finish()
-        step(desk, studio)
-    assert desk.move(cast(Any, studio), form(replace(INK, strength=1.25))) == "shown"
+        step(scene, studio)
+    assert scene.move(cast(Any, studio), form(replace(INK, strength=1.25))) == "shown"
     assert len(studio.orders) == 2
-    assert desk.move(cast(Any, studio), form(replace(INK, strength=0.35))) == "ordered"
-    assert desk.move(cast(Any, studio), form(replace(INK, strength=0.4))) == "ordered"
+    assert scene.move(cast(Any, studio), form(replace(INK, strength=0.35))) == "ordered"
+    assert scene.move(cast(Any, studio), form(replace(INK, strength=0.4))) == "ordered"
     assert studio.cancelled == ["job-3"], "a frame that was passed by is not waited for"
-    assert desk.move(cast(Any, studio), form(INK, prompt="a dog")) == "other"
+    assert scene.move(cast(Any, studio), form(INK, prompt="a dog")) == "other"
 
 
 def test_weights_in_training_begin_a_new_scene_with_every_picture() -> None:
-    studio, desk = ScriptedStudio(), Desk()
+    studio, scene = ScriptedStudio(), Scene()
     live = form(replace(INK, live=True))
     for expected in (["job-1"], ["job-2"]):
-        desk.make(cast(Any, studio), live)
-        assert desk.jobs == expected
+        scene.make(cast(Any, studio), live)
+        assert scene.jobs == expected
         studio.finish()
-        step(desk, studio)
+        step(scene, studio)
     assert len(studio.orders["job-1"].rows) == 1 + len(FILM), "all frames show the weights of one moment"
-    assert desk.film == "done"
+    assert scene.film == "done"
 
 
 def test_stopping_cancels_what_is_open_and_offers_the_rest() -> None:
-    studio, desk = ScriptedStudio(), Desk()
-    desk.make(cast(Any, studio), form(INK))
-    desk.cancel(cast(Any, studio))
-    step(desk, studio)
-    assert (studio.cancelled, desk.film, len(studio.orders)) == (["job-1"], "offer", 1)
+    studio, scene = ScriptedStudio(), Scene()
+    scene.make(cast(Any, studio), form(INK))
+    scene.cancel(cast(Any, studio))
+    step(scene, studio)
+    assert (studio.cancelled, scene.film, len(studio.orders)) == (["job-1"], "offer", 1)
 
 
 def test_a_job_that_was_deleted_elsewhere_is_forgotten() -> None:
-    studio, desk = ScriptedStudio(), Desk()
-    desk.make(cast(Any, studio), form(INK))
+    studio, scene = ScriptedStudio(), Scene()
+    scene.make(cast(Any, studio), form(INK))
     studio.orders.clear()
-    assert desk.look(cast(Any, studio)) == []
-    assert desk.jobs == []
+    assert scene.look(cast(Any, studio)) == []
+    assert scene.jobs == []
 
 
 def test_taking_up_a_job_finds_the_frames_of_its_scene() -> None:
-    studio, first = ScriptedStudio(), Desk()
+    studio, first = ScriptedStudio(), Scene()
     first.make(cast(Any, studio), form(INK))
     for _ in range(2):
         studio.finish()
         step(first, studio)
-    second = Desk()
+    second = Scene()
     second.take_up(cast(Any, studio), form(INK), "job-1")
     assert (second.jobs, second.film, second.taken) == (["job-1", "job-2"], "done", True)
 

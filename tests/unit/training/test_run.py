@@ -126,8 +126,10 @@ def test_a_damaged_checkpoint_costs_steps_but_not_the_run(settings: dict, base: 
 
 
 def test_stop_and_keep_makes_a_finished_file_of_what_was_learned(settings: dict, base: Base, tmp_path: Path) -> None:
+    settings["samples"]["every"] = 4
     folder, said = run(settings, tmp_path / "run", base, PauseAt(2, Signal.STOP))
     assert of_type(said, Finished)[0].step == 2
+    assert [event.step for event in of_type(said, Sampled)] == [0, 2], "the last samples show what the file holds"
     assert metadata(folder.adapter_file)["ss_steps"] == "2"
 
 

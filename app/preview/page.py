@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from app.tabs.preview_desk import Desk
-from app.tabs.preview_scene import MOST_PICTURES, Mix
-from app.tabs.preview_sheet import sheet_html
-from app.tabs.preview_view import viewer
-from app.tabs.preview_wiring import wire
+from app.preview.form import MOST_PICTURES, Mix
+from app.preview.listeners import wire
+from app.preview.scene import Scene
+from app.preview.sheet import sheet_html
+from app.preview.view import viewer
 from app.texts import TEXTS
 from app.views import text
 from app.widgets import widget
@@ -26,7 +26,7 @@ WORDS = TEXTS.preview
 
 @dataclass(frozen=True)
 class Parts:
-    """The tab's components; ``form`` lists those that `app.tabs.preview_scene.read_form` reads, in its order."""
+    """The tab's components; ``form`` lists those that `app.preview.form.read_form` reads, in its order."""
 
     prompt: gr.Textbox
     mixer: gr.HTML
@@ -51,7 +51,7 @@ class Parts:
     make_sheet: gr.Button
     sheet: gr.HTML
     results: gr.HTML
-    desk: gr.State
+    scene: gr.State
 
     @property
     def form(self) -> list[gr.components.Component]:
@@ -70,7 +70,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             right = _pictures()
     gr.HTML(f'<h2 class="section">{text(WORDS.made_before)}</h2>')
     results = widget("preview_results", "results", None, asdict(WORDS.results))
-    wire(shell, Parts(**left, **right, results=results, desk=gr.State(Desk())))
+    wire(shell, Parts(**left, **right, results=results, scene=gr.State(Scene())))
 
 
 def _controls() -> dict[str, gr.components.Component]:
@@ -138,7 +138,7 @@ def _pictures() -> dict[str, gr.components.Component]:
     """The right side: one picture with its strip, or a sheet."""
     with gr.Tabs(selected="picture", elem_id="preview-modes") as modes:
         with gr.Tab(WORDS.tab_picture, id="picture"):
-            view = widget("preview_viewer", "viewer", viewer(Desk(), []), asdict(WORDS.viewer))
+            view = widget("preview_viewer", "viewer", viewer(Scene(), []), asdict(WORDS.viewer))
         with gr.Tab(WORDS.tab_sheet, id="sheet"):
             gr.HTML(f'<p class="intro">{text(WORDS.sheet_intro)}</p>')
             with gr.Row():

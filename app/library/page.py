@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.tabs.library_view import about, cards, downloads, families
+from app.library.view import about, cards, downloads, families
 from app.texts import TEXTS
 from app.views import text
 from app.widgets import widget

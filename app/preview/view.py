@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.files import picture_url
-from app.tabs.preview_desk import OPEN, Desk
-from app.tabs.preview_scene import FRAME, SHEET, STRIP, Form, frames
+from app.preview.form import FRAME, SHEET, STRIP, Form, frames
+from app.preview.scene import OPEN, Scene
 from app.texts import TEXTS
 from app.views import duration
 from trainer.studio.views import JobView, PreviewOrder
@@ -15,9 +15,9 @@ from trainer.studio.views import JobView, PreviewOrder
 WORDS = TEXTS.preview
 
 
-def viewer(desk: Desk, jobs: Sequence[JobView], hint: str = "") -> dict[str, Any]:
+def viewer(scene: Scene, jobs: Sequence[JobView], hint: str = "") -> dict[str, Any]:
     """The value of the viewer: the frames that exist, and what is going on."""
-    form = desk.form
+    form = scene.form
     if form is None:
         return {"pictures": [], "strengths": [], "film": [], "message": hint}
     made = frames(form, jobs)
@@ -38,13 +38,13 @@ def viewer(desk: Desk, jobs: Sequence[JobView], hint: str = "") -> dict[str, Any
         )
     latest = newest(jobs)
     return {
-        "job": desk.jobs[0] if desk.jobs else "",
+        "job": scene.jobs[0] if scene.jobs else "",
         "pictures": pictures,
         "strengths": list(form.mix.strengths),
         "names": [use.name for use in form.mix.uses],
-        "film": desk.film_places,
-        "film_state": desk.film,
-        "film_offer": film_offer(desk, list(jobs)),
+        "film": scene.film_places,
+        "film_state": scene.film,
+        "film_offer": film_offer(scene, list(jobs)),
         "state": latest.state if latest else "",
         "done": sum(job.done for job in jobs if job.state in OPEN),
         "total": sum(job.total for job in jobs if job.state in OPEN),
@@ -75,9 +75,9 @@ def message(job: JobView | None, form: Form) -> str:
     return WORDS.live_now if form.mix.live else ""
 
 
-def film_offer(desk: Desk, jobs: list[JobView]) -> str:
+def film_offer(scene: Scene, jobs: list[JobView]) -> str:
     """Text of the button that fills the strip."""
-    seconds = desk.film_seconds(jobs)
+    seconds = scene.film_seconds(jobs)
     if not seconds:
         return WORDS.make_film
     return WORDS.make_film_in.format(time=duration(seconds))

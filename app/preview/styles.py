@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from app.tabs.preview_scene import Form, Mix, Use, form_of
+from app.preview.form import Form, Mix, Use, form_of
 from app.texts import TEXTS
 from trainer.config import BaseConfig
 from trainer.errors import PatinaError, StudioError

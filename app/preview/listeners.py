@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.tabs import preview_styles as styles
-from app.tabs.preview_desk import OPEN, Desk
-from app.tabs.preview_scene import FRAME, SHEET, STRIP, Form, Mix, read_form
-from app.tabs.preview_sheet import Kind, sheet_html, sheet_order
-from app.tabs.preview_view import results, viewer
+from app.preview import styles
+from app.preview.form import FRAME, SHEET, STRIP, Form, Mix, read_form
+from app.preview.scene import OPEN, Scene
+from app.preview.sheet import Kind, sheet_html, sheet_order
+from app.preview.view import results, viewer
 from app.texts import TEXTS
 from app.views import duration
 from app.wiring import ACTION, POLL, news, told
@@ -20,7 +20,7 @@ from trainer.studio.views import JobView
 
 if TYPE_CHECKING:
     from app.client import Studio
-    from app.tabs.preview import Parts
+    from app.preview.page import Parts
     from app.ui import Shell, Visit
 
 WORDS = TEXTS.preview
@@ -48,46 +48,46 @@ def _wire_picture(studio: Studio, parts: Parts) -> None:
     shown = [parts.viewer, parts.cancel]
 
     @told
-    def make(desk: Desk, *values: Any) -> list[Any]:
-        desk.make(studio, form_from(studio, values))
-        return [*_now(studio, desk), gr.Tabs(selected="picture")]
+    def make(scene: Scene, *values: Any) -> list[Any]:
+        scene.make(studio, form_from(studio, values))
+        return [*_now(studio, scene), gr.Tabs(selected="picture")]
 
     gr.on(
         [parts.make.click, parts.prompt.submit, parts.negative.submit],
         make,
-        inputs=[parts.desk, *parts.form],
+        inputs=[parts.scene, *parts.form],
         outputs=[*shown, parts.modes],
         **ACTION,
     )
 
     @told
-    def moved(desk: Desk, *values: Any) -> list[Any]:
-        if desk.form is None:
+    def moved(scene: Scene, *values: Any) -> list[Any]:
+        if scene.form is None:
             return [gr.skip(), gr.skip()]
-        outcome = desk.move(studio, form_from(studio, values))
-        desk.hint = ""
+        outcome = scene.move(studio, form_from(studio, values))
+        scene.hint = ""
         if outcome == "other":
-            desk.hint = WORDS.changed
+            scene.hint = WORDS.changed
         elif outcome == "slow":
-            pace = desk.pace.seconds
-            desk.hint = WORDS.slow.format(time=duration(pace)) if pace else WORDS.changed
-        return _now(studio, desk)
+            pace = scene.pace.seconds
+            scene.hint = WORDS.slow.format(time=duration(pace)) if pace else WORDS.changed
+        return _now(studio, scene)
 
-    parts.mixer.changed(moved, inputs=[parts.desk, *parts.form], outputs=shown, trigger_mode="always_last", **ACTION)
-
-    @told
-    def fill_film(desk: Desk) -> list[Any]:
-        desk.order_film(studio, desk.look(studio))
-        return _now(studio, desk)
-
-    parts.viewer.film(fill_film, inputs=parts.desk, outputs=shown, **ACTION)
+    parts.mixer.changed(moved, inputs=[parts.scene, *parts.form], outputs=shown, trigger_mode="always_last", **ACTION)
 
     @told
-    def cancel(desk: Desk) -> list[Any]:
-        desk.cancel(studio)
-        return _now(studio, desk)
+    def fill_film(scene: Scene) -> list[Any]:
+        scene.order_film(studio, scene.look(studio))
+        return _now(studio, scene)
 
-    parts.cancel.click(cancel, inputs=parts.desk, outputs=shown, **ACTION)
+    parts.viewer.film(fill_film, inputs=parts.scene, outputs=shown, **ACTION)
+
+    @told
+    def cancel(scene: Scene) -> list[Any]:
+        scene.cancel(studio)
+        return _now(studio, scene)
+
+    parts.cancel.click(cancel, inputs=parts.scene, outputs=shown, **ACTION)
     parts.die.click(None, outputs=parts.seed, js=_ROLL)
 
     def say_words(prompt: str, event: gr.EventData) -> str:
@@ -99,10 +99,10 @@ def _wire_picture(studio: Studio, parts: Parts) -> None:
     parts.mixer.words(say_words, inputs=parts.prompt, outputs=parts.prompt, **ACTION)
 
     @told
-    def add(desk: Desk, style: str | None, mixer: object, source: str) -> list[Any]:
+    def add(scene: Scene, style: str | None, mixer: object, source: str) -> list[Any]:
         if not style:
             return [gr.skip(), gr.skip(), gr.skip()]
-        desk.taken = True
+        scene.taken = True
         mix = Mix.read(mixer)
         found = styles.find(studio, style)
         chosen: Any = found.base.source if found.base and not mix.uses else gr.skip()
@@ -110,7 +110,7 @@ def _wire_picture(studio: Studio, parts: Parts) -> None:
 
     parts.add.input(
         add,
-        inputs=[parts.desk, parts.add, parts.mixer, parts.base],
+        inputs=[parts.scene, parts.add, parts.mixer, parts.base],
         outputs=[parts.mixer, parts.add, parts.base],
         **ACTION,
     )
@@ -118,15 +118,15 @@ def _wire_picture(studio: Studio, parts: Parts) -> None:
 
 def _wire_sheet(studio: Studio, parts: Parts) -> None:
     @told
-    def make(desk: Desk, prompts: str, kind: Kind, strengths: str, *values: Any) -> list[Any]:
+    def make(scene: Scene, prompts: str, kind: Kind, strengths: str, *values: Any) -> list[Any]:
         order = sheet_order(form_from(studio, values), prompts or "", kind, strengths or "")
-        desk.show_sheet(studio.preview(order))
-        desk.seen.clear()
-        return [_sheet(studio, desk), gr.Button(visible=True)]
+        scene.show_sheet(studio.preview(order))
+        scene.seen.clear()
+        return [_sheet(studio, scene), gr.Button(visible=True)]
 
     parts.make_sheet.click(
         make,
-        inputs=[parts.desk, parts.prompts, parts.kind, parts.strengths, *parts.form],
+        inputs=[parts.scene, parts.prompts, parts.kind, parts.strengths, *parts.form],
         outputs=[parts.sheet, parts.cancel],
         **ACTION,
     )
@@ -137,20 +137,20 @@ def _wire_sheet(studio: Studio, parts: Parts) -> None:
 
 def _wire_results(studio: Studio, parts: Parts) -> None:
     @told
-    def use(desk: Desk, event: gr.EventData) -> list[Any]:
+    def use(scene: Scene, event: gr.EventData) -> list[Any]:
         job = studio.job(str(event.id))
         if job.order.note == SHEET:
-            desk.show_sheet(job.id)
+            scene.show_sheet(job.id)
             lines = "\n".join(dict.fromkeys(row.prompt for row in job.order.rows))
             return [
                 *[gr.skip()] * len(parts.form),
-                gr.skip(), gr.skip(), gr.Tabs(selected="sheet"), _sheet(studio, desk), lines,
+                gr.skip(), gr.skip(), gr.Tabs(selected="sheet"), _sheet(studio, scene), lines,
             ]  # fmt: skip
-        return [*_take_up(studio, desk, job), gr.Tabs(selected="picture"), gr.skip(), gr.skip()]
+        return [*_take_up(studio, scene, job), gr.Tabs(selected="picture"), gr.skip(), gr.skip()]
 
     parts.results.use(
         use,
-        inputs=parts.desk,
+        inputs=parts.scene,
         outputs=[*parts.form, parts.viewer, parts.cancel, parts.modes, parts.sheet, parts.prompts],
         **ACTION,
     )
@@ -172,34 +172,34 @@ def _wire_visits(shell: Shell, parts: Parts) -> None:
     outputs = [*parts.form, parts.viewer, parts.cancel]
 
     @told
-    def visited(visit: Visit, desk: Desk, prompt: str, *values: Any) -> list[Any]:
+    def visited(visit: Visit, scene: Scene, prompt: str, *values: Any) -> list[Any]:
         if not visit.item:
             return [gr.skip()] * (len(outputs) + 1)
-        desk.taken = True
+        scene.taken = True
         found = styles.find(studio, visit.item, visit.step)
         mix = Mix((found.use,))
         wanted = visit.prompt or found.prompt or prompt
         source = found.base.source if found.base else values[_INDEX_OF_BASE]
         values = (wanted, mix.value(), *values[1:_INDEX_OF_BASE], source)
-        desk.make(studio, form_from(studio, values))
+        scene.make(studio, form_from(studio, values))
         unchanged = [gr.skip()] * (len(parts.form) - 3)
-        return [wanted, mix.value(), *unchanged, source, *_now(studio, desk), gr.Tabs(selected="picture")]
+        return [wanted, mix.value(), *unchanged, source, *_now(studio, scene), gr.Tabs(selected="picture")]
 
     shell.to_preview.change(
         visited,
-        inputs=[shell.to_preview, parts.desk, *parts.form],
+        inputs=[shell.to_preview, parts.scene, *parts.form],
         outputs=[*outputs, parts.modes],
         **ACTION,
     )
 
-    def back_again(desk: Desk, event: gr.EventData) -> list[Any]:
+    def back_again(scene: Scene, event: gr.EventData) -> list[Any]:
         job = _job_to_show(studio, str(event.job))
         cards = studio.library()
         # Looking took a moment, in which the visitor may have begun; what they did stays.
-        if desk.taken or not (job or cards):
+        if scene.taken or not (job or cards):
             return [gr.skip()] * len(outputs)
         if job is not None:
-            return _take_up(studio, desk, job)
+            return _take_up(studio, scene, job)
         found = styles.find(studio, cards[0].id)
         values = {
             parts.prompt: found.prompt or gr.skip(),
@@ -208,24 +208,24 @@ def _wire_visits(shell: Shell, parts: Parts) -> None:
         }
         return [values.get(part, gr.skip()) for part in outputs]
 
-    parts.viewer.opened(told(back_again), inputs=parts.desk, outputs=outputs, **ACTION)
+    parts.viewer.opened(told(back_again), inputs=parts.scene, outputs=outputs, **ACTION)
 
 
 def _wire_ticks(shell: Shell, parts: Parts) -> None:
     studio = shell.studio
     seen_lists = gr.State({})
 
-    def tick(desk: Desk) -> list[Any]:
-        jobs = desk.look(studio)
+    def tick(scene: Scene) -> list[Any]:
+        jobs = scene.look(studio)
         try:
-            if desk.go_on(studio, jobs):
-                jobs = desk.look(studio)
+            if scene.go_on(studio, jobs):
+                jobs = scene.look(studio)
         except PatinaError as error:
-            desk.film, desk.hint = "offer", str(error)
-        return news(desk.seen, [*_state(studio, desk, jobs), _sheet(studio, desk)])
+            scene.film, scene.hint = "offer", str(error)
+        return news(scene.seen, [*_state(studio, scene, jobs), _sheet(studio, scene)])
 
     shell.ticker("preview", 0.5).tick(
-        tick, inputs=parts.desk, outputs=[parts.viewer, parts.cancel, parts.sheet], **POLL
+        tick, inputs=parts.scene, outputs=[parts.viewer, parts.cancel, parts.sheet], **POLL
     )
 
     def look_around(known: dict[str, str]) -> list[Any]:
@@ -242,39 +242,39 @@ def _wire_ticks(shell: Shell, parts: Parts) -> None:
     )
 
 
-def _now(studio: Studio, desk: Desk) -> list[Any]:
+def _now(studio: Studio, scene: Scene) -> list[Any]:
     """`_state` for a listener: what it sends the ticks do not know, so the next one sends everything again."""
-    desk.seen.clear()
-    return _state(studio, desk, desk.look(studio))
+    scene.seen.clear()
+    return _state(studio, scene, scene.look(studio))
 
 
-def _state(studio: Studio, desk: Desk, jobs: list[JobView]) -> list[Any]:
+def _state(studio: Studio, scene: Scene, jobs: list[JobView]) -> list[Any]:
     """The viewer's value, and the stop button while there is something to stop."""
-    sheet = desk.look_at_sheet(studio)
+    sheet = scene.look_at_sheet(studio)
     busy = any(job.state in OPEN for job in (*jobs, *([sheet] if sheet else [])))
-    return [viewer(desk, jobs, desk.hint), gr.Button(visible=busy)]
+    return [viewer(scene, jobs, scene.hint), gr.Button(visible=busy)]
 
 
-def _sheet(studio: Studio, desk: Desk) -> str:
-    job = desk.look_at_sheet(studio)
+def _sheet(studio: Studio, scene: Scene) -> str:
+    job = scene.look_at_sheet(studio)
     if job is None or job.state != "done":
         return sheet_html(job, None)
     try:
-        desk.sheet_file = desk.sheet_file or studio.sheet(job.id)
-        return sheet_html(job, desk.sheet_file)
+        scene.sheet_file = scene.sheet_file or studio.sheet(job.id)
+        return sheet_html(job, scene.sheet_file)
     except StudioError as error:
         return sheet_html(replace(job, state="failed", message=str(error)), None)
 
 
-def _take_up(studio: Studio, desk: Desk, job: JobView) -> list[Any]:
+def _take_up(studio: Studio, scene: Scene, job: JobView) -> list[Any]:
     """Values for the form, the viewer and the stop button that show a job again."""
     form = styles.form_again(studio, job.order)
-    desk.take_up(studio, form, job.id)
+    scene.take_up(studio, form, job.id)
     settings = form.settings
     return [
         form.prompt, form.mix.value(), form.negative, form.seed, settings.steps, settings.guidance, settings.scheduler,
         settings.width or None, settings.height or None, form.count, form.base.source,
-        *_now(studio, desk),
+        *_now(studio, scene),
     ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """What one visitor is looking at in the Preview tab: a scene, the jobs that fill it, and how fast they are.
 
-A desk lives as long as the page and holds ids and copies only; whatever it forgets, the gallery still has.
+A scene lives as long as the page and holds ids and copies only; whatever it forgets, the gallery still has.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from app.tabs.preview_scene import (
+from app.preview.form import (
     FRAME,
     Form,
     film_order,
@@ -73,7 +73,7 @@ class Pace:
 
 
 @dataclass
-class Desk:
+class Scene:
     """A visitor's scene.
 
     Attributes:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from app.files import picture_url
-from app.tabs.preview_scene import HIGHEST, LOWEST, SHEET, Form
+from app.preview.form import HIGHEST, LOWEST, SHEET, Form
 from app.texts import TEXTS
 from app.views import text
 from trainer.errors import ConfigError
