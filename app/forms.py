@@ -5,17 +5,15 @@ Nothing about a setting is written here; a new field of `trainer.config` appears
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterator, Mapping
-from types import UnionType
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from markupsafe import Markup
 
 from app.effects import at
 from app.markup import el, join
 from app.texts import TEXTS
-from trainer.config import fields
+from trainer.config import Setting, settings
 
 ELSEWHERE = frozenset({"name", "trigger", "base.source", "data.images", "train.preset"})
 """Settings that the Train tab asks for in the open."""
@@ -36,43 +34,14 @@ class Field:
         help: one sentence on what you will see change.
     """
 
-    def __init__(self, path: str, info: Any) -> None:
-        self.path = path
-        self.help = str(info.description or "")
-        annotation = info.annotation
-        members = typing.get_args(annotation) if typing.get_origin(annotation) in (Union, UnionType) else (annotation,)
-        self.optional = type(None) in members
-        inner = next(member for member in members if member is not type(None))
-        self.choices: tuple[str, ...] = ()
-        self.default = None if info.is_required() else info.get_default(call_default_factory=True)
-        if typing.get_origin(inner) is Literal:
-            self.kind: Kind = "choice"
-            self.choices = typing.get_args(inner)
-        elif inner is bool:
-            # A switch has no third position for "chosen for you".
-            self.kind = "answer" if self.optional else "switch"
-            self.choices = tuple(ANSWERS) if self.optional else ()
-        elif inner is int:
-            self.kind = "whole"
-        elif inner is float:
-            self.kind = "number"
-        elif typing.get_origin(inner) is list:
-            self.kind = "lines"
-        else:
-            self.kind = "text"
-        limits = {
-            name: getattr(part, name)
-            for part in info.metadata
-            for name in ("ge", "gt", "le", "lt")
-            if hasattr(part, name)
-        }
-        self.least: float | None = limits.get("ge", limits.get("gt"))
-        self.most: float | None = limits.get("le", limits.get("lt"))
-
-    @property
-    def section(self) -> str:
-        """First part of the path."""
-        return self.path.partition(".")[0]
+    def __init__(self, setting: Setting) -> None:
+        self.path, self.help, self.section = setting.path, setting.help, setting.section
+        self.optional, self.default = setting.optional, setting.default
+        self.least, self.most = setting.least, setting.most
+        # A switch has no third position for "chosen for you".
+        is_answer = setting.kind == "switch" and setting.optional
+        self.kind: Kind = "answer" if is_answer else setting.kind
+        self.choices = tuple(ANSWERS) if is_answer else setting.choices
 
     @property
     def label(self) -> str:
@@ -101,21 +70,21 @@ class Field:
 
 def form_fields() -> Iterator[Field]:
     """The settings under *Advanced*, in the order of the tree."""
-    for path, info in fields():
-        if path not in ELSEWHERE:
-            yield Field(path, info)
+    for setting in settings().values():
+        if setting.path not in ELSEWHERE:
+            yield Field(setting)
 
 
-def advanced(settings: Mapping[str, Any], choices: Mapping[str, Any]) -> Markup:
+def advanced(chosen: Mapping[str, Any], choices: Mapping[str, Any]) -> Markup:
     """All of *Advanced*.
 
     Args:
-        settings: what the draft sets, nested; absent is left to the preset.
+        chosen: what the draft sets, nested; absent is left to the preset.
         choices: dotted setting -> what will be used for what is left to the preset.
     """
     groups: dict[str, list[Markup]] = {}
     for field in form_fields():
-        groups.setdefault(field.section, []).append(_row(field, at(settings, field.path), choices.get(field.path)))
+        groups.setdefault(field.section, []).append(_row(field, at(chosen, field.path), choices.get(field.path)))
     names = TEXTS.train.section_names
     return join(
         el("fieldset", el("legend", names.get(section, section.capitalize())), rows, class_="settings")

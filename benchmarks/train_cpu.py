@@ -30,7 +30,7 @@ from trainer.adapters.formats import AdapterFile
 from trainer.bases.load import load_base
 from trainer.bases.quiet import quiet_libraries
 from trainer.config import RunConfig, parse
-from trainer.presets import resolve
+from trainer.config.presets import resolve
 from trainer.training.batches import Batches
 from trainer.training.device import peak_resident_bytes, physical_cores, set_up_threads
 from trainer.training.folder import RunFolder

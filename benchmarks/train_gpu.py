@@ -31,8 +31,8 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base, SizeFacts
 from trainer.bases.quiet import quiet_libraries
 from trainer.config import RunConfig, parse
+from trainer.config.presets import resolve
 from trainer.errors import DoesNotFit
-from trainer.presets import resolve
 from trainer.training.batches import Batches, TrainingImage
 from trainer.training.device import memory_in_use, pick_device, pick_dtype
 from trainer.training.loop import Trainer

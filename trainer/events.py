@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from trainer.config import Scheduler
 from trainer.errors import PatinaError
+from trainer.findings import Finding
 
 
 class Message(BaseModel):
@@ -31,16 +32,6 @@ class Event(Message):
 
     at: float = Field(default_factory=time.time)
     run: str = ""
-
-
-class FindingRow(Message):
-    """`trainer.data.findings.Finding` as a line of a table."""
-
-    image: str
-    kind: str
-    severity: str
-    message: str
-    action: str
 
 
 class Started(Event):
@@ -75,7 +66,7 @@ class Found(Event):
 
     type: Literal["found"] = "found"
     images: int
-    findings: tuple[FindingRow, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class Planned(Event):

@@ -18,8 +18,8 @@ from app.effects import DIALS, at, preset_values
 from app.forms import form_fields
 from app.markup import el
 from app.texts import TEXTS
+from trainer.config.presets import PRESETS, preset_for
 from trainer.errors import StudioError
-from trainer.presets import PRESETS, preset_for
 
 if TYPE_CHECKING:
     from app.client import Studio

@@ -25,9 +25,9 @@ from app.plots import loss_plot, smooth
 from app.texts import TEXTS
 from app.theme import STATIC, css, head
 from app.views import duration, of_total, size
-from trainer.config import RunConfig, fields, parse
+from trainer.config import RunConfig, parse, settings
+from trainer.config.presets import PRESETS, preset_for
 from trainer.errors import ConfigError, StudioError
-from trainer.presets import PRESETS, preset_for
 from trainer.studio.views import ValidationPoint
 
 NASTY = """<img src=x onerror=alert(1)> "quoted" 'single' & ${alert(1)} {{constructor}}"""
@@ -124,11 +124,11 @@ def test_a_user_s_error_becomes_an_answer_and_another_one_does_not() -> None:
 def test_every_setting_is_on_the_page_with_its_help() -> None:
     page = Elements(advanced({}, {}))
     shown = {attributes["data-set"] for attributes in page.having("data-set")}
-    assert shown | ELSEWHERE == {path for path, _ in fields()}
+    assert shown | ELSEWHERE == set(settings())
     assert not shown & ELSEWHERE
-    for path, info in fields():
+    for path, setting in settings().items():
         if path not in ELSEWHERE:
-            assert str(info.description) in page.said
+            assert setting.help in page.said
 
 
 def test_every_field_has_a_label_and_a_description() -> None:
@@ -147,10 +147,10 @@ def test_what_a_form_shows_reads_back_as_the_same_settings() -> None:
         samples={"prompts": ["a cat", "a dog"]},  # type: ignore[arg-type]
         data={"flip": True},  # type: ignore[arg-type]
     )
-    settings = config.model_dump(exclude_none=True)
-    page = Elements(advanced(settings, {}))
-    areas = iter(re.findall(r"<textarea[^>]*>(.*?)</textarea>", str(advanced(settings, {})), re.DOTALL))
-    chosen = iter(re.findall(r"<option value=\"([^\"]*)\" selected>", str(advanced(settings, {}))))
+    kept = config.model_dump(exclude_none=True)
+    page = Elements(advanced(kept, {}))
+    areas = iter(re.findall(r"<textarea[^>]*>(.*?)</textarea>", str(advanced(kept, {})), re.DOTALL))
+    chosen = iter(re.findall(r"<option value=\"([^\"]*)\" selected>", str(advanced(kept, {}))))
     read: dict[str, Any] = {}
     for entry in form_fields():
         tag, attributes = next((t, a) for t, a in page.found if a.get("data-set") == entry.path)

@@ -16,7 +16,7 @@ from trainer.cli.options import SETTINGS, flag, given, names_of
 from trainer.cli.progress import duration, size
 from trainer.cli.sample import Column, StyleUse, columns_of, size_of, strengths_of
 from trainer.cli.train import assignment
-from trainer.config import fields
+from trainer.config import settings
 from trainer.errors import ConfigError, ImageError
 
 runner = CliRunner()
@@ -110,7 +110,7 @@ def test_what_sets_nothing_is_refused(text: str) -> None:
 
 
 def test_options_stand_for_settings_that_exist() -> None:
-    assert set(SETTINGS.values()) <= {path for path, _ in fields()}
+    assert set(SETTINGS.values()) <= set(settings())
     asked = given({"rank": "4", "prompt": [], "offline": None, "batch_size": "2", "images": "x"})
     assert asked == {"adapter.rank": "4", "optim.batch_size": "2"}
     assert names_of(asked) == {"adapter.rank": "--rank", "optim.batch_size": "--batch-size"}
@@ -133,10 +133,9 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_help_of_train_says_what_the_settings_say() -> None:
     shown = " ".join(runner.invoke(app, ["train", "--help"], prog_name="patina", env={"COLUMNS": "200"}).output.split())
-    infos = dict(fields())
     for parameter, path in SETTINGS.items():
         assert flag(parameter) in shown
-        assert " ".join(str(infos[path].description).split()[:4]) in shown
+        assert " ".join(settings()[path].help.split()[:4]) in shown
     assert "--preset quick|balanced|thorough" in shown
     assert "--rank INTEGER" in shown
 

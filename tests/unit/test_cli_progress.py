@@ -11,18 +11,19 @@ from rich.console import Console
 
 from trainer import events
 from trainer.cli.progress import JsonLines, Terminal
+from trainer.findings import Finding
 from trainer.training.folder import RunFolder
 
 LONG = "/home/a user with a long name/pictures/" + "deep/" * 20 + "run"
 FINDINGS = (
-    events.FindingRow(
+    Finding(
         image="a picture with quite a long name [red] 0001.png",
         kind="unreadable",
         severity="skipped",
         message="is cut short or damaged, so that only its upper half can be seen: copy or export it again",
         action="left out",
     ),
-    events.FindingRow(image="b.png", kind="tiny", severity="note", message="b.png has [bold] 20 px", action="enlarged"),
+    Finding(image="b.png", kind="too_small", severity="note", message="b.png has [bold] 20 px", action="enlarged"),
 )
 PLAN = events.Planned(
     images=16,

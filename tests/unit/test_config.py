@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from trainer.config import RunConfig, fields, help_of, load, overlay, parse, read_toml
+from trainer.config import RunConfig, help_of, load, overlay, parse, read_toml, settings
+from trainer.config.presets import resolve
 from trainer.errors import ConfigError
-from trainer.presets import resolve
 
 
 def complaint(tree: dict[str, Any], called: dict[str, str] | None = None) -> str:
@@ -17,7 +17,7 @@ def complaint(tree: dict[str, Any], called: dict[str, str] | None = None) -> str
     return str(caught.value)
 
 
-@pytest.mark.parametrize("path", [path for path, _ in fields()])
+@pytest.mark.parametrize("path", list(settings()))
 def test_every_setting_explains_itself(path: str) -> None:
     text = help_of(path)
     assert len(text) > 10

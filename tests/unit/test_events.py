@@ -9,6 +9,7 @@ import pytest
 
 from trainer import events
 from trainer.errors import ConfigError
+from trainer.findings import Finding
 from trainer.training.folder import RunFolder
 
 EXAMPLES = [
@@ -17,8 +18,12 @@ EXAMPLES = [
     events.Found(
         images=2,
         findings=(
-            events.FindingRow(
-                image="ä \u2028.png", kind="tiny", severity="note", message='says "hi"\nand more', action="left out"
+            Finding(
+                image="ä \u2028.png",
+                kind="too_small",
+                severity="note",
+                message='says "hi"\nand more',
+                action="left out",
             ),
         ),
     ),

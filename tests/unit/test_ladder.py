@@ -13,8 +13,8 @@ from trainer.bases.base import Base
 from trainer.bases.load import load_base
 from trainer.bases.placement import is_out_of_memory
 from trainer.config import BaseConfig, RunConfig, parse
+from trainer.config.presets import resolve
 from trainer.errors import ConfigError, DoesNotFit
-from trainer.presets import resolve
 from trainer.training import preflight
 from trainer.training.batches import Batches
 from trainer.training.folder import RunFolder

@@ -7,7 +7,7 @@ import pytest
 
 from trainer.bases.registry import FAMILIES
 from trainer.config import PresetName, RunConfig, parse
-from trainer.presets import PRESETS, Preset, preset_for, resolve
+from trainer.config.presets import PRESETS, Preset, preset_for, resolve
 
 NAMES = get_args(PresetName)
 ROWS = list(itertools.product(PRESETS, NAMES))

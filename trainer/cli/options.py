@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args
 
 import typer
 
-from trainer.config import fields
+from trainer.config import Setting, settings
 
 SETTINGS: Mapping[str, str] = {
     "base": "base.source",
@@ -38,8 +37,6 @@ SETTINGS: Mapping[str, str] = {
 }
 """Parameter of ``patina train`` -> the setting it stands for."""
 
-_FIELDS = dict(fields())
-
 
 def flag(parameter: str) -> str:
     """How a parameter is written on the command line."""
@@ -55,8 +52,8 @@ def setting(parameter: str, *flags: str, more: str = "") -> Any:
         flags: other spellings than the parameter's own.
         more: a sentence after the field's description.
     """
-    info = _FIELDS[SETTINGS[parameter]]
-    return typer.Option(*(flags or (flag(parameter),)), help=info.description + more, metavar=_kind(info.annotation))
+    told = settings()[SETTINGS[parameter]]
+    return typer.Option(*(flags or (flag(parameter),)), help=told.help + more, metavar=_metavar(told))
 
 
 def given(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,13 +72,8 @@ def choices(annotation: Any) -> str:
     return "|".join(str(value) for value in get_args(annotation))
 
 
-def _kind(annotation: Any) -> str | None:
+def _metavar(told: Setting) -> str | None:
     """What stands after an option in the help: its choices, or what kind of value it takes; None for a switch."""
-    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
-    if get_origin(annotation) is Literal:
-        return choices(annotation)
-    if get_origin(kinds[0]) is Literal:
-        return choices(kinds[0])
-    if bool in kinds:
-        return None
-    return "INTEGER" if int in kinds else "NUMBER" if float in kinds else "TEXT"
+    if told.kind == "choice":
+        return "|".join(told.choices)
+    return {"switch": None, "whole": "INTEGER", "number": "NUMBER"}.get(told.kind, "TEXT")

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from trainer.data.buckets import Box, Size
 from trainer.data.captions import CaptionSource
-from trainer.data.findings import Finding
 from trainer.errors import DatasetError
+from trainer.findings import Finding
 
 FORMAT_VERSION = 1
 

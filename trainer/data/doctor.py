@@ -17,10 +17,10 @@ from trainer.data.buckets import (
 from trainer.data.captions import Caption, compose, read_captions
 from trainer.data.dataset import Dataset, Example
 from trainer.data.duplicates import Fingerprint, fingerprint
-from trainer.data.findings import Finding, Kind, Severity
 from trainer.data.folder import common_folder, list_images, natural_key
 from trainer.data.images import ImageFacts, decode
 from trainer.errors import DatasetError, ImageError
+from trainer.findings import Finding, Kind, Severity
 
 __all__ = [
     "Dataset",

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.data.findings import Finding
 from trainer.data.images import IMAGE_SUFFIXES
 from trainer.errors import DatasetError
+from trainer.findings import Finding
 
 _REPEATS = re.compile(r"(\d+)_.+")
 

@@ -9,7 +9,7 @@ from trainer.data.buckets import center_crop_box, choose_bucket, make_buckets
 from trainer.data.captions import compose
 from trainer.data.dataset import Example
 from trainer.data.doctor import MIN_SIDE, caption_findings, crop_findings, near_duplicate
-from trainer.data.findings import Finding
+from trainer.findings import Finding
 from trainer.studio.drafts import MAX_SIDE, DraftImage
 from trainer.studio.views import FindingView, ImageView
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from trainer.atomic import write_file
 from trainer.data.captions import METADATA, SIDECAR_SUFFIXES, read_captions, read_metadata
 from trainer.data.duplicates import Fingerprint
-from trainer.data.findings import Finding
 from trainer.data.folder import natural_key
 from trainer.data.names import caption_from_name
 from trainer.errors import DatasetError, ImageError, StudioError
+from trainer.findings import Finding
 from trainer.studio.database import Database
 from trainer.studio.home import Home
 

@@ -21,8 +21,8 @@ from trainer.bases.headers import read_header
 from trainer.bases.layout import choose_weights
 from trainer.bases.probe import BaseInfo
 from trainer.config import RunConfig
+from trainer.config.presets import resolve
 from trainer.errors import BaseError
-from trainer.presets import resolve
 from trainer.studio.database import Database
 from trainer.studio.machine import Device, DeviceKind, cores
 

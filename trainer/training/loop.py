@@ -67,7 +67,7 @@ class Trainer:
         base: the frozen base, with ``bank`` attached to it.
         bank: holds the adapter ``style``; its gates are set here and stay set.
         batches: what is trained on.
-        config: a resolved config (`trainer.presets.resolve`).
+        config: a resolved config (`trainer.config.presets.resolve`).
     """
 
     def __init__(self, base: Base, bank: Bank, style: str, batches: Batches, config: RunConfig) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +15,13 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.load import load_base
 from trainer.config import RunConfig
+from trainer.config.presets import resolve
 from trainer.data.dataset import Dataset
 from trainer.errors import RunError
 from trainer.events import (
     Emit,
     Event,
     Failed,
-    FindingRow,
     Finished,
     Found,
     Interrupted,
@@ -33,7 +33,6 @@ from trainer.events import (
     Validated,
     sentence_of,
 )
-from trainer.presets import resolve
 from trainer.training import checkpoint as checkpoints
 from trainer.training.batches import Batches
 from trainer.training.control import Control, Signal
@@ -308,5 +307,4 @@ def _only_one(folder: RunFolder) -> Iterator[None]:
 
 
 def _found(dataset: Dataset) -> Found:
-    rows = tuple(FindingRow(**asdict(finding)) for finding in dataset.findings)
-    return Found(images=len(dataset.examples), findings=rows)
+    return Found(images=len(dataset.examples), findings=dataset.findings)

@@ -13,7 +13,7 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.load import load_base
 from trainer.config import BaseConfig, RunConfig, parse
-from trainer.presets import resolve
+from trainer.config.presets import resolve
 from trainer.training.batches import Batches
 from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer

@@ -1,4 +1,4 @@
-"""What the doctor says about an image: one finding a row in the tables of terminal and browser."""
+"""What is worth knowing about the images: one finding a row in the tables of terminal and browser."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ Kind = Literal[
     "animated",
     "caption_missing",
     "caption_long",
+    "caption_encoding",
+    "caption_unmatched",
     "not_read",
     "repeats",
+    "no_images",
+    "few_images",
+    "many_images",
 ]
 
 Severity = Literal["skipped", "warning", "note"]
@@ -27,10 +32,10 @@ was taken care of."""
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing about one image.
+    """One thing about one image, or about the whole set.
 
-    `image` is its name (or its folder's), `message` says what is so, `action` what is done about
-    it; both are plain text without a full stop.
+    `image` is the image's name (or its folder's, or empty for the set), `message` says what is so, `action` what is
+    done about it; both are plain text without a full stop.
     """
 
     image: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainer.config import PresetName, RunConfig
+from trainer.config.sections import PresetName
+from trainer.config.tree import RunConfig
 
 
 @dataclass(frozen=True)

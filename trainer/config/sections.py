@@ -1,4 +1,4 @@
-"""The branches of a run's settings; `trainer.config` makes one tree of them.
+"""The branches of a run's settings; `trainer.config.tree` makes one tree of them.
 
 A field's description is its help text in the command line and the studio: one sentence that says what you will see
 change. A value of ``None`` means *chosen for you*.
