@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from peft import LoraConfig
 from torch import Tensor
 
-from trainer.adapters.formats import LayerWeights
+from trainer.adapters.weights import LayerWeights
 from trainer.bases.folder import BUNDLED_FOLDER
 from trainer.data.cache import load_pixels
 from trainer.data.dataset import Example

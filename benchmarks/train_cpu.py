@@ -26,11 +26,12 @@ import torch
 
 from benchmarks.plain import PlainLoop
 from trainer.adapters.bank import Bank
-from trainer.adapters.formats import AdapterFile
 from trainer.bases.load import load_base
 from trainer.bases.quiet import quiet_libraries
 from trainer.config import RunConfig, parse
 from trainer.config.presets import resolve
+from trainer.styles.file import StyleFile
+from trainer.styles.fit import attach
 from trainer.training.batches import Batches
 from trainer.training.device import peak_resident_bytes, physical_cores, set_up_threads
 from trainer.training.folder import RunFolder
@@ -238,9 +239,9 @@ def quality(style: str) -> None:
         other = plain(ours, cached=True)
         for index in range(steps):
             other.step(index)
-        file = AdapterFile(Path("plain"), "kohya", other.weights(), {}, ())
+        file = StyleFile(Path("plain"), "kohya", other.weights(), {}, ())
         ours.bank.remove("style")
-        ours.bank.load("style", file)
+        attach(ours.bank, "style", file)
         theirs = judge.measure(ours.trainer)
     print(f"| {style}, {steps} steps | loss on held-out images | below the base |\n|---|---:|---:|")
     print(f"| base | {learned.base:.4f} | |")

@@ -21,12 +21,12 @@ from PIL import Image, ImageDraw
 from studio_parts import put_together
 from typer.testing import CliRunner
 
-from trainer.adapters.formats import read_adapter
-from trainer.adapters.metadata import sshs_model_hash
 from trainer.cli import app
 from trainer.config import load
 from trainer.events import Finished, Interrupted, parse_event
 from trainer.studio.home import Home
+from trainer.styles.metadata import sshs_model_hash
+from trainer.styles.read import read_style
 
 PICTURES = 4
 QUICK = [
@@ -405,7 +405,7 @@ def test_export_to_diffusers_and_back_changes_nothing(adapter: Path, tmp_path: P
     assert patina("export", adapter, "--out", there, "--format", "diffusers").code == 0
     assert patina("export", there, "--out", back).code == 0
     assert json.loads(patina("inspect", there, "--json").out)["layout"] != "kohya"
-    before, after = read_adapter(adapter), read_adapter(back)
+    before, after = read_style(adapter), read_style(back)
     assert sshs_model_hash(back) == sshs_model_hash(adapter)
     assert before.layers.keys() == after.layers.keys()
     assert after.metadata["modelspec.trigger_phrase"] == "ring style"
@@ -471,6 +471,6 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def write_safetensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    from trainer.adapters.container import write
+    from trainer.safetensors_file import write
 
     write(path, {name: torch.ones(shape) for name, shape in shapes.items()}, {})

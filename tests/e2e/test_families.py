@@ -14,11 +14,12 @@ from tiny_families import FAMILIES, build, save_folder, save_settings, save_sing
 from typer.testing import CliRunner
 
 from trainer.adapters.bank import Bank
-from trainer.adapters.formats import read_adapter
 from trainer.bases.load import load_base
 from trainer.config import BaseConfig, parse
 from trainer.events import Event, Finished, Planned, PreviewRow, PreviewSettings
 from trainer.preview.generate import generate
+from trainer.styles.fit import attach
+from trainer.styles.read import read_style
 from trainer.training.control import Session, Signal, Uncontrolled
 from trainer.training.folder import RunFolder
 from trainer.training.run import create, train
@@ -112,7 +113,7 @@ def test_the_run_ends_with_a_verified_file_that_says_what_it_fits(
     folder, events = finished
     ended = next(event for event in events if isinstance(event, Finished))
     assert any(tick.startswith("same picture") for tick in ended.verified)
-    file = read_adapter(folder.adapter_file)
+    file = read_style(folder.adapter_file)
     assert file.metadata["modelspec.architecture"] == ARCHITECTURES[forms.key]
     assert file.metadata["ss_base_model_version"] == VERSIONS[forms.key]
     base = load_base(BaseConfig(source=str(forms.folder)), device=torch.device("cpu"), dtype=torch.float32)
@@ -127,7 +128,7 @@ def test_a_run_that_was_paused_and_resumed_ends_with_the_same_bytes(
     first = train(folder, emit=lambda event: None, control=PauseAt(2))
     assert (first.state, first.step) == ("paused", 2)
     assert train(folder, emit=lambda event: None, control=Uncontrolled()).state == "finished"
-    whole, broken = read_adapter(finished[0].adapter_file), read_adapter(folder.adapter_file)
+    whole, broken = read_style(finished[0].adapter_file), read_style(folder.adapter_file)
     assert broken.metadata["sshs_model_hash"] == whole.metadata["sshs_model_hash"]
 
 
@@ -164,7 +165,7 @@ def test_a_preview_on_the_folder_shows_the_style_and_strength_0_is_the_base(
     [plain] = generate(base, bare, [PreviewRow(prompt="a fox", seed=1)], settings, max_batch=1)
     bare.detach()
     bank = Bank(base.roots)
-    bank.load("ink", read_adapter(finished[0].adapter_file))
+    attach(bank, "ink", read_style(finished[0].adapter_file))
     rows = [PreviewRow(prompt="a fox", seed=1, strengths=(strength,)) for strength in (0.0, 3.0)]
     zero, strong = generate(base, bank, rows, settings, max_batch=1)
     assert zero.tobytes() == plain.tobytes()
@@ -183,7 +184,7 @@ def test_the_command_line_trains_on_a_single_file(images: Path, tmp_path: Path) 
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout.splitlines()[-1])["type"] == "finished"
-    metadata = read_adapter(RunFolder(tmp_path / "run").adapter_file).metadata
+    metadata = read_style(RunFolder(tmp_path / "run").adapter_file).metadata
     assert metadata["modelspec.architecture"] == ARCHITECTURES["sd2_v"]
     assert metadata["modelspec.prediction_type"].startswith("v")
 

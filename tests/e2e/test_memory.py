@@ -11,12 +11,12 @@ import torch
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
-from trainer.adapters.formats import read_adapter
 from trainer.bases.base import Base
 from trainer.bases.load import load_base
 from trainer.config import BaseConfig, load, overlay, parse
 from trainer.errors import DoesNotFit, RunError
 from trainer.events import Event, Planned, Saved, Started
+from trainer.styles.read import read_style
 from trainer.training.control import Session, Signal, Uncontrolled
 from trainer.training.folder import RunFolder
 from trainer.training.run import create, train
@@ -66,7 +66,7 @@ class PauseAt:
 
 
 def file_hash(folder: RunFolder) -> str:
-    return read_adapter(folder.adapter_file).metadata["sshs_model_hash"]
+    return read_style(folder.adapter_file).metadata["sshs_model_hash"]
 
 
 def test_every_choice_is_written_into_the_runs_config(base: Base, images: Path, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ import pytest
 from PIL import Image, ImageChops, ImageDraw
 
 from app.client import Studio
-from trainer.adapters.metadata import sshs_model_hash
 from trainer.config import BaseConfig
 from trainer.errors import AdapterFileError, StudioError
 from trainer.events import PreviewRow, PreviewSettings
@@ -27,6 +26,7 @@ from trainer.studio.home import Home
 from trainer.studio.protocol import Hello, RunEnded, Train, parse_reply
 from trainer.studio.store import State
 from trainer.studio.views import JobView, PreviewOrder, RunView, StyleUse
+from trainer.styles.metadata import sshs_model_hash
 
 # Each worker loads its libraries first, which takes a while where many programs run.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

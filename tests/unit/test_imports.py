@@ -26,7 +26,7 @@ LAYERS = {
     "trainer.randomness": 1,
     "trainer.safetensors_file": 1,
     "trainer.sandbox": 1,
-    "trainer.adapters": 2,
+    "trainer.adapters": 1,
     "trainer.bases": 2,
     "trainer.data": 2,
     "trainer.styles": 2,

@@ -1,1 +1,1 @@
-"""Adapters: low-rank updates on frozen models, their strengths, and their files."""
+"""Adapters: small updates on frozen models, and how strongly each counts."""

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from trainer.adapters.fit import fit
-from trainer.adapters.formats import AdapterFile, LayerWeights
 from trainer.adapters.gates import GateBoard
 from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, LowRank, gated
 from trainer.adapters.methods import method_named
 from trainer.adapters.spec import Adapter, AdapterSpec
 from trainer.adapters.targets import select
+from trainer.adapters.weights import LayerWeights
 from trainer.errors import ConfigError, RunError
 from trainer.randomness import stable_seed
 
@@ -115,17 +114,26 @@ class Bank:
         spec = AdapterSpec(name, rank, alpha, tuple(slots), method=method, dropout=dropout)
         return self._attach(spec, slots, ())
 
-    def load(self, name: str, file: AdapterFile, *, trainable: bool = False, dropout: float = 0.0) -> Adapter:
-        """Attach what `trainer.adapters.formats.read_adapter` read; ranks and alphas may differ from layer to layer.
+    def load(
+        self,
+        name: str,
+        weights: Mapping[str, LayerWeights],
+        *,
+        notes: tuple[str, ...] = (),
+        trainable: bool = False,
+        dropout: float = 0.0,
+    ) -> Adapter:
+        """Attach weights that exist already; ranks and alphas may differ from layer to layer.
 
-        Layers of models that this bank does not hold (text encoders, when only the UNet is here) are left out, and
-        the adapter's notes say so. The adapter's strength is 1 until strengths are set.
+        The adapter's strength is 1 until strengths are set. For a file, see `trainer.styles.fit.attach`.
+
+        Args:
+            weights: at least one layer, by root-qualified path as the models here have it and in their shapes.
+            notes: what a person should know about the weights, kept with the adapter.
 
         Raises:
-            AdapterFileError: the file does not fit these models.
-            ConfigError: a name in use.
+            ConfigError: a name in use, or a path that these models do not have.
         """
-        weights, notes = fit(file, self._roots)
         rank = Counter(layer.rank for layer in weights.values()).most_common(1)[0][0]
         alpha = Counter(layer.alpha for layer in weights.values()).most_common(1)[0][0]
         self._check_new(name, rank, None, dropout)
@@ -237,7 +245,7 @@ class Bank:
                 parameter.copy_(tensors[key])
 
     def weights_of(self, name: str, tensors: Mapping[str, Tensor] | None = None) -> dict[str, LayerWeights]:
-        """An adapter as `trainer.adapters.formats.write_adapter` takes it, with alpha in the convention of files.
+        """An adapter as `trainer.styles.write.write_style` takes it, with alpha in the convention of files.
 
         Args:
             tensors: other values under the keys of `parameters_of`, such as a moving average.

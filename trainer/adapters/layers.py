@@ -109,10 +109,6 @@ class GatedLayer(nn.Module, ABC):
         """The adapters in this layer, in the order of loading."""
         return list(self.slots)  # type: ignore[arg-type]
 
-    def slot(self, adapter: str) -> LowRank | None:
-        """The share of an adapter in this layer, if it has one."""
-        return next((slot for slot in self.shares() if slot.adapter == adapter), None)
-
     def attach(self, slot: LowRank) -> None:
         """Add an adapter's share; the bank rewrites the gates afterwards."""
         self.slots.append(slot)

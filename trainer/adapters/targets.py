@@ -27,15 +27,6 @@ TARGETS: Mapping[str, str] = {
 }
 """Name -> regular expression over a layer's dotted path inside the UNet (the whole path must match)."""
 
-TARGET_HELP: Mapping[str, str] = {
-    "cross": "Cross-attention: how the words of a prompt become shapes and colours; the default.",
-    "qv": "Query and value projections of all attention, the choice of the LoRA paper.",
-    "self": "Self-attention: how the parts of a picture go together.",
-    "attention": "Cross- and self-attention together.",
-    "all-linear": "All attention and the feed-forward layers: the most room, the largest file.",
-}
-"""Name -> one sentence for people."""
-
 # Reads a pattern and paths from standard input, so that a pattern that backtracks without end can be stopped.
 _MATCHER = """
 import json, re, sys, warnings

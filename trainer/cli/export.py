@@ -35,12 +35,13 @@ def export(
         _check(target)
         import torch
 
-        from trainer.adapters.formats import read_adapter, write_adapter
+        from trainer.styles.read import read_style
+        from trainer.styles.write import write_style
 
-        read = read_adapter(file.expanduser())
+        read = read_style(file.expanduser())
         layout: FileLayout = "kohya" if format == "kohya" else "diffusers"
         dtype = getattr(torch, _TYPES[precision])
-        write_adapter(target, read.layers, layout=layout, metadata=read.metadata, dtype=dtype)
+        write_style(target, read.layers, layout=layout, metadata=read.metadata, dtype=dtype)
         for note in read.notes:
             typer.echo(note, err=True)
         typer.echo(target)

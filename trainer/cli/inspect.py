@@ -18,7 +18,7 @@ def inspect(
 ) -> None:
     """Show a style file's layout, rank, alpha, targets, base, trigger, hashes and how much it changes."""
     with mending(as_json=as_json):
-        from trainer.adapters.inspect import inspect_file
+        from trainer.styles.inspect import inspect_file
 
         found = inspect_file(file.expanduser())
         if as_json:

@@ -1,4 +1,4 @@
-"""What `trainer.adapters.inspect` found, as a person reads it in a terminal."""
+"""What `trainer.styles.inspect` found, as a person reads it in a terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.markup import escape
 
-from trainer.adapters.inspect import Inspection
 from trainer.cli.progress import size
+from trainer.styles.inspect import Inspection
 
 _LABELS = {
     "ss_num_train_images": "Images",

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.adapters.bank import Bank
-from trainer.adapters.container import read_header
-from trainer.adapters.formats import read_adapter
-from trainer.adapters.metadata import check_base
 from trainer.bases.base import Base
 from trainer.errors import AdapterFileError
+from trainer.safetensors_file import read_header
+from trainer.styles.fit import attach
+from trainer.styles.metadata import check_base
+from trainer.styles.read import read_style
 
 
 def base_of(paths: Sequence[Path]) -> str:
@@ -38,7 +39,7 @@ def load_style(bank: Bank, base: Base, path: Path, *, name: str) -> list[str]:
         AdapterFileError: the file is unreadable or does not fit the base.
     """
     names = {root: [path for path, _ in model.named_modules()] for root, model in bank.roots.items()}
-    file = read_adapter(path, names)
+    file = read_style(path, names)
     notes = check_base(file.metadata, base_sha256=base.identity, family=base.family.key)
-    adapter = bank.load(name, file)
+    adapter = attach(bank, name, file)
     return [f"{path.name}: {note}" for note in (*notes, *adapter.notes)]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from trainer.adapters.bank import Bank
-from trainer.adapters.formats import AdapterFile, LayerWeights, read_adapter
 from trainer.adapters.methods import method_named
+from trainer.adapters.weights import LayerWeights
 from trainer.bases.base import Base
 from trainer.bases.load import load_base
 from trainer.config import BaseConfig, RunConfig
@@ -23,6 +23,9 @@ from trainer.preview.generate import Canvas, generate
 from trainer.preview.pngtext import parameters_of, save_png
 from trainer.studio import weights
 from trainer.studio.protocol import Draw, Source
+from trainer.styles.file import StyleFile
+from trainer.styles.fit import attach
+from trainer.styles.read import read_style
 from trainer.training import checkpoint as checkpoints
 from trainer.training.device import physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.training.folder import RunFolder
@@ -51,7 +54,7 @@ class Easel:
         self._loaded: tuple[BaseConfig, torch.device, torch.dtype] | None = None
         self._bank: Bank | None = None
         self._hung: dict[str, Identity] = {}
-        self._files: OrderedDict[Identity, AdapterFile] = OrderedDict()
+        self._files: OrderedDict[Identity, StyleFile] = OrderedDict()
 
     @property
     def base(self) -> Base | None:
@@ -167,7 +170,7 @@ class Easel:
                 del self._hung[name]
         for name, identity in wanted.items():
             if name not in self._hung:
-                bank.load(name, self._read(identity))
+                attach(bank, name, self._read(identity))
                 self._hung[name] = identity
         return [bank.names.index(name) for name in wanted]
 
@@ -183,7 +186,7 @@ class Easel:
                 name = session.style
                 if _is_guest(source, live):
                     name = f"guest-{index}"
-                    bank.load(name, self._read(self._resolve(source)))
+                    attach(bank, name, self._read(self._resolve(source)))
                     guests.append(name)
                 columns.append(bank.names.index(name))
             yield columns
@@ -224,12 +227,12 @@ class Easel:
             raise StudioError("This run has not saved anything yet. Try again when it trains.")
         return found[-1]
 
-    def _read(self, identity: Identity) -> AdapterFile:
+    def _read(self, identity: Identity) -> StyleFile:
         if identity in self._files:
             self._files.move_to_end(identity)
             return self._files[identity]
         path = Path(identity[0])
-        file = checkpoint_as_file(path) if path.is_dir() else read_adapter(path)
+        file = checkpoint_as_file(path) if path.is_dir() else read_style(path)
         self._files[identity] = file
         if len(self._files) > KEPT_FILES:
             self._files.popitem(last=False)
@@ -241,7 +244,7 @@ def _is_guest(source: Source, live: str) -> bool:
     return bool(source.path) or source.run != live
 
 
-def checkpoint_as_file(path: Path) -> AdapterFile:
+def checkpoint_as_file(path: Path) -> StyleFile:
     """A checkpoint's adapter (its average, where the run keeps one) as if it had been exported.
 
     Raises:
@@ -259,7 +262,7 @@ def checkpoint_as_file(path: Path) -> AdapterFile:
         for key in tensors
         if key.endswith(".down") and (where := key.removesuffix(".down"))
     }
-    return AdapterFile(path, "checkpoint", layers, {})
+    return StyleFile(path, "checkpoint", layers, {})
 
 
 def _spread(row: PreviewRow, columns: Sequence[int], width: int) -> PreviewRow:

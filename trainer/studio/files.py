@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trainer.adapters.formats import read_adapter, write_adapter
-from trainer.adapters.inspect import inspect_file
 from trainer.config import FileLayout
+from trainer.styles.inspect import inspect_file
+from trainer.styles.read import read_style
+from trainer.styles.write import write_style
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def inspect(path: Path) -> dict[str, Any]:
     Raises:
         AdapterFileError: it is no adapter that can be used here.
     """
-    read_adapter(path)
+    read_style(path)
     return inspect_file(path).to_dict()
 
 
@@ -29,9 +30,9 @@ def convert(source: Path, target: Path, layout: FileLayout, name: str) -> dict[s
     Raises:
         AdapterFileError: the source cannot be read.
     """
-    file = read_adapter(source)
+    file = read_style(source)
     metadata = {**file.metadata, "ss_output_name": name, "modelspec.title": name}
     dtype = next(iter(file.layers.values())).down.dtype
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_adapter(target, file.layers, layout=layout, metadata=metadata, dtype=dtype)
+    write_style(target, file.layers, layout=layout, metadata=metadata, dtype=dtype)
     return {"path": str(target)}

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.adapters.metadata import family_of
 from trainer.bases.headers import Header, read_header
 from trainer.bases.registry import FAMILIES
 from trainer.config import FileLayout, RunConfig
@@ -23,6 +22,7 @@ from trainer.studio.protocol import Convert, Inspect
 from trainer.studio.relabel import copy_titled
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import StyleCard
+from trainer.styles.metadata import family_of
 from trainer.training.folder import RunFolder
 
 THUMBNAILS = 4

@@ -7,13 +7,13 @@ import time
 from PIL import Image
 
 import trainer
-from trainer.adapters.formats import write_adapter
-from trainer.adapters.metadata import Provenance, bucket_info, build, tag_frequency, thumbnail_url
-from trainer.adapters.verify import Verification, verify_export
 from trainer.bases.pipeline import pipeline_of
 from trainer.bases.placement import PARTS, is_out_of_memory
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
+from trainer.styles.metadata import Provenance, bucket_info, build, tag_frequency, thumbnail_url
+from trainer.styles.verify import Verification, verify_export
+from trainer.styles.write import write_style
 from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer
 
@@ -37,7 +37,7 @@ def export(
     base, bank = trained.base, trained.bank
     weights = bank.weights_of(trained.style, trained.weights_to_export())
     facts = provenance(config, dataset, trained, started_at=started_at, thumbnail=thumbnail)
-    write_adapter(folder.adapter_file, weights, layout=config.export.format, metadata=build(facts))
+    write_style(folder.adapter_file, weights, layout=config.export.format, metadata=build(facts))
 
     def verified() -> Verification:
         return verify_export(

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from studio_parts import Parts
 
-from trainer.adapters.formats import LayerWeights, read_adapter, write_adapter
-from trainer.adapters.metadata import sshs_model_hash
+from trainer.adapters.weights import LayerWeights
 from trainer.config import BaseConfig, RunConfig
 from trainer.errors import AdapterFileError, StudioError
 from trainer.events import PreviewRow, PreviewSettings
@@ -38,6 +37,9 @@ from trainer.studio.protocol import (
 from trainer.studio.relabel import copy_titled
 from trainer.studio.store import State
 from trainer.studio.views import PreviewOrder, StyleUse
+from trainer.styles.metadata import sshs_model_hash
+from trainer.styles.read import read_style
+from trainer.styles.write import write_style
 from trainer.training.folder import RunFolder
 
 PATH = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
@@ -46,7 +48,7 @@ PATH = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
 def adapter(path: Path, **metadata: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {PATH: LayerWeights(torch.ones(2, 8), torch.ones(8, 2), 2.0)}
-    write_adapter(path, weights, metadata=metadata)
+    write_style(path, weights, metadata=metadata)
     return path
 
 
@@ -262,7 +264,7 @@ def test_a_download_has_the_styles_name_inside_and_outside(parts: Parts, finishe
     source = RunFolder(parts.home.run(finished)).adapter_file
     target = parts.library.download(finished, "kohya")
     assert target.name == "Tusche_groß.safetensors"
-    copy, original = read_adapter(target), read_adapter(source)
+    copy, original = read_style(target), read_style(source)
     assert copy.metadata["modelspec.title"] == copy.metadata["ss_output_name"] == "Tusche: groß"
     assert copy.metadata["patina.family"] == original.metadata["patina.family"]
     assert torch.equal(copy.layers[PATH].down, original.layers[PATH].down)

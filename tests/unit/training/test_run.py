@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from trainer.adapters.metadata import sshs_model_hash
 from trainer.bases.base import Base
 from trainer.config import parse
 from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
 from trainer.events import Event, Failed, Finished, Found, Notice, Planned, Sampled, Saved, Started, Validated
+from trainer.styles.metadata import sshs_model_hash
 from trainer.training.control import Session, Signal, Uncontrolled
 from trainer.training.folder import RunFolder
 from trainer.training.run import create, train

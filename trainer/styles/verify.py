@@ -17,10 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from trainer.adapters.bank import Bank
-from trainer.adapters.formats import AdapterFile, LayerWeights, read_adapter, with_one_alpha
 from trainer.adapters.layers import GatedLayer
-from trainer.adapters.names import installed_path, root_at_hand
+from trainer.adapters.weights import LayerWeights
 from trainer.errors import RunError
+from trainer.styles.file import StyleFile
+from trainer.styles.fit import attach
+from trainer.styles.names import installed_path, root_at_hand
+from trainer.styles.read import read_style
+from trainer.styles.write import with_one_alpha
 
 MAX_DIFFERENCE_FP32 = 2e-3
 """Largest difference allowed at any pixel, of 1: the order of additions differs between diffusers and the bank."""
@@ -102,7 +106,7 @@ def verify_export(
         ).images[0]
         return torch.from_numpy(picture)
 
-    file = read_adapter(path)
+    file = read_style(path)
     check("read back", *_same_layers(file.layers, with_one_alpha(expected)))
     with _undisturbed(pipeline), torch.no_grad():
         try:
@@ -117,7 +121,7 @@ def verify_export(
             pipeline.unload_lora_weights()
         bank = Bank(roots)
         try:
-            bank.load(_NAME, file)
+            attach(bank, _NAME, file)
             bank.set_strengths({_NAME: 1.0})
             ours = draw()
         finally:
@@ -181,7 +185,7 @@ def _peft_layers(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _pairs(found: Mapping[str, dict[str, Any]], file: AdapterFile) -> Iterator[tuple[str, Any, LayerWeights]]:
+def _pairs(found: Mapping[str, dict[str, Any]], file: StyleFile) -> Iterator[tuple[str, Any, LayerWeights]]:
     """Each layer of the file with the PEFT layer that diffusers made of it, or None."""
     for where, layer in file.layers.items():
         root, inner = where.split(".", 1)
@@ -204,7 +208,7 @@ def _same_layers(read: Mapping[str, LayerWeights], expected: Mapping[str, LayerW
     return True, f"{len(read)} layers, every value as trained"
 
 
-def _all_found(found: Mapping[str, dict[str, Any]], file: AdapterFile) -> tuple[bool, str]:
+def _all_found(found: Mapping[str, dict[str, Any]], file: StyleFile) -> tuple[bool, str]:
     missing = [where for where, module, _ in _pairs(found, file) if module is None]
     total = sum(len(layers) for layers in found.values())
     if missing or total != len(file.layers):
@@ -212,14 +216,14 @@ def _all_found(found: Mapping[str, dict[str, Any]], file: AdapterFile) -> tuple[
     return True, f"{total} of {len(file.layers)} layers"
 
 
-def _same_scaling(found: Mapping[str, dict[str, Any]], file: AdapterFile) -> tuple[bool, str]:
+def _same_scaling(found: Mapping[str, dict[str, Any]], file: StyleFile) -> tuple[bool, str]:
     for where, module, layer in _pairs(found, file):
         if abs(module.scaling[_NAME] - layer.scale) > 1e-6 * abs(layer.scale):
             return False, f"{where} is scaled by {module.scaling[_NAME]:g} instead of {layer.scale:g}"
     return True, "equal in every layer"
 
 
-def _same_matrices(found: Mapping[str, dict[str, Any]], file: AdapterFile) -> tuple[bool, str]:
+def _same_matrices(found: Mapping[str, dict[str, Any]], file: StyleFile) -> tuple[bool, str]:
     for where, module, layer in _pairs(found, file):
         for name, stack, wanted in (("A", module.lora_A, layer.down), ("B", module.lora_B, layer.up)):
             loaded = stack[_NAME].weight.detach().cpu()

@@ -14,10 +14,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.adapters import container, peft_config
+from trainer import safetensors_file
 from trainer.adapters.bank import Bank
-from trainer.adapters.formats import LayerWeights, read_adapter, write_adapter
+from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError
+from trainer.styles import peft_config
+from trainer.styles.fit import attach
+from trainer.styles.read import read_style
+from trainer.styles.write import write_style
 
 PLACE = "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_q"
 PATH = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
@@ -132,7 +136,7 @@ def test_bad_files_are_refused_with_the_reason(tmp_path: Path, kind: str) -> Non
     path = tmp_path / "bad.safetensors"
     make(path)
     with pytest.raises(AdapterFileError, match=sentence) as caught:
-        read_adapter(path)
+        read_style(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -140,7 +144,7 @@ def test_bad_files_are_refused_with_the_reason(tmp_path: Path, kind: str) -> Non
 def test_pickles_are_refused_by_their_ending_too(tmp_path: Path) -> None:
     (tmp_path / "a.ckpt").write_bytes(b"whatever is in here")
     with pytest.raises(AdapterFileError, match=r"as \.safetensors"):
-        read_adapter(tmp_path / "a.ckpt")
+        read_style(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize(("width", "family"), [(768, "1"), (1024, "2"), (2048, "XL"), (192, None)])
@@ -148,13 +152,13 @@ def test_a_file_for_another_base_is_refused_with_both_shapes(
     make_unet: Any, tmp_path: Path, width: int, family: str | None
 ) -> None:
     path = PATH.replace("to_q", "to_k")
-    write_adapter(
+    write_style(
         tmp_path / "a.safetensors", {f"unet.{path}": LayerWeights(torch.randn(4, width), torch.randn(320, 4), 4)}
     )
     unet = make_unet()
     modules = dict(unet.named_modules())
     with pytest.raises(AdapterFileError) as caught:
-        Bank({"unet": unet}).load("a", read_adapter(tmp_path / "a.safetensors"))
+        attach(Bank({"unet": unet}), "a", read_style(tmp_path / "a.safetensors"))
     made_for = f"made for Stable Diffusion {family}." if family else "text features of width 192."
     for part in (path, f"{width} to 320", "24 to 16", made_for):
         assert part in str(caught.value)
@@ -163,12 +167,12 @@ def test_a_file_for_another_base_is_refused_with_both_shapes(
 
 def test_a_layer_that_the_base_lacks_is_named(make_unet: Any, tmp_path: Path) -> None:
     path = PATH.replace("down_blocks.0", "down_blocks.3")
-    write_adapter(tmp_path / "a.safetensors", {f"unet.{path}": LayerWeights(DOWN, UP, 4)})
+    write_style(tmp_path / "a.safetensors", {f"unet.{path}": LayerWeights(DOWN, UP, 4)})
     names = [name for name, _ in make_unet().named_modules()]
     with pytest.raises(AdapterFileError, match="the base has no layer"):
-        read_adapter(tmp_path / "a.safetensors", {"unet": names})
+        read_style(tmp_path / "a.safetensors", {"unet": names})
     with pytest.raises(AdapterFileError, match="the base has no layer"):
-        Bank({"unet": make_unet()}).load("a", read_adapter(tmp_path / "a.safetensors"))
+        attach(Bank({"unet": make_unet()}), "a", read_style(tmp_path / "a.safetensors"))
 
 
 def test_an_sdxl_file_on_a_smaller_base_says_what_it_was_made_for(make_unet: Any, tmp_path: Path) -> None:
@@ -177,7 +181,7 @@ def test_an_sdxl_file_on_a_smaller_base_says_what_it_was_made_for(make_unet: Any
     save_file(parts, tmp_path / "a.safetensors")
     names = [name for name, _ in make_unet().named_modules()]
     with pytest.raises(AdapterFileError, match=f"no layer {stem}. It seems to be made for Stable Diffusion XL."):
-        read_adapter(tmp_path / "a.safetensors", {"unet": names})
+        read_style(tmp_path / "a.safetensors", {"unet": names})
 
 
 def test_one_by_one_convolutions_and_linear_layers_stand_for_each_other(make_unet: Any, tmp_path: Path) -> None:
@@ -187,21 +191,21 @@ def test_one_by_one_convolutions_and_linear_layers_stand_for_each_other(make_une
         down, up = torch.randn(2, 32), torch.randn(32, 2)
         if linear:
             down, up = down[:, :, None, None], up[:, :, None, None]
-        write_adapter(tmp_path / "a.safetensors", {f"unet.{path}": LayerWeights(down, up, 2)})
+        write_style(tmp_path / "a.safetensors", {f"unet.{path}": LayerWeights(down, up, 2)})
         bank = Bank({"unet": unet})
-        bank.load("a", read_adapter(tmp_path / "a.safetensors"))
+        attach(bank, "a", read_style(tmp_path / "a.safetensors"))
         assert bank.state_dict_of("a")[f"unet.{path}.down"].dim() == unet.get_submodule(path).weight.dim()
 
 
 def test_a_whole_model_is_told_from_its_header_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only("model.diffusion_model.input_blocks.0.0.weight")(tmp_path / "a.safetensors")
-    monkeypatch.setattr(container, "read_tensors", lambda *_: pytest.fail("tensors were read"))
+    monkeypatch.setattr(safetensors_file, "read_tensors", lambda *_: pytest.fail("tensors were read"))
     with pytest.raises(AdapterFileError, match="whole model"):
-        read_adapter(tmp_path / "a.safetensors")
+        read_style(tmp_path / "a.safetensors")
 
 
 def test_light_modules_import_no_torch() -> None:
-    modules = "trainer.adapters.targets, trainer.adapters.metadata, trainer.adapters.names"
+    modules = "trainer.adapters.targets, trainer.styles.metadata, trainer.styles.names"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

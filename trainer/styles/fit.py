@@ -1,4 +1,4 @@
-"""Whether an adapter file fits the models at hand."""
+"""Whether a style file fits the models at hand, and putting it on them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from trainer.adapters.families import made_for
-from trainer.adapters.formats import AdapterFile, LayerWeights
+from trainer.adapters.bank import Adapter, Bank
 from trainer.adapters.layers import GatedLayer, adaptable
-from trainer.adapters.names import installed_path, root_at_hand
+from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError
+from trainer.styles.file import StyleFile, made_for
+from trainer.styles.names import installed_path, root_at_hand
 
 
-def fit(file: AdapterFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, LayerWeights], tuple[str, ...]]:
+def attach(bank: Bank, name: str, file: StyleFile, *, trainable: bool = False, dropout: float = 0.0) -> Adapter:
+    """Put a style file's weights into a bank under a name; its strength is 1 until strengths are set.
+
+    Layers of models that the bank does not hold (text encoders, when only the UNet is here) are left out, and the
+    adapter's notes say so.
+
+    Raises:
+        AdapterFileError: the file does not fit the bank's models.
+        ConfigError: a name in use.
+    """
+    weights, notes = fit(file, bank.roots)
+    return bank.load(name, weights, notes=notes, trainable=trainable, dropout=dropout)
+
+
+def fit(file: StyleFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, LayerWeights], tuple[str, ...]]:
     """An adapter's layers under the names and in the shapes of the models at hand, with notes for people.
 
     A linear layer's matrices may be stored as 1 x 1 convolutions and the other way round. Layers of models that are
@@ -47,7 +62,7 @@ def fit(file: AdapterFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, La
 
 
 def _reshaped(
-    file: AdapterFile, path: str, layer: LayerWeights, module: GatedLayer | nn.Linear | nn.Conv2d
+    file: StyleFile, path: str, layer: LayerWeights, module: GatedLayer | nn.Linear | nn.Conv2d
 ) -> LayerWeights:
     weight = module.weight
     down, up = layer.down, layer.up

@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.adapters import peft_config
 from trainer.adapters.bank import Bank
-from trainer.adapters.formats import LayerWeights, read_adapter, write_adapter
+from trainer.adapters.weights import LayerWeights
+from trainer.styles import peft_config
+from trainer.styles.fit import attach
+from trainer.styles.read import read_style
+from trainer.styles.write import write_style
 
 PLACE = "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_q"
 PATH = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
@@ -121,7 +124,7 @@ OTHER_TOOLS: dict[str, tuple[Parts, str, float]] = {
 def test_other_tools_files_are_read(tmp_path: Path, tool: str) -> None:
     parts, where, alpha = OTHER_TOOLS[tool]
     save_file({key: value.contiguous() for key, value in parts.items()}, tmp_path / "a.safetensors")
-    file = read_adapter(tmp_path / "a.safetensors")
+    file = read_style(tmp_path / "a.safetensors")
     assert list(file.layers) == [where]
     layer = file.layers[where]
     torch.testing.assert_close(layer.down.float(), DOWN, rtol=1e-3, atol=1e-3)
@@ -135,7 +138,7 @@ def test_the_first_text_encoder_of_two_is_told_from_an_only_one(tmp_path: Path) 
         f"{root}.{layer}.lora_{side}.weight": w.clone() for root in ("text_encoder", "text_encoder_2") for side, w in AB
     }
     save_file(both, tmp_path / "a.safetensors")
-    assert list(read_adapter(tmp_path / "a.safetensors").layers) == [f"te1.{layer}", f"te2.{layer}"]
+    assert list(read_style(tmp_path / "a.safetensors").layers) == [f"te1.{layer}", f"te2.{layer}"]
 
 
 AB = (("A", DOWN.clone()), ("B", UP.clone()))
@@ -152,7 +155,7 @@ def test_alpha_is_read_from_diffusers_header(tmp_path: Path) -> None:
     }
     parts = {f"unet.{p}.lora_{side}.weight": w.clone() for p in (PATH, other) for side, w in AB}
     save_file(parts, tmp_path / "a.safetensors", metadata={peft_config.KEY: json.dumps(config)})
-    layers = read_adapter(tmp_path / "a.safetensors").layers
+    layers = read_style(tmp_path / "a.safetensors").layers
     assert layers[f"unet.{PATH}"].scale == pytest.approx(8 / 4**0.5)
     assert layers[f"unet.{other}"].scale == pytest.approx(6 / 4**0.5)
 
@@ -161,7 +164,7 @@ def test_alpha_is_read_from_pefts_folder(tmp_path: Path) -> None:
     parts = {f"base_model.model.{PATH}.lora_{side}.weight": w for side, w in AB}
     save_file(parts, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 16, "alpha_pattern": {}}))
-    assert read_adapter(tmp_path / "adapter_model.safetensors").layers[f"unet.{PATH}"].alpha == 16
+    assert read_style(tmp_path / "adapter_model.safetensors").layers[f"unet.{PATH}"].alpha == 16
 
 
 def test_what_peft_itself_saves_is_read(make_unet: Any, tmp_path: Path) -> None:
@@ -171,7 +174,7 @@ def test_what_peft_itself_saves_is_read(make_unet: Any, tmp_path: Path) -> None:
         make_unet(), LoraConfig(r=3, lora_alpha=5, target_modules=["to_q", "conv1"], use_rslora=True)
     )
     model.save_pretrained(tmp_path)
-    file = read_adapter(tmp_path / "adapter_model.safetensors")
+    file = read_style(tmp_path / "adapter_model.safetensors")
     assert {round(layer.scale, 9) for layer in file.layers.values()} == {round(5 / 3**0.5, 9)}
     assert {tuple(layer.down.shape[2:]) for layer in file.layers.values()} == {(), (3, 3)}
 
@@ -191,7 +194,7 @@ def test_what_diffusers_itself_saves_is_read(sd_pipeline: Any, tmp_path: Path) -
         )
     finally:
         sd_pipeline.unload_lora_weights()
-    file = read_adapter(tmp_path / "pytorch_lora_weights.safetensors")
+    file = read_style(tmp_path / "pytorch_lora_weights.safetensors")
     assert len(file.layers) == 14
     assert {layer.alpha for layer in file.layers.values()} == {6.0}
 
@@ -201,7 +204,7 @@ def test_a_file_that_mixes_two_kinds_of_names_is_read_whole(tmp_path: Path) -> N
     parts = {f"unet.{other}.lora_{side}.weight": w for side, w in AB}
     parts |= {f"unet.{PATH}.lora.down.weight": DOWN, f"unet.{PATH}.lora.up.weight": UP}
     save_file(parts, tmp_path / "a.safetensors")
-    file = read_adapter(tmp_path / "a.safetensors")
+    file = read_style(tmp_path / "a.safetensors")
     assert set(file.layers) == {f"unet.{PATH}", f"unet.{other}"}
     assert file.layout == "diffusers and diffusers, older"
 
@@ -216,15 +219,15 @@ def test_text_encoder_layers_reach_the_text_encoder_or_are_said_to_be_left_out(
         "te.text_model.encoder.layers.0.self_attn.q_proj": query,
         f"unet.{PATH}": LayerWeights(torch.randn(2, unet_width), torch.randn(unet_width, 2), 2.0),
     }
-    write_adapter(tmp_path / "a.safetensors", layers)
-    file = read_adapter(tmp_path / "a.safetensors")
+    write_style(tmp_path / "a.safetensors", layers)
+    file = read_style(tmp_path / "a.safetensors")
     bank = Bank({"unet": sd_pipeline.unet, "te1": sd_pipeline.text_encoder})
     try:
-        assert "te1.encoder.layers.0.self_attn.q_proj" in bank.load("a", file).spec.targets
+        assert "te1.encoder.layers.0.self_attn.q_proj" in attach(bank, "a", file).spec.targets
     finally:
         bank.detach()
     bank = Bank({"unet": sd_pipeline.unet})
     try:
-        assert bank.load("a", file).notes == ("1 layers of te are left out, because that model is not open here.",)
+        assert attach(bank, "a", file).notes == ("1 layers of te are left out, because that model is not open here.",)
     finally:
         bank.detach()

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.adapters.container import Header
 from trainer.errors import AdapterFileError
+from trainer.safetensors_file import Header
 
 KEY = "lora_adapter_metadata"
 """diffusers' header key for PEFT's configuration: JSON, with the model's name in front of each key."""

@@ -1,15 +1,34 @@
-"""Which family of bases an adapter was made for, told by its layers alone."""
+"""What was read from a style file, and which family of bases its layers point to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from trainer.adapters.formats import LayerWeights
+from trainer.adapters.weights import LayerWeights
 
 TEXT_WIDTHS: Mapping[int, str] = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
 """Width of the text features that cross-attention reads, and the family that has it."""
+
+
+@dataclass(frozen=True)
+class StyleFile:
+    """What is in an adapter file.
+
+    Attributes:
+        path: the file.
+        layout: how its tensors are named: ``kohya``, ``kohya, original names``, ``diffusers`` or ``diffusers, older``.
+        layers: by root-qualified path, such as ``unet.mid_block...attn2.to_q`` or ``te1.text_model.encoder...``.
+        metadata: the header's strings.
+        notes: what a person should know about the reading.
+    """
+
+    path: Path
+    layout: str
+    layers: dict[str, LayerWeights]
+    metadata: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def text_width(layers: Mapping[str, LayerWeights]) -> int | None:

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from trainer.adapters.bank import Bank
-from trainer.adapters.formats import LayerWeights, write_adapter
-from trainer.adapters.inspect import inspect_file
-from trainer.adapters.metadata import (
+from trainer.adapters.weights import LayerWeights
+from trainer.errors import AdapterFileError
+from trainer.styles.inspect import inspect_file
+from trainer.styles.metadata import (
     Provenance,
     bucket_info,
     build,
@@ -26,7 +27,7 @@ from trainer.adapters.metadata import (
     tag_frequency,
     thumbnail_url,
 )
-from trainer.errors import AdapterFileError
+from trainer.styles.write import write_style
 
 FACTS = Provenance(
     name="ink",
@@ -142,7 +143,7 @@ def test_inspection_tells_what_is_in_a_file(unet: Any, awaken: Any, tmp_path: Pa
     awaken(bank, "ink")
     weights = bank.weights_of("ink")
     path = tmp_path / "ink.safetensors"
-    write_adapter(path, weights, metadata=build(FACTS))
+    write_style(path, weights, metadata=build(FACTS))
     found = inspect_file(path)
     assert (found.layout, found.targets, found.ranks, found.alphas, found.scales) == (
         "kohya",
@@ -166,7 +167,7 @@ def test_inspection_tells_what_is_in_a_file(unet: Any, awaken: Any, tmp_path: Pa
 def test_inspection_reports_what_reading_refuses(tmp_path: Path) -> None:
     path = tmp_path / "broken.safetensors"
     layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
-    write_adapter(path, {layer: LayerWeights(torch.full((2, 2048), 3.0), torch.ones(640, 2), 2.0)})
+    write_style(path, {layer: LayerWeights(torch.full((2, 2048), 3.0), torch.ones(640, 2), 2.0)})
     raw = path.read_bytes()
     path.write_bytes(raw[:-4] + torch.tensor(float("nan")).numpy().tobytes())
     found = inspect_file(path)
@@ -179,7 +180,7 @@ def test_inspection_reports_what_reading_refuses(tmp_path: Path) -> None:
 def test_convolutions_have_norms_too(tmp_path: Path) -> None:
     path = tmp_path / "conv.safetensors"
     down, up = torch.randn(2, 3, 3, 3), torch.randn(5, 2, 1, 1)
-    write_adapter(path, {"unet.conv_in": LayerWeights(down, up, 1.0)})
+    write_style(path, {"unet.conv_in": LayerWeights(down, up, 1.0)})
     (layer,) = inspect_file(path).layers
     expected = 0.5 * (up.flatten(1) @ down.flatten(1)).norm()
     assert layer.norm == pytest.approx(float(expected), rel=1e-5)

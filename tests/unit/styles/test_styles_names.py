@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from trainer.adapters.layers import adaptable
-from trainer.adapters.names import flatten, from_original, installed_path, root_at_hand, text_path, unflatten
+from trainer.styles.names import flatten, from_original, installed_path, root_at_hand, text_path, unflatten
 
 ATTENTION = ["proj_in", "proj_out"]
 TRANSFORMER = [f"{a}.{p}" for a in ("attn1", "attn2") for p in ("to_q", "to_k", "to_v", "to_out.0")] + [

@@ -11,11 +11,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from trainer.adapters import peft_config
 from trainer.adapters.bank import Bank
-from trainer.adapters.formats import LayerWeights, read_adapter, write_adapter
-from trainer.adapters.metadata import sshs_model_hash
+from trainer.adapters.weights import LayerWeights
 from trainer.errors import RunError
+from trainer.styles import peft_config
+from trainer.styles.fit import attach
+from trainer.styles.metadata import sshs_model_hash
+from trainer.styles.read import read_style
+from trainer.styles.write import write_style
 
 PLACE = "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_q"
 PATH = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
@@ -43,14 +46,14 @@ def test_what_is_written_is_read_back_exactly(make_unet: Any, awaken: Any, tmp_p
     weights = weights_of(make_unet, awaken)
     path = min(weights)
     weights[path] = LayerWeights(weights[path].down[:2], weights[path].up[:, :2], 7.5)
-    write_adapter(tmp_path / "a.safetensors", weights, layout=layout, metadata={"ss_output_name": "Größe \u2603"})
-    file = read_adapter(tmp_path / "a.safetensors")
+    write_style(tmp_path / "a.safetensors", weights, layout=layout, metadata={"ss_output_name": "Größe \u2603"})
+    file = read_style(tmp_path / "a.safetensors")
     assert file.layout == layout
     assert file.metadata["ss_output_name"] == "Größe \u2603"
     assert_same(file.layers, weights)
     assert {layer.alpha for layer in file.layers.values()} == {6.0}, "diffusers loses alphas that differ"
     names = [name for name, _ in make_unet().named_modules()]
-    assert_same(read_adapter(tmp_path / "a.safetensors", {"unet": names}).layers, weights)
+    assert_same(read_style(tmp_path / "a.safetensors", {"unet": names}).layers, weights)
 
 
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
@@ -60,9 +63,9 @@ def test_a_loaded_file_acts_like_the_adapter_it_came_from(
     first = Bank({"unet": make_unet()})
     first.add("a", r".*\.attn2\.to_.*|.*\.conv1|.*\.proj_in", rank=4, alpha=3, method="rslora", seed=0)
     awaken(first, "a")
-    write_adapter(tmp_path / "a.safetensors", first.weights_of("a"), layout=layout)
+    write_style(tmp_path / "a.safetensors", first.weights_of("a"), layout=layout)
     second = Bank({"unet": make_unet()})
-    adapter = second.load("b", read_adapter(tmp_path / "a.safetensors"))
+    adapter = attach(second, "b", read_style(tmp_path / "a.safetensors"))
     assert adapter.spec.rank == 4
     assert not any(parameter.requires_grad for _, parameter in adapter.parameters)
     torch.testing.assert_close(
@@ -86,7 +89,7 @@ def test_kohya_files_hold_exactly_the_keys_that_other_tools_expect(tmp_path: Pat
         "te1.encoder.layers.0.mlp.fc1": LayerWeights(DOWN, UP, 4.0),
         "te2.text_model.encoder.layers.0.self_attn.q_proj": LayerWeights(DOWN, UP, 4.0),
     }
-    write_adapter(tmp_path / "a.safetensors", layers)
+    write_style(tmp_path / "a.safetensors", layers)
     stored = load_file(tmp_path / "a.safetensors")
     stems = {key.split(".", 1)[0] for key in stored}
     assert stems == {
@@ -104,9 +107,9 @@ def test_kohya_files_hold_exactly_the_keys_that_other_tools_expect(tmp_path: Pat
 def test_equal_saves_are_equal_files_and_metadata_does_not_touch_the_hash(tmp_path: Path) -> None:
     layers = {f"unet.{PATH}": LayerWeights(DOWN, UP, 2.0)}
     metadata = {f"key{i}": str(i) for i in range(40)}
-    write_adapter(tmp_path / "a.safetensors", layers, metadata=metadata)
-    write_adapter(tmp_path / "b.safetensors", layers, metadata=dict(reversed(metadata.items())))
-    write_adapter(tmp_path / "c.safetensors", layers)
+    write_style(tmp_path / "a.safetensors", layers, metadata=metadata)
+    write_style(tmp_path / "b.safetensors", layers, metadata=dict(reversed(metadata.items())))
+    write_style(tmp_path / "c.safetensors", layers)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     hashes = {sshs_model_hash(tmp_path / f"{name}.safetensors") for name in "abc"}
     with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
@@ -116,16 +119,16 @@ def test_equal_saves_are_equal_files_and_metadata_does_not_touch_the_hash(tmp_pa
 
 def test_a_header_whose_length_looks_like_a_pickle_is_no_pickle(tmp_path: Path) -> None:
     path, layers = tmp_path / "a.safetensors", {f"unet.{PATH}": LayerWeights(DOWN, UP, 2.0)}
-    write_adapter(path, layers)
+    write_style(path, layers)
     missing = 0x380 - int.from_bytes(path.read_bytes()[:8], "little")
-    write_adapter(path, layers, metadata={"k": "x" * (missing - len(',"k":""'))})
+    write_style(path, layers, metadata={"k": "x" * (missing - len(',"k":""'))})
     assert path.read_bytes()[:2] == b"\x80\x03"
-    assert_same(read_adapter(path).layers, layers)
+    assert_same(read_style(path).layers, layers)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.safetensors"
-    write_adapter(path, {f"unet.{PATH}": LayerWeights(DOWN, UP, 2.0)})
+    write_style(path, {f"unet.{PATH}": LayerWeights(DOWN, UP, 2.0)})
     before = path.read_bytes()
 
     def full(_: int) -> None:
@@ -133,22 +136,22 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_adapter(path, {f"unet.{PATH}": LayerWeights(DOWN, UP, 3.0)})
+        write_style(path, {f"unet.{PATH}": LayerWeights(DOWN, UP, 3.0)})
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not finite"):
-        write_adapter(tmp_path / "a.safetensors", {f"unet.{PATH}": LayerWeights(DOWN * 1e6, UP, 1.0)}, dtype=torch.half)
+        write_style(tmp_path / "a.safetensors", {f"unet.{PATH}": LayerWeights(DOWN * 1e6, UP, 1.0)}, dtype=torch.half)
     assert not list(tmp_path.iterdir())
 
 
 def test_converting_to_kohya_leaves_no_peft_settings_behind(tmp_path: Path) -> None:
     layers = {f"unet.{PATH}": LayerWeights(DOWN, UP, 2.0)}
-    write_adapter(tmp_path / "a.safetensors", layers, layout="diffusers")
-    read = read_adapter(tmp_path / "a.safetensors")
-    write_adapter(tmp_path / "b.safetensors", read.layers, layout="kohya", metadata=read.metadata)
-    again = read_adapter(tmp_path / "b.safetensors")
+    write_style(tmp_path / "a.safetensors", layers, layout="diffusers")
+    read = read_style(tmp_path / "a.safetensors")
+    write_style(tmp_path / "b.safetensors", read.layers, layout="kohya", metadata=read.metadata)
+    again = read_style(tmp_path / "b.safetensors")
     assert peft_config.KEY not in again.metadata
     assert again.layers[f"unet.{PATH}"].alpha == 2.0

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from trainer.adapters.families import likely_family
-from trainer.adapters.formats import AdapterFile, LayerWeights, read_adapter
-from trainer.adapters.metadata import FAMILY_TITLES, family_of, sshs_model_hash
 from trainer.adapters.targets import describe
+from trainer.adapters.weights import LayerWeights
+from trainer.styles.file import StyleFile, likely_family
+from trainer.styles.metadata import FAMILY_TITLES, family_of, sshs_model_hash
+from trainer.styles.read import read_style
 
 Value = TypeVar("Value", int, float, str)
 
@@ -110,7 +111,7 @@ def inspect_file(path: Path | str) -> Inspection:
         AdapterFileError: it is no adapter that Patina can read. Values that are not finite are reported, not refused.
     """
     path = Path(path)
-    file = read_adapter(path, check_values=False)
+    file = read_style(path, check_values=False)
     facts = tuple(_facts(where, layer) for where, layer in file.layers.items())
     recorded = family_of(file.metadata)
     actual, stored = sshs_model_hash(path), file.metadata.get("sshs_model_hash")
@@ -159,5 +160,5 @@ def _different(values: Iterable[Value]) -> tuple[Value, ...]:
     return tuple(sorted(set(values)))
 
 
-def _either(file: AdapterFile, *keys: str) -> str | None:
+def _either(file: StyleFile, *keys: str) -> str | None:
     return next((file.metadata[key] for key in keys if file.metadata.get(key)), None)

@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from trainer.adapters import container
+from trainer import safetensors_file
 from trainer.adapters.bank import Bank
-from trainer.adapters.formats import LayerWeights, read_adapter, write_adapter
 from trainer.adapters.layers import adaptable
-from trainer.adapters.names import flatten, from_original, text_path
-from trainer.adapters.verify import verify_export
+from trainer.adapters.weights import LayerWeights
 from trainer.errors import RunError
+from trainer.styles.names import flatten, from_original, text_path
+from trainer.styles.read import read_style
+from trainer.styles.verify import verify_export
+from trainer.styles.write import write_style
 
 CONV_TOO = r".*\.attn2\.to_.*|.*\.conv1|.*\.time_emb_proj"
 
@@ -38,7 +40,7 @@ def test_both_layouts_give_diffusers_the_very_adapter(
 ) -> None:
     weights = trained(sd_pipeline.unet, awaken, targets, method=method)
     path = tmp_path / "a.safetensors"
-    write_adapter(path, weights, layout=layout)
+    write_style(path, weights, layout=layout)
     modules = dict(sd_pipeline.unet.named_modules())
     state = {key: value.clone() for key, value in sd_pipeline.unet.state_dict().items()}
     random = torch.random.get_rng_state()
@@ -64,13 +66,13 @@ def test_ranks_and_alphas_may_differ_from_layer_to_layer(sd_pipeline: Any, awake
         rank = 1 + i % 4
         weights[path] = LayerWeights(layer.down[:rank], layer.up[:, :rank], 1.0 + i % 3)
     for layout in ("kohya", "diffusers"):
-        write_adapter(tmp_path / f"{layout}.safetensors", weights, layout=layout)
+        write_style(tmp_path / f"{layout}.safetensors", weights, layout=layout)
         verify_export(tmp_path / f"{layout}.safetensors", lambda: sd_pipeline, weights, steps=1)
 
 
 def test_half_precision_files_are_compared_as_they_were_rounded(sd_pipeline: Any, awaken: Any, tmp_path: Path) -> None:
     weights = trained(sd_pipeline.unet, awaken, "cross")
-    write_adapter(tmp_path / "a.safetensors", weights, dtype=torch.float16)
+    write_style(tmp_path / "a.safetensors", weights, dtype=torch.float16)
     verify_export(tmp_path / "a.safetensors", lambda: sd_pipeline, weights, steps=1)
 
 
@@ -105,26 +107,26 @@ def test_an_sdxl_file_with_text_encoders_and_original_names_proves_itself(
         for path, layer in bank.weights_of("a").items()
     }
     bank.detach()
-    write_adapter(tmp_path / "a.safetensors", weights)
+    write_style(tmp_path / "a.safetensors", weights)
     proof = verify_export(tmp_path / "a.safetensors", lambda: sdxl_pipeline, weights, steps=2)
     assert f"{len(paths)} of {len(paths)} layers" in proof.sentence()
 
     original = {flatten(path): flatten(name) for path, name in original_of(sdxl_pipeline.unet).items()}
-    header = container.read_header(tmp_path / "a.safetensors")
+    header = safetensors_file.read_header(tmp_path / "a.safetensors")
     renamed = {}
-    for key, value in container.read_tensors(header).items():
+    for key, value in safetensors_file.read_tensors(header).items():
         module, part = key.split(".", 1)
         flat = module.removeprefix("lora_unet_")
         renamed[f"lora_unet_{original[flat]}.{part}" if flat != module else key] = value
-    container.write(tmp_path / "b.safetensors", renamed, {})
-    assert read_adapter(tmp_path / "b.safetensors").layout == "kohya, original names"
+    safetensors_file.write(tmp_path / "b.safetensors", renamed, {})
+    assert read_style(tmp_path / "b.safetensors").layout == "kohya, original names"
     verify_export(tmp_path / "b.safetensors", lambda: sdxl_pipeline, weights, steps=2)
 
 
 def test_a_file_that_is_not_what_was_trained_does_not_pass(sd_pipeline: Any, awaken: Any, tmp_path: Path) -> None:
     weights = trained(sd_pipeline.unet, awaken, "cross")
     path = tmp_path / "a.safetensors"
-    write_adapter(path, weights)
+    write_style(path, weights)
     first = min(weights)
     wrong = {
         "other values": weights | {first: dataclasses.replace(weights[first], up=weights[first].up * 1.001)},
@@ -144,7 +146,7 @@ def test_layers_that_diffusers_drops_are_noticed(sd_pipeline: Any, awaken: Any, 
         attention = "attn" in where
         tensors[f"{where}.{'lora_A' if attention else 'lora.down'}.weight"] = layer.down
         tensors[f"{where}.{'lora_B' if attention else 'lora.up'}.weight"] = layer.up * (layer.alpha / layer.rank)
-    container.write(path, tensors, {})
+    safetensors_file.write(path, tensors, {})
     expected = {k: LayerWeights(w.down, w.up * (w.alpha / w.rank), float(w.rank)) for k, w in weights.items()}
     modules = dict(sd_pipeline.unet.named_modules())
     with pytest.raises(RunError, match="all there") as caught:
@@ -157,7 +159,7 @@ def test_a_difference_in_the_picture_is_noticed(
     sd_pipeline: Any, awaken: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = trained(sd_pipeline.unet, awaken, "cross")
-    write_adapter(tmp_path / "a.safetensors", weights)
+    write_style(tmp_path / "a.safetensors", weights)
     set_strengths = Bank.set_strengths
     monkeypatch.setattr(Bank, "set_strengths", lambda self, s: set_strengths(self, dict.fromkeys(s, 0.5)))
     with pytest.raises(RunError, match=r"same picture: largest difference .* of at most 2e-03"):
@@ -166,7 +168,7 @@ def test_a_difference_in_the_picture_is_noticed(
 
 def test_a_pipeline_that_carries_a_bank_is_refused(sd_pipeline: Any, awaken: Any, tmp_path: Path) -> None:
     weights = trained(sd_pipeline.unet, awaken, "cross")
-    write_adapter(tmp_path / "a.safetensors", weights)
+    write_style(tmp_path / "a.safetensors", weights)
     bank = Bank({"unet": sd_pipeline.unet})
     bank.add("a", "cross", rank=2, seed=0)
     try:

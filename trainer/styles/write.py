@@ -1,0 +1,99 @@
+"""Writing style files that other tools read.
+
+Layouts: ``kohya`` (A1111, Forge, ComfyUI, InvokeAI, SwarmUI and diffusers read it) and ``diffusers``.
+Every reader applies ``alpha / rank``, so that is what `LayerWeights` holds, whatever the method was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainer import safetensors_file
+from trainer.adapters.weights import LayerWeights
+from trainer.errors import RunError
+from trainer.styles import peft_config
+from trainer.styles.names import flatten, text_path
+
+Layout = Literal["kohya", "diffusers"]
+
+
+def with_one_alpha(weights: Mapping[str, LayerWeights]) -> dict[str, LayerWeights]:
+    """The same adapter with one alpha for all layers of a model: what differs from the most common goes into ``up``.
+
+    diffusers looks alphas of kohya's layout up under wrong names as soon as they differ, and then scales layers
+    wrongly. Our own adapters have one alpha and stay bit for bit as they are.
+    """
+    common = {
+        root: Counter(layer.alpha for path, layer in weights.items() if path.startswith(f"{root}.")).most_common(1)[0][
+            0
+        ]
+        for root in {path.split(".", 1)[0] for path in weights}
+    }
+    level: dict[str, LayerWeights] = {}
+    for path, layer in weights.items():
+        alpha = common[path.split(".", 1)[0]]
+        if layer.alpha != alpha:
+            layer = LayerWeights(layer.down, layer.up.float() * (layer.alpha / alpha), alpha)
+        level[path] = layer
+    return level
+
+
+def write_style(
+    path: Path | str,
+    weights: Mapping[str, LayerWeights],
+    *,
+    layout: Layout = "kohya",
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write an adapter file atomically; the same adapter and metadata give the same bytes.
+
+    Args:
+        weights: by root-qualified path, as `Bank.weights_of` gives them.
+        metadata: strings for the header; ``sshs_model_hash`` is added, and PEFT's settings are written anew.
+        dtype: of the weights. fp32 is the default because a style's file is a few MB anyway, and because what is
+            verified, shared or trained further is then exactly what was trained; fp16 halves it.
+
+    Raises:
+        RunError: there is nothing to write, or a value is not finite in ``dtype``.
+    """
+    path = Path(path)
+    level = with_one_alpha(weights)
+    if not level:
+        raise RunError(f"{path} was not written: the adapter has no layers.")
+    tensors: dict[str, Tensor] = {}
+    for where, layer in sorted(level.items()):
+        down, up = layer.down.detach().to("cpu", dtype), layer.up.detach().to("cpu", dtype)
+        if not bool(torch.isfinite(down).all() and torch.isfinite(up).all()):
+            raise RunError(f"{path} was not written: the weights of {where} are not finite.")
+        root, _, inner = where.partition(".")
+        inner = inner if root == "unet" else text_path(inner)
+        if layout == "kohya":
+            stem = f"lora_{root}_{flatten(inner)}"
+            tensors[f"{stem}.lora_down.weight"] = down
+            tensors[f"{stem}.lora_up.weight"] = up
+            tensors[f"{stem}.alpha"] = torch.tensor(float(layer.alpha))
+        else:
+            stem = f"{_DIFFUSERS_ROOT[root]}.{inner}"
+            tensors[f"{stem}.lora_A.weight"] = down
+            tensors[f"{stem}.lora_B.weight"] = up
+    # A file in kohya's layout that also holds PEFT's settings is refused by diffusers, which finds alpha twice.
+    header = {key: value for key, value in (metadata or {}).items() if key != peft_config.KEY}
+    if layout == "diffusers":
+        shapes = {where: (layer.rank, layer.alpha) for where, layer in level.items()}
+        header[peft_config.KEY] = peft_config.compose(shapes, _DIFFUSERS_ROOT)
+    safetensors_file.write(path, tensors, header)
+
+
+_DIFFUSERS_ROOT: Mapping[str, str] = {
+    "unet": "unet",
+    "te": "text_encoder",
+    "te1": "text_encoder",
+    "te2": "text_encoder_2",
+}
