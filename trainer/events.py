@@ -172,15 +172,6 @@ class AdapterUse(Message):
     name: str = ""
 
 
-class PreviewRow(Message):
-    """One picture: ``strengths[i]`` belongs to the i-th adapter of the request."""
-
-    prompt: str
-    negative: str = ""
-    seed: int = Field(0, ge=0, le=2**32 - 1)
-    strengths: tuple[float, ...] = ()
-
-
 class PreviewSettings(Message):
     """What the pictures of one request share; a side of 0 is the base's own, a guidance of None what suits the base."""
 
@@ -189,6 +180,16 @@ class PreviewSettings(Message):
     scheduler: Scheduler = "ddim"
     width: int = Field(0, ge=0, le=4096)
     height: int = Field(0, ge=0, le=4096)
+
+
+class PreviewRow(Message):
+    """One picture: ``strengths[i]`` belongs to the i-th adapter of the request; ``settings`` if it has its own."""
+
+    prompt: str
+    negative: str = ""
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    strengths: tuple[float, ...] = ()
+    settings: PreviewSettings | None = None
 
 
 AnyEvent = Annotated[

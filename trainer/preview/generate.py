@@ -71,6 +71,7 @@ def generate(
     Gates, training mode and random state are as before afterwards, so a training in progress goes on bit-identically.
 
     Args:
+        settings: of the rows that have none of their own.
         max_batch: most rows in one forward pass; None lets `rows_that_fit` decide.
         on_step: told of progress; may cancel.
 
@@ -79,14 +80,12 @@ def generate(
         ConfigError: a size or the number of strengths does not fit.
         DoesNotFit: the pictures need more memory than there is.
     """
-    canvas = Canvas.of(base, settings)
     count = len(bank.names)
     for row in rows:
         if len(row.strengths) not in (0, count):
             raise ConfigError(f"A row names {len(row.strengths)} strengths, but {count} adapters are loaded.")
-    limit = max_batch or rows_that_fit(base, canvas)
-    parts = [rows[start : start + limit] for start in range(0, len(rows), limit)]
-    total = canvas.steps * len(parts)
+    parts = list(_parts(base, rows, settings, max_batch))
+    total = sum(canvas.steps for canvas, _ in parts)
     done = 0
 
     def advance() -> None:
@@ -95,14 +94,28 @@ def generate(
         if on_step is not None and not on_step(done, total):
             raise Cancelled
 
-    pictures: list[Image.Image] = []
-    with as_before(base, bank), torch.no_grad(), bank.packed(), _told_of_memory(canvas):
-        for part in parts:
-            latents = denoise(base, bank, part, canvas, advance)
-            with base.decoding():
-                for latent in latents.split(1):
-                    pictures.append(Image.fromarray(base.decode(latent)[0].numpy()))
-    return pictures
+    pictures: dict[int, Image.Image] = {}
+    with as_before(base, bank), torch.no_grad(), bank.packed():
+        for canvas, part in parts:
+            with _told_of_memory(canvas):
+                latents = denoise(base, bank, [rows[index] for index in part], canvas, advance)
+                with base.decoding():
+                    for index, latent in zip(part, latents.split(1), strict=True):
+                        pictures[index] = Image.fromarray(base.decode(latent)[0].numpy())
+    return [pictures[index] for index in range(len(rows))]
+
+
+def _parts(
+    base: Base, rows: Sequence[PreviewRow], settings: PreviewSettings, max_batch: int | None
+) -> Iterator[tuple[Canvas, list[int]]]:
+    """Rows by index that go through the UNet together: those with the same settings, as many as fit."""
+    alike: dict[Canvas, list[int]] = {}
+    for index, row in enumerate(rows):
+        alike.setdefault(Canvas.of(base, row.settings or settings), []).append(index)
+    for canvas, indices in alike.items():
+        limit = max_batch or rows_that_fit(base, canvas)
+        for start in range(0, len(indices), limit):
+            yield canvas, indices[start : start + limit]
 
 
 @contextmanager

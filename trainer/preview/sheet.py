@@ -15,32 +15,38 @@ def contact_sheet(
     *,
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
+    title: str = "",
     cell: int = 0,
 ) -> Image.Image:
     """A labelled grid, ``grid[row][column]``.
 
     Args:
         rows, columns: labels; none leaves their margin out.
+        title: a line above it all, on as many lines as it takes.
         cell: side of a picture's square in pixels; 0 takes the largest picture's, at least 128, at most 512.
     """
     side = cell or max(128, min(512, max(max(picture.size) for line in grid for picture in line)))
     font = ImageFont.load_default(size=max(13, side // 11))
     line_height = round(font.getbbox("Ag")[3]) + 4
     left = GAP + (side if rows else 0)
-    top = GAP + (line_height + GAP if columns else 0)
     width = left + max(len(line) for line in grid) * (side + GAP)
+    above = _wrapped(title, font, width - 2 * GAP) if title else []
+    head = GAP + (len(above) * line_height + GAP if above else 0)
+    top = head + (line_height + GAP if columns else 0)
     height = top + len(grid) * (side + GAP)
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
+    for index, line in enumerate(above):
+        draw.text((GAP, GAP + index * line_height), line, INK, font=font)
     for index, label in enumerate(columns):
         text = _shortened(label, font, side)
-        draw.text((left + index * (side + GAP) + side / 2, GAP), text, INK, font=font, anchor="ma")
+        draw.text((left + index * (side + GAP) + side / 2, head), text, INK, font=font, anchor="ma")
     for index, label in enumerate(rows):
         text = "\n".join(_wrapped(label, font, side - 2 * GAP))
         middle = top + index * (side + GAP) + side / 2
         draw.multiline_text((left - GAP, middle), text, INK, font=font, anchor="rm", align="right")
-    for y, line in enumerate(grid):
-        for x, picture in enumerate(line):
+    for y, pictures in enumerate(grid):
+        for x, picture in enumerate(pictures):
             box = (left + x * (side + GAP), top + y * (side + GAP))
             sheet.paste(_fitted(picture, side), box)
     return sheet

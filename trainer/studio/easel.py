@@ -154,10 +154,10 @@ class Easel:
     ) -> None:
         rows = [_spread(row, columns, len(bank.names)) for row in request.rows]
         pictures = generate(base, bank, rows, request.settings, on_step=on_step)
-        canvas = Canvas.of(base, request.settings)
         names = [source.name for source in request.sources]
         for index, row, picture in zip(request.indices, request.rows, pictures, strict=True):
             path = Path(request.folder) / f"{index:02d}.png"
+            canvas = Canvas.of(base, row.settings or request.settings)
             save_png(picture, path, parameters_of(row, canvas, names, base.title))
             on_picture(index, path, used)
 

@@ -122,7 +122,7 @@ class Gallery:
             with Image.open(picture.path, formats=("PNG",)) as image:
                 pictures.append(image.convert("RGB"))
         grid = [pictures[start : start + order.columns] for start in range(0, len(pictures), order.columns)]
-        sheet = contact_sheet(grid, rows=order.row_labels, columns=order.column_labels)
+        sheet = contact_sheet(grid, rows=order.row_labels, columns=order.column_labels, title=order.title)
         text = PngImagePlugin.PngInfo()
         text.add_text("patina", json.dumps(order.model_dump(mode="json")))
         path.parent.mkdir(parents=True, exist_ok=True)

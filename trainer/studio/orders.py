@@ -100,7 +100,7 @@ def _key(order: PreviewOrder, row: PreviewRow, sources: Sequence[Source], marks:
         return ""
     facts = {
         "base": order.base.model_dump(),
-        "settings": order.settings.model_dump(),
+        "settings": (row.settings or order.settings).model_dump(),
         "prompt": row.prompt,
         "negative": row.negative,
         "seed": row.seed,

@@ -230,7 +230,7 @@ class PreviewOrder(Message):
     Attributes:
         base: left out, it is that of the first style that was trained here, or else the bundled one.
         columns: pictures per line when this is a sheet (rows in reading order); 0 is no sheet.
-        row_labels, column_labels: of the sheet.
+        row_labels, column_labels, title: of the sheet.
         note: a word of the asker about what this is for, given back in the job ("wipe", "film", ...).
     """
 
@@ -241,6 +241,7 @@ class PreviewOrder(Message):
     columns: int = 0
     row_labels: tuple[str, ...] = ()
     column_labels: tuple[str, ...] = ()
+    title: str = ""
     note: str = ""
 
     @property

@@ -68,6 +68,16 @@ def test_a_split_into_smaller_batches_changes_nothing_to_see(base: Base, bank: B
     assert all(difference(a, b) <= 1 for a, b in zip(whole, split, strict=True))
 
 
+def test_a_row_with_settings_of_its_own_is_drawn_with_them_and_keeps_its_place(base: Base, bank: Bank) -> None:
+    other = PreviewSettings(steps=2, scheduler="euler", guidance=1)
+    rows = [row(1, 0), row(1, 0).model_copy(update={"settings": other}), row(0, 1)]
+    told: list[tuple[int, int]] = []
+    together = generate(base, bank, rows, FEW, on_step=lambda *step: told.append(step) or True)
+    alone = [generate(base, bank, [one], settings)[0] for one, settings in zip(rows, (FEW, other, FEW), strict=True)]
+    assert all(difference(a, b) <= 1 for a, b in zip(together, alone, strict=True))
+    assert told[-1] == (5, 5), "three steps for the two that share their settings, two for the other"
+
+
 def test_without_guidance_one_pass_is_enough(base: Base, bank: Bank) -> None:
     calls: list[int] = []
     hook = base.unet.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].shape[0]))

@@ -44,3 +44,7 @@ def test_a_sheet_holds_every_picture_and_its_labels(size: tuple[int, int]) -> No
     plain = contact_sheet(grid)
     assert sheet.width > plain.width
     assert sheet.height > plain.height
+    titled = contact_sheet(grid, title="Ink, ink style, seed 7")
+    assert titled.width == plain.width
+    assert titled.height > plain.height
+    assert {colour for _, colour in titled.getcolors(maxcolors=100_000)} > {(255, 0, 0), (255, 255, 0)}
