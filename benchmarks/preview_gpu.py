@@ -25,8 +25,8 @@ from trainer.bases.base import Base
 from trainer.bases.pipeline import pipeline_of
 from trainer.bases.quiet import quiet_libraries
 from trainer.events import PreviewRow, PreviewSettings
+from trainer.hardware import pick_device, pick_dtype
 from trainer.preview.generate import generate
-from trainer.training.device import pick_device, pick_dtype
 
 SWEEP = tuple(index / 4 for index in range(8))
 PROMPT = "a house beside a lake"

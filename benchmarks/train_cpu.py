@@ -30,13 +30,13 @@ from trainer.bases.load import load_base
 from trainer.bases.quiet import quiet_libraries
 from trainer.config import RunConfig, parse
 from trainer.config.presets import resolve
+from trainer.hardware import peak_resident_bytes, physical_cores, set_up_threads
 from trainer.styles.file import StyleFile
 from trainer.styles.fit import attach
 from trainer.training.batches import Batches
-from trainer.training.device import peak_resident_bytes, physical_cores, set_up_threads
-from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer
-from trainer.training.materials import Materials, prepare, read_dataset
+from trainer.training.prepare import Prepared, prepare, read_dataset
+from trainer.training.run_folder import RunFolder
 from trainer.training.validation import Validation, held_out
 
 STYLES = Path(__file__).parents[1] / "sample_data"
@@ -54,7 +54,7 @@ class Ours:
         self.config = resolve(
             config, family="bundled", resolution=self.base.resolution, guidance=3.0, images=len(self.dataset.examples)
         )
-        self.materials: Materials = prepare(self.dataset, self.config, self.base, run.cache)
+        self.materials: Prepared = prepare(self.dataset, self.config, self.base, run.cache)
         self.bank = Bank(self.base.roots)
         assert self.config.optim.batch_size is not None
         self.bank.add("style", self.config.adapter.targets, rank=self.config.adapter.rank or 8, seed=42)

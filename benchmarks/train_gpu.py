@@ -33,10 +33,10 @@ from trainer.bases.quiet import quiet_libraries
 from trainer.config import RunConfig, parse
 from trainer.config.presets import resolve
 from trainer.errors import DoesNotFit
+from trainer.hardware import memory_in_use, pick_device, pick_dtype
 from trainer.training.batches import Batches, TrainingImage
-from trainer.training.device import memory_in_use, pick_device, pick_dtype
+from trainer.training.fitting import GIB, Fitted, fit
 from trainer.training.loop import Trainer
-from trainer.training.preflight import GIB, Fitted, fit
 
 IMAGES = 8
 RANK = 8
@@ -65,7 +65,7 @@ class Case:
 
 
 class Ours:
-    """The engine's loop on random latents, with whatever its preflight chooses for this card."""
+    """The engine's loop on random latents, with whatever fits this card best."""
 
     def __init__(self, case: Case) -> None:
         self.case, self.base = case, case.base()

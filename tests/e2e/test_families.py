@@ -20,9 +20,9 @@ from trainer.events import Event, Finished, Planned, PreviewRow, PreviewSettings
 from trainer.preview.generate import generate
 from trainer.styles.fit import attach
 from trainer.styles.read import read_style
-from trainer.training.control import Session, Signal, Uncontrolled
-from trainer.training.folder import RunFolder
+from trainer.training.pausing import Session, Signal, Uncontrolled
 from trainer.training.run import create, train
+from trainer.training.run_folder import RunFolder
 
 ARCHITECTURES = {
     "sd1": "stable-diffusion-v1/lora",

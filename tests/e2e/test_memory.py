@@ -17,9 +17,9 @@ from trainer.config import BaseConfig, load, overlay, parse
 from trainer.errors import DoesNotFit, RunError
 from trainer.events import Event, Planned, Saved, Started
 from trainer.styles.read import read_style
-from trainer.training.control import Session, Signal, Uncontrolled
-from trainer.training.folder import RunFolder
+from trainer.training.pausing import Session, Signal, Uncontrolled
 from trainer.training.run import create, train
+from trainer.training.run_folder import RunFolder
 
 SAVINGS = {
     "memory.micro_batch": 1,

@@ -2,7 +2,7 @@
 
 ``tests/fixtures/studio-0.1.tar.xz`` was made by 0.1 itself: a draft, a run that was trained and kept on the base that
 came along then, one on a tiny base, one that was paused half way on it, a style from elsewhere and a picture. Caches,
-logs and leases were left out, and its folder was ``/patina-0.1/studio``, which is nowhere here: a folder that was moved.
+logs and leases were left out, and its folder was ``/patina-0.1/studio``, which is nowhere here: a moved folder.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from rich.console import Console
 from trainer import events
 from trainer.cli.progress import JsonLines, Terminal
 from trainer.findings import Finding
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 LONG = "/home/a user with a long name/pictures/" + "deep/" * 20 + "run"
 FINDINGS = (

@@ -19,8 +19,8 @@ from trainer.bases.compiling import as_written, can_compile, compile_blocks, unc
 from trainer.bases.load import load_base
 from trainer.config import BaseConfig, RunConfig, parse
 from trainer.errors import DeviceError
-from trainer.training import preflight
-from trainer.training.preflight import Measured
+from trainer.training import fitting
+from trainer.training.fitting import Measured
 
 # torch's own compiler defines functions in a way that torch calls deprecated, and looks at every tensor's gradient.
 pytestmark = pytest.mark.filterwarnings(
@@ -102,14 +102,14 @@ Choose = Callable[..., tuple[RunConfig, Measured]]
 @pytest.fixture
 def choose(base: Base, monkeypatch: pytest.MonkeyPatch) -> Iterator[Choose]:
     """The choice on a machine that can compile, with given times of a step."""
-    monkeypatch.setattr(preflight, "can_compile", lambda device: True)
-    monkeypatch.setattr(preflight, "compile_blocks", partial(compile_blocks, backend="eager"))
+    monkeypatch.setattr(fitting, "can_compile", lambda device: True)
+    monkeypatch.setattr(fitting, "compile_blocks", partial(compile_blocks, backend="eager"))
 
     def run(wish: str, *, plain: float, compiled: float, steps: int = 1000) -> tuple[RunConfig, Measured]:
-        monkeypatch.setattr(preflight, "measure", lambda trainer: Measured(compiled, 10))
+        monkeypatch.setattr(fitting, "measure", lambda trainer: Measured(compiled, 10))
         config = parse({"train": {"compile": wish}})
         session: Any = Session(base, steps)
-        return preflight._compiled_if_faster(config, session, Measured(plain, 10), None)
+        return fitting._compiled_if_faster(config, session, Measured(plain, 10), None)
 
     yield run
     uncompile(base.unet)
@@ -137,7 +137,7 @@ def test_the_faster_way_is_kept_and_written_down(
 def test_compiling_is_not_tried_on_a_processor(base: Base) -> None:
     assert not can_compile(base.device)
     session: Any = Session(base, steps=10**6)
-    chosen, _ = preflight._compiled_if_faster(parse({}), session, Measured(1.0, 10), None)
+    chosen, _ = fitting._compiled_if_faster(parse({}), session, Measured(1.0, 10), None)
     assert chosen.train.compile == "off"
     with pytest.raises(DeviceError, match=r"train\.compile is 'blocks'"):
-        preflight._compiled_if_faster(parse({"train": {"compile": "blocks"}}), session, Measured(1.0, 10), None)
+        fitting._compiled_if_faster(parse({"train": {"compile": "blocks"}}), session, Measured(1.0, 10), None)

@@ -10,7 +10,7 @@ import pytest
 from trainer import events
 from trainer.errors import ConfigError
 from trainer.findings import Finding
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 EXAMPLES = [
     events.Started(step=4, steps=10),

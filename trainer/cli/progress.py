@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from trainer import events
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 PHASES = {
     "loading": "Loading the base",

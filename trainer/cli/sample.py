@@ -199,8 +199,8 @@ def _open(uses: Sequence[StyleUse], wanted_base: str | None, place: TrainConfig)
     """The base with the styles in its bank."""
     from trainer.adapters.bank import Bank
     from trainer.bases.load import load_base
+    from trainer.hardware import physical_cores, pick_device, pick_dtype, set_up_threads
     from trainer.preview.styles import base_of, load_style
-    from trainer.training.device import physical_cores, pick_device, pick_dtype, set_up_threads
 
     source = wanted_base or base_of([use.path for use in uses])
     device = pick_device(place.device)

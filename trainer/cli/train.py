@@ -17,12 +17,12 @@ from trainer.cli.mending import INTERRUPTED, mending, quiet_libraries
 from trainer.cli.options import given, names_of, setting
 from trainer.config import RunConfig, load, overlay, parse, read_toml
 from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
-from trainer.training.control import Session, Signal
+from trainer.training.pausing import Session, Signal
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from trainer.training.folder import RunFolder
+    from trainer.training.run_folder import RunFolder
 
 
 def train(
@@ -128,8 +128,8 @@ def _begun(settings: RunConfig, out: Path | None) -> Iterator[RunFolder]:
     """A new run's folder; a run that fails before its first saved state leaves nothing, so that it can be repeated."""
     from trainer.data.folder import list_images
     from trainer.studio.home import Home, new_id, studio_path
-    from trainer.training.folder import RunFolder
     from trainer.training.run import create
+    from trainer.training.run_folder import RunFolder
 
     source = Path(settings.data.images).expanduser()
     files, _ = list_images(source)
@@ -164,7 +164,7 @@ def _clear(folder: RunFolder, *, keep: bool) -> None:
 
 def _reopened(path: Path) -> RunFolder:
     """The folder of a run to go on with, as it was begun."""
-    from trainer.training.folder import RunFolder
+    from trainer.training.run_folder import RunFolder
 
     folder = RunFolder(path.expanduser().absolute())
     if not folder.exists():

@@ -14,7 +14,7 @@ from trainer.studio.home import Home
 from trainer.studio.overview import Overview
 from trainer.studio.store import RunRow, State, Store, Wish
 from trainer.studio.supervisor import Supervisor
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 TRASH_SECONDS = 30 * 24 * 3600.0
 

@@ -19,6 +19,7 @@ from trainer.bases.load import load_base
 from trainer.config import BaseConfig, RunConfig
 from trainer.errors import AdapterFileError, RunError, StudioError
 from trainer.events import PreviewRow
+from trainer.hardware import physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.preview.generate import Canvas, generate
 from trainer.preview.pngtext import parameters_of, save_png
 from trainer.studio import weights
@@ -27,12 +28,11 @@ from trainer.styles.file import StyleFile
 from trainer.styles.fit import attach
 from trainer.styles.read import read_style
 from trainer.training import checkpoint as checkpoints
-from trainer.training.device import physical_cores, pick_device, pick_dtype, set_up_threads
-from trainer.training.folder import RunFolder
-from trainer.training.preflight import memory_limit
+from trainer.training.fitting import memory_limit
+from trainer.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from trainer.training.control import Session
+    from trainer.training.pausing import Session
 
 KEPT_FILES = 16
 Identity = tuple[str, int, int]

@@ -23,7 +23,7 @@ from trainer.studio.relabel import copy_titled
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import StyleCard
 from trainer.styles.metadata import family_of
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 THUMBNAILS = 4
 _KEPT_HEADERS = 512

@@ -16,7 +16,7 @@ from trainer.studio.library import Library
 from trainer.studio.protocol import Source
 from trainer.studio.store import State, Store
 from trainer.studio.views import PreviewOrder, StyleUse
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 
 def sources_of(order: PreviewOrder, home: Home, store: Store, library: Library) -> tuple[Source, ...]:

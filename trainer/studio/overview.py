@@ -21,7 +21,7 @@ from trainer.studio.views import (
     SampleView,
     ValidationPoint,
 )
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 
 class Overview:

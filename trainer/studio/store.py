@@ -2,8 +2,8 @@
 
     draft -> queued -> training -> finished | failed | cancelled | paused -> queued ...
 
-The list says what *should* be with a run; what *was* done lies in its folder (`trainer.training.folder`). A change of
-state that is not in `TRANSITIONS` is refused, whoever asks, so two browser tabs cannot talk a run into nonsense.
+The list says what *should* be with a run; what *was* done lies in its folder (`trainer.training.run_folder`). A change
+of state that is not in `TRANSITIONS` is refused, whoever asks, so two browser tabs cannot talk a run into nonsense.
 """
 
 from __future__ import annotations

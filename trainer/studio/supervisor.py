@@ -43,7 +43,7 @@ from trainer.studio.protocol import (
     Train,
 )
 from trainer.studio.store import State, Store
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 MAX_FAILED_STARTS = 3
 LOG_TAIL_BYTES = 16 * 1024

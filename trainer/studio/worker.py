@@ -32,7 +32,7 @@ STATUS_SECONDS = 3.0
 
 def say_hello(pipe: Pipe) -> None:
     """Tell which device there is; this loads torch."""
-    from trainer.training.device import machine, pick_device
+    from trainer.hardware import machine, pick_device
 
     device = pick_device("auto")
     has = machine(device)

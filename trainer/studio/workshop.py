@@ -36,13 +36,13 @@ from trainer.studio.protocol import (
 )
 from trainer.studio.store import State, Store, Wish
 from trainer.studio.wire import Inbox, Pipe
-from trainer.training.control import Signal
-from trainer.training.folder import RunFolder
+from trainer.training.pausing import Signal
+from trainer.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from trainer.config import BaseConfig
     from trainer.studio.easel import Easel
-    from trainer.training.control import Session
+    from trainer.training.pausing import Session
 
 
 class _Leave(BaseException):

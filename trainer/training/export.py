@@ -14,8 +14,8 @@ from trainer.data.dataset import Dataset
 from trainer.styles.metadata import Provenance, bucket_info, build, tag_frequency, thumbnail_url
 from trainer.styles.verify import Verification, verify_export
 from trainer.styles.write import write_style
-from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer
+from trainer.training.run_folder import RunFolder
 
 
 def export(

@@ -23,9 +23,9 @@ from trainer.events import Emit, Progress
 from trainer.randomness import stable_seed
 from trainer.training.batches import Batch, Batches
 from trainer.training.checkpoint import Checkpoint
-from trainer.training.control import Control, Session, Signal
 from trainer.training.noise import add_noise, loss_weights, prediction_target
 from trainer.training.optim import Average, learning_rate_at, make_optimizer, set_learning_rate
+from trainer.training.pausing import Control, Session, Signal
 
 REPORT_SECONDS = 0.5
 

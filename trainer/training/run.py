@@ -33,16 +33,16 @@ from trainer.events import (
     Validated,
     sentence_of,
 )
+from trainer.hardware import machine, physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.training import checkpoint as checkpoints
 from trainer.training.batches import Batches
-from trainer.training.control import Control, Signal
-from trainer.training.device import machine, physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.training.export import export
-from trainer.training.folder import RunFolder
+from trainer.training.fitting import Fitted, as_found, fit, memory_limit
 from trainer.training.loop import Trainer
-from trainer.training.materials import Materials, prepare, read_dataset
-from trainer.training.pictures import Pictures, due, pictures_drawn
-from trainer.training.preflight import Fitted, as_found, fit, memory_limit
+from trainer.training.pausing import Control, Signal
+from trainer.training.prepare import Prepared, prepare, read_dataset
+from trainer.training.run_folder import RunFolder
+from trainer.training.samples import Pictures, due, pictures_drawn
 from trainer.training.validation import Validation, held_out
 
 STYLE = "style"
@@ -189,7 +189,7 @@ def _add_style(bank: Bank, config: RunConfig) -> None:
     )
 
 
-def _trainer(base: Base, bank: Bank, materials: Materials, config: RunConfig) -> Trainer:
+def _trainer(base: Base, bank: Bank, materials: Prepared, config: RunConfig) -> Trainer:
     batches = Batches(
         base,
         materials.training,
@@ -202,13 +202,13 @@ def _trainer(base: Base, bank: Bank, materials: Materials, config: RunConfig) ->
     return Trainer(base, bank, STYLE, batches, config)
 
 
-def _validation(base: Base, materials: Materials, config: RunConfig) -> Validation | None:
+def _validation(base: Base, materials: Prepared, config: RunConfig) -> Validation | None:
     if not materials.validation:
         return None
     return Validation(base, materials.validation, materials.features, seed=config.train.seed)
 
 
-def _plan(fitted: Fitted, materials: Materials) -> Planned:
+def _plan(fitted: Fitted, materials: Prepared) -> Planned:
     """What is about to happen, with time and memory as measured on a few real passes and a picture."""
     trainer, config, measured = fitted.trainer, fitted.config, fitted.measured
     steps = trainer.settings.steps

@@ -21,7 +21,7 @@ from trainer.events import (
     Validated,
 )
 from trainer.studio.fold import LogReader
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 
 @pytest.fixture

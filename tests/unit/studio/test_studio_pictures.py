@@ -40,7 +40,7 @@ from trainer.studio.views import PreviewOrder, StyleUse
 from trainer.styles.metadata import sshs_model_hash
 from trainer.styles.read import read_style
 from trainer.styles.write import write_style
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 PATH = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
 

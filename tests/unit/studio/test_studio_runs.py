@@ -15,7 +15,7 @@ from trainer.events import Failed, Finished, Interrupted, Phase, Progress, Sampl
 from trainer.studio.home import Home
 from trainer.studio.lease import this_process
 from trainer.studio.store import State, Wish
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 
 
 @pytest.fixture

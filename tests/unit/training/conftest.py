@@ -15,9 +15,9 @@ from trainer.bases.load import load_base
 from trainer.config import BaseConfig, RunConfig, parse
 from trainer.config.presets import resolve
 from trainer.training.batches import Batches
-from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer
-from trainer.training.materials import Materials, prepare, read_dataset
+from trainer.training.prepare import Prepared, prepare, read_dataset
+from trainer.training.run_folder import RunFolder
 
 PICTURES = 6
 
@@ -61,7 +61,7 @@ def resolved(config: RunConfig, base: Base, images: int) -> RunConfig:
 
 
 @pytest.fixture(scope="session")
-def materials(base: Base, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Materials:
+def materials(base: Base, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = RunFolder(tmp_path_factory.mktemp("materials"))
     config = parse(
         {"trigger": "ink style", "data": {"images": str(image_folder), "flip": True, "validation_share": 0.34}}
@@ -82,7 +82,7 @@ def config(settings: dict[str, object], base: Base) -> RunConfig:
 
 
 @pytest.fixture
-def trainer(base: Base, bank: Bank, materials: Materials, config: RunConfig) -> Trainer:
+def trainer(base: Base, bank: Bank, materials: Prepared, config: RunConfig) -> Trainer:
     torch.set_num_threads(1)
     bank.add("style", rank=4, seed=3)
     batches = Batches(base, materials.training, materials.features, batch_size=2, seed=5, caption_dropout=0.2)

@@ -14,10 +14,10 @@ from trainer.errors import RunError
 from trainer.events import Event, PreviewRow, PreviewSettings, Progress
 from trainer.preview.generate import generate
 from trainer.training.batches import Batches
-from trainer.training.control import Session, Signal, Uncontrolled
+from trainer.training.fitting import measure
 from trainer.training.loop import Trainer
-from trainer.training.materials import Materials
-from trainer.training.preflight import measure
+from trainer.training.pausing import Session, Signal, Uncontrolled
+from trainer.training.prepare import Prepared
 
 
 def nothing(_: object) -> None:
@@ -44,7 +44,7 @@ class After:
         return Signal.GO if self.left >= 0 else self.signal
 
 
-def fresh(base: Base, materials: Materials, config: RunConfig, **changes: float) -> tuple[Bank, Trainer]:
+def fresh(base: Base, materials: Prepared, config: RunConfig, **changes: float) -> tuple[Bank, Trainer]:
     bank = Bank(base.roots)
     bank.add("style", rank=4, dropout=config.adapter.dropout, seed=3)
     batches = Batches(
@@ -59,7 +59,7 @@ def fresh(base: Base, materials: Materials, config: RunConfig, **changes: float)
     return bank, Trainer(base, bank, "style", batches, config)
 
 
-def trained(base: Base, materials: Materials, config: RunConfig, stop_after: int | None = None) -> dict:
+def trained(base: Base, materials: Prepared, config: RunConfig, stop_after: int | None = None) -> dict:
     """The weights after a whole run, or after one that was stopped, saved and resumed in a new trainer."""
     bank, trainer = fresh(base, materials, config)
     try:
@@ -127,7 +127,7 @@ def test_only_the_adapter_moves(trainer: Trainer) -> None:
 
 @pytest.mark.parametrize("stop_after", [0, 1, 3])
 def test_stopped_anywhere_and_resumed_gives_the_same_bits(
-    base: Base, materials: Materials, config: RunConfig, stop_after: int
+    base: Base, materials: Prepared, config: RunConfig, stop_after: int
 ) -> None:
     config.optim.ema_decay = 0.9
     config.adapter.dropout = 0.2
@@ -136,14 +136,14 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bits(
 
 
 def test_a_stop_between_two_micro_steps_waits_for_the_whole_step(
-    base: Base, materials: Materials, config: RunConfig
+    base: Base, materials: Prepared, config: RunConfig
 ) -> None:
     config.optim.gradient_accumulation = 2
     whole = trained(base, materials, config)
     assert_same(whole, trained(base, materials, config, stop_after=3))
 
 
-def test_a_preview_in_the_middle_changes_nothing(base: Base, materials: Materials, config: RunConfig) -> None:
+def test_a_preview_in_the_middle_changes_nothing(base: Base, materials: Prepared, config: RunConfig) -> None:
     config.adapter.dropout = 0.2
     undisturbed = trained(base, materials, config)
 
@@ -166,7 +166,7 @@ def test_a_preview_in_the_middle_changes_nothing(base: Base, materials: Material
         bank.detach()
 
 
-def test_two_micro_batches_make_the_gradient_of_one_batch(base: Base, materials: Materials, config: RunConfig) -> None:
+def test_two_micro_batches_make_the_gradient_of_one_batch(base: Base, materials: Prepared, config: RunConfig) -> None:
     bank, trainer = fresh(base, materials, config)
     try:
         bank.set_strengths({"style": 1.0})

@@ -18,9 +18,9 @@ from trainer.config import parse
 from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
 from trainer.events import Event, Failed, Finished, Found, Notice, Planned, Sampled, Saved, Started, Validated
 from trainer.styles.metadata import sshs_model_hash
-from trainer.training.control import Session, Signal, Uncontrolled
-from trainer.training.folder import RunFolder
+from trainer.training.pausing import Session, Signal, Uncontrolled
 from trainer.training.run import create, train
+from trainer.training.run_folder import RunFolder
 
 
 class PauseAt:
@@ -166,7 +166,7 @@ def test_one_process_at_a_time(settings: dict, base: Base, tmp_path: Path) -> No
         def between_steps(self, session: Session) -> Signal:
             script = (
                 "import sys; from pathlib import Path; from trainer.training.run import _only_one;"
-                "from trainer.training.folder import RunFolder\n"
+                "from trainer.training.run_folder import RunFolder\n"
                 "with _only_one(RunFolder(Path(sys.argv[1]))): pass"
             )
             found = subprocess.run(

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from trainer.bases.base import Base
-from trainer.training.control import Uncontrolled
 from trainer.training.loop import Trainer
-from trainer.training.materials import Materials
+from trainer.training.pausing import Uncontrolled
+from trainer.training.prepare import Prepared
 from trainer.training.validation import Validation, held_out
 
 
@@ -20,7 +20,7 @@ def test_how_many_images_are_held_out() -> None:
 
 
 def test_a_style_that_is_still_zero_loses_exactly_as_the_base(
-    base: Base, materials: Materials, trainer: Trainer
+    base: Base, materials: Prepared, trainer: Trainer
 ) -> None:
     losses = Validation(base, materials.validation, materials.features, seed=1).measure(trainer)
     assert losses.style == losses.base > 0
@@ -28,7 +28,7 @@ def test_a_style_that_is_still_zero_loses_exactly_as_the_base(
 
 
 def test_the_grid_never_changes_and_measuring_leaves_no_trace(
-    base: Base, materials: Materials, trainer: Trainer
+    base: Base, materials: Prepared, trainer: Trainer
 ) -> None:
     validation = Validation(base, materials.validation, materials.features, seed=1)
     trainer.bank.set_strengths({"style": 0.5})
@@ -41,7 +41,7 @@ def test_the_grid_never_changes_and_measuring_leaves_no_trace(
     assert trainer.bank.strengths.tolist() == [[0.5]]
 
 
-def test_training_shows_in_it(base: Base, materials: Materials, trainer: Trainer) -> None:
+def test_training_shows_in_it(base: Base, materials: Prepared, trainer: Trainer) -> None:
     validation = Validation(base, materials.validation, materials.features, seed=1)
     trainer.run(control=Uncontrolled(), emit=lambda _: None, after_step=lambda _: None)
     losses = validation.measure(trainer)

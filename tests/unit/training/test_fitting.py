@@ -15,13 +15,23 @@ from trainer.bases.placement import is_out_of_memory
 from trainer.config import BaseConfig, RunConfig, parse
 from trainer.config.presets import resolve
 from trainer.errors import ConfigError, DoesNotFit
-from trainer.training import preflight
+from trainer.training import fitting
 from trainer.training.batches import Batches
-from trainer.training.folder import RunFolder
-from trainer.training.ladder import Rung, explain, preview_ways, rungs, with_rung
+from trainer.training.fitting import (
+    GIB,
+    Measured,
+    Rung,
+    checkpoint_levels,
+    explain,
+    fit,
+    preview_ways,
+    rungs,
+    settle,
+    with_rung,
+)
 from trainer.training.loop import Trainer
-from trainer.training.materials import Materials, prepare, read_dataset
-from trainer.training.preflight import GIB, Measured, checkpoint_levels, fit, settle
+from trainer.training.prepare import Prepared, prepare, read_dataset
+from trainer.training.run_folder import RunFolder
 
 
 def config_with(batch_size: int = 4, **memory: Any) -> RunConfig:
@@ -112,14 +122,14 @@ def config(tmp_path_factory: pytest.TempPathFactory, base: Base) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def materials(config: RunConfig, base: Base, tmp_path_factory: pytest.TempPathFactory) -> Materials:
+def materials(config: RunConfig, base: Base, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     folder.write_config(config)
     return prepare(read_dataset(folder, config, base), config, base, folder.cache)
 
 
 @pytest.fixture
-def make_trainer(base: Base, materials: Materials) -> Any:
+def make_trainer(base: Base, materials: Prepared) -> Any:
     bank = Bank(base.roots)
     bank.add("style", "cross", rank=2, seed=1)
 
@@ -163,8 +173,8 @@ def test_the_first_rung_that_fits_is_taken_and_explained(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return Measured(0.1, int((3 - 0.5 * levels) * GIB))
 
-    monkeypatch.setattr(preflight, "measure", measured)
-    monkeypatch.setattr(preflight, "memory_in_use", lambda device: GIB)
+    monkeypatch.setattr(fitting, "measure", measured)
+    monkeypatch.setattr(fitting, "memory_in_use", lambda device: GIB)
     limited = config.model_copy(deep=True)
     limited.memory.limit_gib = 2.2
     fitted = fit(limited, base, make_trainer)
@@ -186,8 +196,8 @@ def test_the_first_rung_that_fits_is_taken_and_explained(
 def test_a_picture_that_does_not_fit_is_drawn_with_more_care(
     config: RunConfig, base: Base, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "measure", lambda trainer: Measured(0.1, GIB))
-    monkeypatch.setattr(preflight, "memory_in_use", lambda device: GIB if base.previews == "parked" else 3 * GIB)
+    monkeypatch.setattr(fitting, "measure", lambda trainer: Measured(0.1, GIB))
+    monkeypatch.setattr(fitting, "memory_in_use", lambda device: GIB if base.previews == "parked" else 3 * GIB)
     limited = config.model_copy(deep=True)
     limited.memory.limit_gib = 2.0
     fitted = fit(limited, base, make_trainer)
@@ -211,7 +221,7 @@ def test_an_error_of_another_kind_is_not_taken_for_a_small_card(
     def broken(trainer: Trainer) -> Measured:
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr(preflight, "measure", broken)
+    monkeypatch.setattr(fitting, "measure", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         fit(config, base, make_trainer)
 

@@ -16,14 +16,14 @@ from trainer.data.dataset import Dataset, Example
 from trainer.data.doctor import examine
 from trainer.errors import ConfigError, DatasetError
 from trainer.training.batches import TrainingImage
-from trainer.training.folder import RunFolder
+from trainer.training.run_folder import RunFolder
 from trainer.training.validation import held_out
 
 Counted = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Materials:
+class Prepared:
     """What a run trains on: images with row numbers into ``features``, whose row 0 is the empty text."""
 
     training: tuple[TrainingImage, ...]
@@ -65,7 +65,7 @@ def _where_it_is_now(example: Example, folder: RunFolder) -> Example:
     return replace(example, path=own) if not example.path.is_file() and own.is_file() else example
 
 
-def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progress: Counted | None = None) -> Materials:
+def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progress: Counted | None = None) -> Prepared:
     """Encode every image and caption that the cache does not hold, and split off the held-out images.
 
     Raises:
@@ -96,7 +96,7 @@ def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progre
     kept_out = set(held_out(len(images), config.data.validation_share, config.train.seed))
     if config.data.validation_share and not kept_out:
         raise DatasetError("data.validation_share needs at least two images, so that one is left to train on.")
-    return Materials(
+    return Prepared(
         training=tuple(image for index, image in enumerate(images) if index not in kept_out),
         validation=tuple(_upright(image) for index, image in enumerate(images) if index in kept_out),
         features=_stacked(list(embeddings.values())).to(base.device),

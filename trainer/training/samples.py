@@ -13,8 +13,8 @@ from trainer.events import Emit, PreviewRow, PreviewSettings, Sampled
 from trainer.preview.generate import Canvas, generate
 from trainer.preview.pngtext import parameters_of, save_png
 from trainer.preview.sheet import contact_sheet, mosaic
-from trainer.training.folder import RunFolder
 from trainer.training.loop import Trainer
+from trainer.training.run_folder import RunFolder
 
 SAMPLE_PROMPTS = 4
 SHEET_PROMPTS = 6
