@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from app.launch import find_address, open_page, prepare_environment
-    from trainer.studio.home import Home, studio_path
+    from trainer.studio.folder import StudioFolder, studio_path
 
     auth = login(options.auth or os.environ.get("PATINA_AUTH"))
     address = find_address(options.host, options.port)
-    home = Home((options.home or studio_path()).absolute()).prepare()
+    home = StudioFolder((options.home or studio_path()).absolute()).prepare()
     prepare_environment(home.path)
 
     ending = threading.Event()
@@ -72,7 +72,7 @@ def _serve(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
 
-    from app.client import Studio
+    from trainer.studio.studio import Studio
 
     with Studio(home.path, address=address.url) as studio:
         page = open_page(studio, home.path, address, auth)

@@ -25,7 +25,7 @@ from trainer.events import PreviewRow, PreviewSettings
 from trainer.studio.views import PreviewOrder, RunSummary, RunView, StyleCard, StyleUse
 
 if TYPE_CHECKING:
-    from app.client import Studio
+    from trainer.studio.studio import Studio
 
 NAMES = ("create_run", "status", "cancel", "pause", "resume", "sample", "list", "download")
 WAIT_SECONDS = 0.2
@@ -106,53 +106,53 @@ class Calls:
         """
         values: dict[str, Any] = dict(settings or {})
         values.update({key: text for key, text in (("name", name), ("trigger", trigger)) if text})
-        draft = self.studio.create_draft()
+        draft = self.studio.drafts.create()
         try:
-            self.studio.update_draft(draft, values)
-            report = self.studio.add_images(draft, list(images or []))
-            ids = {image.name: image.id for image in self.studio.draft(draft).images}
+            self.studio.drafts.update(draft, values)
+            report = self.studio.drafts.add_images(draft, list(images or []))
+            ids = {image.name: image.id for image in self.studio.drafts.view(draft).images}
             unknown = sorted(set(captions or {}) - set(ids))
             if unknown:
                 raise ConfigError(f"captions names {unknown[0]!r}, but no such image was sent.")
-            self.studio.set_captions(draft, {ids[key]: text for key, text in (captions or {}).items()})
+            self.studio.drafts.set_captions(draft, {ids[key]: text for key, text in (captions or {}).items()})
             if start:
-                self.studio.enqueue(draft)
+                self.studio.runs.enqueue(draft)
         except PatinaError:
-            self.studio.delete(draft)
+            self.studio.runs.delete(draft)
             raise
         return {"run": draft, "images": len(report.added), "refused": [list(entry) for entry in report.refused]}
 
     def status(self, run: str) -> dict[str, Any]:
         """Where a run stands: ``state``, ``step`` of ``steps``, ``seconds_left``, the last ``loss``, ``error``, ..."""
-        return _run_facts(self.studio.snapshot(run))
+        return _run_facts(self.studio.runs.view(run))
 
     def cancel(self, run: str) -> dict[str, Any]:
         """End a run without a file; a queued one becomes a draft again. Answers with its status."""
-        self.studio.cancel(run)
+        self.studio.runs.cancel(run)
         return self.status(run)
 
     def pause(self, run: str) -> dict[str, Any]:
         """Save a run and let it wait. Answers with its status, which changes when the worker has saved."""
-        self.studio.pause(run)
+        self.studio.runs.pause(run)
         return self.status(run)
 
     def resume(self, run: str) -> dict[str, Any]:
         """Go on with a run that was paused, cancelled or failed. Answers with its status."""
-        self.studio.resume(run)
+        self.studio.runs.resume(run)
         return self.status(run)
 
     def overview(self) -> dict[str, Any]:
         """All ``runs`` (in training, the queue in order, the others) and the library's ``styles``."""
         return {
-            "runs": [_summary_facts(summary) for summary in self.studio.runs()],
-            "styles": [_style_facts(card) for card in self.studio.library()],
+            "runs": [_summary_facts(summary) for summary in self.studio.runs.all()],
+            "styles": [_style_facts(card) for card in self.studio.library.cards()],
         }
 
     def download(self, style: str, layout: str = "kohya") -> str:
         """A style's file under its name, in the ``kohya`` (default) or ``diffusers`` layout."""
         if layout not in ("kohya", "diffusers"):
             raise ConfigError(f"layout is {layout!r}, but should be 'kohya' or 'diffusers'.")
-        return str(_offered(self.offers, self.studio.download(style, cast(FileLayout, layout))))
+        return str(_offered(self.offers, self.studio.library.download(style, cast(FileLayout, layout))))
 
     async def sample(
         self,
@@ -166,8 +166,8 @@ class Calls:
         """Make pictures and wait for them, without holding a thread; the arguments are those of `ordered`."""
         try:
             order = ordered(prompt, styles, strengths, negative, seed, settings)
-            job_id = await asyncio.to_thread(self.studio.preview, order)
-            while (job := await asyncio.to_thread(self.studio.job, job_id)).state in ("queued", "working"):
+            job_id = await asyncio.to_thread(self.studio.pictures.order, order)
+            while (job := await asyncio.to_thread(self.studio.pictures.view, job_id)).state in ("queued", "working"):
                 await asyncio.sleep(WAIT_SECONDS)
             if job.state != "done":
                 raise StudioError(job.message or "The pictures were not made.")

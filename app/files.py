@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
-    from app.client import Studio
+    from trainer.studio.studio import Studio
 
 PICTURES = "patina/pictures"
 DOWNLOADS = "patina/download"
@@ -142,7 +142,7 @@ def _download(studio: Studio, style: str, layout: str) -> Response:
     if layout not in ("kohya", "diffusers"):
         return PlainTextResponse("The layout is 'kohya' or 'diffusers'.", status_code=400)
     try:
-        path = studio.download(style, cast(Any, layout))
+        path = studio.library.download(style, cast(Any, layout))
     except PatinaError as error:
         return PlainTextResponse(str(error), status_code=404)
     return FileResponse(path, media_type="application/octet-stream", filename=path.name)

@@ -16,7 +16,7 @@ from trainer.errors import StudioError
 if TYPE_CHECKING:
     from gradio import Blocks
 
-    from app.client import Studio
+    from trainer.studio.studio import Studio
 
 FIRST_PORT = 7860
 PORTS_TRIED = 40

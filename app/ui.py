@@ -23,7 +23,7 @@ from app.texts import TEXTS
 from app.wiring import POLL, news
 
 if TYPE_CHECKING:
-    from app.client import Studio
+    from trainer.studio.studio import Studio
 
 TabName = Literal["train", "preview", "library"]
 TABS: dict[TabName, tuple[str, Callable[[Shell, gr.Tab], None]]] = {
@@ -93,7 +93,9 @@ def build(studio: Studio) -> gr.Blocks:
         arrivals = {tab: gr.State(Visit()) for tab in TABS}
         with gr.Row(elem_id="patina-header"):
             gr.HTML(views.wordmark(), elem_id="patina-wordmark")
-            chips = gr.HTML(views.chips(studio.machine(), studio.active()), elem_id="patina-chips", js_on_load=_CHIPS)
+            chips = gr.HTML(
+                views.chips(studio.machine.view(), studio.runs.active()), elem_id="patina-chips", js_on_load=_CHIPS
+            )
             to_run = gr.Button(TEXTS.frame.to_run, elem_id="patina-to-run", visible="hidden")
         with gr.Tabs(elem_id="patina-tabs") as tabs:
             shell = Shell(studio, tabs, arrivals["train"], arrivals["preview"], arrivals["library"])
@@ -120,7 +122,7 @@ def build(studio: Studio) -> gr.Blocks:
         page.load(arrive, inputs=query, outputs=[tabs, shell.to_train, *timers], js="() => patina.address()", **POLL)
 
         def show_running() -> list[Any]:
-            active = studio.active()
+            active = studio.runs.active()
             return shell.visit("train", active.id if active else "")
 
         to_run.click(show_running, outputs=shell.going("train"), **POLL)
@@ -129,7 +131,7 @@ def build(studio: Studio) -> gr.Blocks:
         pulse = gr.Timer(2.0)
 
         def beat(known: dict[str, str]) -> list[Any]:
-            return [*news(known, [views.chips(studio.machine(), studio.active())]), known]
+            return [*news(known, [views.chips(studio.machine.view(), studio.runs.active())]), known]
 
         pulse.tick(beat, inputs=seen, outputs=[chips, seen], **POLL)
     return page

@@ -5,48 +5,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.studio.conductor import Conductor
+from trainer.studio.bases import Bases
 from trainer.studio.database import Database
-from trainer.studio.desk import Desk
 from trainer.studio.drafts import Drafts
-from trainer.studio.gallery import Gallery
-from trainer.studio.home import Home
+from trainer.studio.estimate import PastRuns
+from trainer.studio.folder import StudioFolder
+from trainer.studio.images import DraftImages
 from trainer.studio.jobs import Jobs
 from trainer.studio.library import Library
 from trainer.studio.machine import Device
-from trainer.studio.overview import Overview
-from trainer.studio.planning import Measured
+from trainer.studio.pictures import Pictures
+from trainer.studio.runs import Runs
 from trainer.studio.store import Store
-from trainer.studio.supervisor import Supervisor
+from trainer.studio.worker.supervisor import Supervisor
 
 
 @dataclass
 class Parts:
-    """What `app.client.Studio` puts together."""
+    """What `trainer.studio.studio.Studio` puts together."""
 
-    home: Home
+    home: StudioFolder
     store: Store
-    drafts: Drafts
     jobs: Jobs
+    images: DraftImages
+    past: PastRuns
+    bases: Bases
     supervisor: Supervisor
-    overview: Overview
+    drafts: Drafts
+    runs: Runs
     library: Library
-    desk: Desk
-    conductor: Conductor
-    gallery: Gallery
-    measured: Measured
+    pictures: Pictures
 
 
 def put_together(folder: Path) -> Parts:
     """The parts over a new studio folder; close ``store.db`` afterwards."""
-    home = Home(folder).prepare()
+    home = StudioFolder(folder).prepare()
     database = Database(home.database)
-    store, jobs, drafts = Store(database), Jobs(database, home), Drafts(database, home)
+    store, jobs, images = Store(database), Jobs(database, home), DraftImages(database, home)
+    past, bases = PastRuns(database), Bases()
     supervisor = Supervisor(home, store, jobs, idle_seconds=60)
-    overview = Overview(home, store, drafts.first, supervisor.phase)
-    library = Library(database, home, store, supervisor.ask)
-    measured = Measured(database)
-    desk = Desk(home, store, drafts, measured, lambda: Device("cpu", "CPU, 2 cores", 8 * 2**30, 6 * 2**30))
-    conductor = Conductor(home, store, desk, overview, supervisor)
-    gallery = Gallery(home, store, jobs, library, supervisor)
-    return Parts(home, store, drafts, jobs, supervisor, overview, library, desk, conductor, gallery, measured)
+    device = Device("cpu", "CPU, 2 cores", 8 * 2**30, 6 * 2**30)
+    drafts = Drafts(home, store, images, bases, past, lambda: device)
+    runs = Runs(home, store, drafts, supervisor, images.first)
+    library = Library(database, home, store, runs, supervisor.ask)
+    pictures = Pictures(home, store, jobs, library, supervisor)
+    return Parts(home, store, jobs, images, past, bases, supervisor, drafts, runs, library, pictures)

@@ -16,8 +16,8 @@ from app.wiring import ACTION, POLL, news, tell, told
 from trainer.errors import PatinaError
 
 if TYPE_CHECKING:
-    from app.client import Studio
     from app.ui import Shell, Visit
+    from trainer.studio.studio import Studio
 
 WORDS = TEXTS.library
 _STEPS = """
@@ -132,14 +132,14 @@ def _note(sentence: str) -> str:
 
 def shelf(studio: Studio, opened: Opened, search: str, family: str) -> dict[str, Any]:
     """The grid for a search."""
-    return cards(studio.library(search.strip(), family), opened.style, filtered=bool(search.strip() or family))
+    return cards(studio.library.cards(search.strip(), family), opened.style, filtered=bool(search.strip() or family))
 
 
 def details_of(studio: Studio, opened: Opened) -> list[Any]:
     """Values for `Parts.details`."""
     if not opened.style:
         return [gr.HTML(visible=True), gr.Column(visible=False), "", "", "", gr.skip(), gr.Column(visible=False)]
-    style = studio.style(opened.style)
+    style = studio.library.view(opened.style)
     return [
         gr.HTML(visible=False),
         gr.Column(visible=True),
@@ -164,7 +164,7 @@ def _wire_shelf(shell: Shell, parts: Parts) -> None:
     filters = [parts.opened, parts.search, parts.family]
 
     def look(opened: Opened, search: str, family: str) -> list[Any]:
-        everything = studio.library()
+        everything = studio.library.cards()
         if opened.style and all(card.id != opened.style for card in everything):
             opened.style = ""
             panel = details_of(studio, opened)[:2]
@@ -214,8 +214,8 @@ def _wire_changes(shell: Shell, parts: Parts) -> None:
 
     @told
     def rename(opened: Opened, name: str, search: str, family: str) -> list[Any]:
-        studio.rename(opened.style, name)
-        renamed = studio.style(opened.style).card.name
+        studio.library.rename(opened.style, name)
+        renamed = studio.library.view(opened.style).card.name
         return [_note(WORDS.renamed.format(name=renamed)), renamed, shelf(studio, opened, search, family)]
 
     parts.name.submit(
@@ -232,8 +232,8 @@ def _wire_changes(shell: Shell, parts: Parts) -> None:
         rest = [gr.skip()] * (len(parts.details) + 2)
         yield [_note(WORDS.importing.format(name=Path(file).name)), *rest]
         try:
-            opened.style = studio.import_style(Path(file), Path(file).stem)
-            card = studio.style(opened.style).card
+            opened.style = studio.library.add(Path(file), Path(file).stem)
+            card = studio.library.view(opened.style).card
         except PatinaError as error:
             tell(str(error))
             yield [_note(str(error)), *rest]
@@ -250,7 +250,7 @@ def _wire_changes(shell: Shell, parts: Parts) -> None:
 
     @told
     def ask(opened: Opened) -> list[Any]:
-        name = studio.style(opened.style).card.name
+        name = studio.library.view(opened.style).card.name
         question = f'<p role="alert">{text(WORDS.delete_question.format(name=name))}</p>'
         return [gr.Column(visible=True), question]
 
@@ -259,8 +259,8 @@ def _wire_changes(shell: Shell, parts: Parts) -> None:
 
     @told
     def delete(opened: Opened, search: str, family: str) -> list[Any]:
-        opened.deleted, opened.deleted_name = opened.style, studio.style(opened.style).card.name
-        studio.delete(opened.style)
+        opened.deleted, opened.deleted_name = opened.style, studio.library.view(opened.style).card.name
+        studio.library.delete(opened.style)
         opened.style = ""
         said = _note(WORDS.deleted.format(name=opened.deleted_name))
         return [said, gr.Button(visible=True), *details_of(studio, opened), shelf(studio, opened, search, family)]
@@ -271,7 +271,7 @@ def _wire_changes(shell: Shell, parts: Parts) -> None:
 
     @told
     def undo(opened: Opened, search: str, family: str) -> list[Any]:
-        studio.restore(opened.deleted)
+        studio.library.restore(opened.deleted)
         opened.style, opened.deleted = opened.deleted, ""
         said = _note(WORDS.restored.format(name=opened.deleted_name))
         return [said, gr.Button(visible=False), *details_of(studio, opened), shelf(studio, opened, search, family)]
@@ -296,6 +296,6 @@ def _wire_ways_out(shell: Shell, parts: Parts) -> None:
 
     @told
     def again(opened: Opened) -> list[Any]:
-        return shell.visit("train", studio.duplicate(opened.style))
+        return shell.visit("train", studio.drafts.duplicate(opened.style))
 
     parts.again.click(again, inputs=parts.opened, outputs=shell.going("train"), **ACTION)

@@ -19,9 +19,9 @@ from trainer.errors import PatinaError, StudioError
 from trainer.studio.views import JobView
 
 if TYPE_CHECKING:
-    from app.client import Studio
     from app.preview.page import Parts
     from app.ui import Shell, Visit
+    from trainer.studio.studio import Studio
 
 WORDS = TEXTS.preview
 _ROLL = "() => crypto.getRandomValues(new Uint32Array(1))[0]"
@@ -120,7 +120,7 @@ def _wire_sheet(studio: Studio, parts: Parts) -> None:
     @told
     def make(scene: Scene, prompts: str, kind: Kind, strengths: str, *values: Any) -> list[Any]:
         order = sheet_order(form_from(studio, values), prompts or "", kind, strengths or "")
-        scene.show_sheet(studio.preview(order))
+        scene.show_sheet(studio.pictures.order(order))
         scene.seen.clear()
         return [_sheet(studio, scene), gr.Button(visible=True)]
 
@@ -138,7 +138,7 @@ def _wire_sheet(studio: Studio, parts: Parts) -> None:
 def _wire_results(studio: Studio, parts: Parts) -> None:
     @told
     def use(scene: Scene, event: gr.EventData) -> list[Any]:
-        job = studio.job(str(event.id))
+        job = studio.pictures.view(str(event.id))
         if job.order.note == SHEET:
             scene.show_sheet(job.id)
             lines = "\n".join(dict.fromkeys(row.prompt for row in job.order.rows))
@@ -157,10 +157,10 @@ def _wire_results(studio: Studio, parts: Parts) -> None:
 
     @told
     def remove(event: gr.EventData) -> list[dict[str, Any]]:
-        order = studio.job(str(event.id)).order
-        for job in studio.gallery():
+        order = studio.pictures.view(str(event.id)).order
+        for job in studio.pictures.newest():
             if job.order == order:
-                studio.delete_job(job.id)
+                studio.pictures.delete(job.id)
         return _gallery(studio)
 
     parts.results.remove(remove, outputs=parts.results, **ACTION)
@@ -194,7 +194,7 @@ def _wire_visits(shell: Shell, parts: Parts) -> None:
 
     def back_again(scene: Scene, event: gr.EventData) -> list[Any]:
         job = _job_to_show(studio, str(event.job))
-        cards = studio.library()
+        cards = studio.library.cards()
         # Looking took a moment, in which the visitor may have begun; what they did stays.
         if scene.taken or not (job or cards):
             return [gr.skip()] * len(outputs)
@@ -260,7 +260,7 @@ def _sheet(studio: Studio, scene: Scene) -> str:
     if job is None or job.state != "done":
         return sheet_html(job, None)
     try:
-        scene.sheet_file = scene.sheet_file or studio.sheet(job.id)
+        scene.sheet_file = scene.sheet_file or studio.pictures.sheet(job.id)
         return sheet_html(job, scene.sheet_file)
     except StudioError as error:
         return sheet_html(replace(job, state="failed", message=str(error)), None)
@@ -282,13 +282,13 @@ def _job_to_show(studio: Studio, named: str) -> JobView | None:
     """The job that the page's address names, or else the newest that somebody asked for."""
     if named:
         try:
-            job = studio.job(named)
+            job = studio.pictures.view(named)
         except StudioError:
             pass
         else:
             return job if job.order.rows and job.order.note != SHEET else None
-    return next((job for job in studio.gallery() if job.order.note not in (FRAME, STRIP, SHEET)), None)
+    return next((job for job in studio.pictures.newest() if job.order.note not in (FRAME, STRIP, SHEET)), None)
 
 
 def _gallery(studio: Studio) -> list[dict[str, Any]]:
-    return results(studio.gallery(), styles.names(studio))
+    return results(studio.pictures.newest(), styles.names(studio))

@@ -24,7 +24,7 @@ from trainer.errors import StudioError
 from trainer.studio.views import JobView
 
 if TYPE_CHECKING:
-    from app.client import Studio
+    from trainer.studio.studio import Studio
 
 FAST_SECONDS = 2.5
 """A picture that takes no longer follows the strength slider by itself."""
@@ -116,7 +116,7 @@ class Scene:
         if over is not None and all(picture.path.is_file() for picture in over.pictures):
             return over
         try:
-            view = studio.job(job_id)
+            view = studio.pictures.view(job_id)
         except StudioError:
             if listed is not None:
                 listed.remove(job_id)
@@ -136,7 +136,7 @@ class Scene:
         """
         live = form.mix.live
         fresh = live or self.form is None or self.form.key != form.key
-        job = studio.preview(picture_order(form, film=live and not self.pace.slow))
+        job = studio.pictures.order(picture_order(form, film=live and not self.pace.slow))
         if fresh:
             self.forget()
         self.form = form
@@ -168,8 +168,8 @@ class Scene:
         for job in jobs:
             # A frame that the slider has passed by is not worth waiting for.
             if job.order.note == FRAME and job.state in OPEN:
-                studio.cancel_job(job.id)
-        self.jobs.append(studio.preview(picture_order(form, FRAME)))
+                studio.pictures.cancel(job.id)
+        self.jobs.append(studio.pictures.order(picture_order(form, FRAME)))
         self.film = "wanted"
         return "ordered"
 
@@ -201,10 +201,10 @@ class Scene:
         if self.form is None or not (missing := self._missing(jobs)):
             return
         if self.form.mix.live:
-            job = studio.preview(picture_order(self.form, film=True))
+            job = studio.pictures.order(picture_order(self.form, film=True))
             self.forget()
         else:
-            job = studio.preview(film_order(self.form, missing))
+            job = studio.pictures.order(film_order(self.form, missing))
         self.jobs.append(job)
         self.film = "filling"
 
@@ -228,7 +228,7 @@ class Scene:
         """Stop everything that is still being made."""
         for job_id in [*self.jobs, self.sheet]:
             if job_id and job_id not in self._over:
-                studio.cancel_job(job_id)
+                studio.pictures.cancel(job_id)
         self.film = "offer" if self.film in ("wanted", "filling") else self.film
 
     def forget(self) -> None:
@@ -242,7 +242,7 @@ class Scene:
         self.forget()
         self.form = form
         key = form.key
-        others = [job.id for job in studio.gallery() if key_of_job(job.order) == key and job.id != job_id]
+        others = [job.id for job in studio.pictures.newest() if key_of_job(job.order) == key and job.id != job_id]
         self.jobs = [job_id, *reversed(others)]
         self.film = "offer" if self._missing(self.look(studio)) else "done"
         self.taken = True

@@ -15,7 +15,7 @@ from trainer.studio.store import State
 from trainer.studio.views import PreviewOrder, RunView
 
 if TYPE_CHECKING:
-    from app.client import Studio
+    from trainer.studio.studio import Studio
 
 WORDS = TEXTS.preview
 _DRAWABLE = (State.TRAINING, State.PAUSED)
@@ -35,15 +35,15 @@ def choices(studio: Studio) -> list[tuple[str, str]]:
     """(label, id) of every style that can be drawn with: those in training first, then the library."""
     running = [
         (WORDS.in_training.format(name=run.name, step=run.step), run.id)
-        for run in studio.runs()
+        for run in studio.runs.all()
         if run.state in _DRAWABLE and run.step
     ]
-    return [*running, *((card.name, card.id) for card in studio.library())]
+    return [*running, *((card.name, card.id) for card in studio.library.cards())]
 
 
 def names(studio: Studio) -> dict[str, str]:
     """Id to name, of all styles and runs."""
-    return {run.id: run.name for run in studio.runs()} | {card.id: card.name for card in studio.library()}
+    return {run.id: run.name for run in studio.runs.all()} | {card.id: card.name for card in studio.library.cards()}
 
 
 def find(studio: Studio, style: str, step: int = 0, strength: float = 1.0) -> Found:
@@ -53,9 +53,9 @@ def find(studio: Studio, style: str, step: int = 0, strength: float = 1.0) -> Fo
         StudioError: there is none of that id.
     """
     try:
-        opened = studio.style(style)
+        opened = studio.library.view(style)
     except PatinaError:
-        run: RunView | None = (running := studio.snapshot(style))
+        run: RunView | None = (running := studio.runs.view(style))
         name, trigger = running.name, running.trigger
     else:
         run, name, trigger = opened.run, opened.card.name, opened.card.trigger
@@ -104,7 +104,7 @@ def base_named(studio: Studio, source: str, mix: Mix) -> BaseConfig:
 def bases(studio: Studio) -> list[tuple[str, str]]:
     """(label, source) of the bases that styles here were trained on; others can be typed."""
     sources = {"bundled": WORDS.bundled}
-    for card in studio.library():
+    for card in studio.library.cards():
         try:
             base = find(studio, card.id).base
         except PatinaError:

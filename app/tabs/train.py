@@ -106,7 +106,7 @@ def _notice(said: Markup | None) -> str:
 def panels(actions: Actions, run: str) -> dict[str, str]:
     """Every panel's HTML for a run, in the order of `PANELS`."""
     studio = actions.studio
-    summaries = studio.runs()
+    summaries = studio.runs.all()
     state = next((summary.state for summary in summaries if summary.id == run), None)
     if state is None:
         raise StudioError(TEXTS.train.gone)
@@ -114,17 +114,17 @@ def panels(actions: Actions, run: str) -> dict[str, str]:
     drawn["where"] = el("span", data_run=run, hidden=True)
     drawn["runs"] = train_runs.runs(summaries, run)
     if state == "draft":
-        draft, plan = studio.draft(run), studio.plan(run)
-        drawn["images"] = train_draft.images(draft, studio.sample_sets())
-        drawn["captions"] = train_draft.captions(draft, studio.token_counts(run) if draft.images else {})
+        draft, plan = studio.drafts.view(run), studio.drafts.plan(run)
+        drawn["images"] = train_draft.images(draft, studio.drafts.samples())
+        drawn["captions"] = train_draft.captions(draft, studio.drafts.token_counts(run) if draft.images else {})
         drawn["base"] = train_draft.base(draft, actions.bases.seen(draft))
-        busy = studio.active() is not None
+        busy = studio.runs.active() is not None
         drawn["setup"] = train_setup.setup(draft, plan, actions.bases.preset_values(draft, plan), busy=busy)
         drawn["advanced"] = train_setup.advanced(draft, plan)
     else:
-        view = studio.snapshot(run)
+        view = studio.runs.view(run)
         drawn["live"] = el("p", train_monitor.live(view), class_="live", aria_live="polite", role="status")
         drawn["pictures"] = train_monitor.pictures(view)
         drawn["loss"] = train_monitor.losses(view)
-        drawn["progress"] = train_monitor.progress(view, next_up=studio.active() is None)
+        drawn["progress"] = train_monitor.progress(view, next_up=studio.runs.active() is None)
     return {name: render(name, content) for name, content in drawn.items()}

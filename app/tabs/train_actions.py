@@ -22,8 +22,9 @@ from trainer.config.presets import PRESETS, preset_for
 from trainer.errors import StudioError
 
 if TYPE_CHECKING:
-    from app.client import Studio
-    from trainer.studio.views import BaseView, DraftView, PlanView
+    from trainer.bases.probe import BaseInfo
+    from trainer.studio.studio import Studio
+    from trainer.studio.views import DraftView, PlanView
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,15 @@ class Bases:
     """What is known about bases that were looked at, so that a page can show it without asking the network again."""
 
     studio: Studio
-    known: dict[tuple[str, str, str], BaseView] = field(default_factory=dict)
+    known: dict[tuple[str, str, str], BaseInfo] = field(default_factory=dict)
 
-    def look(self, draft: DraftView) -> BaseView:
+    def look(self, draft: DraftView) -> BaseInfo:
         """Look at the draft's base now; may take seconds for one on the hub."""
         source, revision, variant = key = _base_of(draft)
-        self.known[key] = self.studio.check_base(source, revision or None, variant or None)
+        self.known[key] = self.studio.bases.check(source, revision or None, variant or None)
         return self.known[key]
 
-    def seen(self, draft: DraftView) -> BaseView | None:
+    def seen(self, draft: DraftView) -> BaseInfo | None:
         """What was found at the last look; the bundled base is always known."""
         key = _base_of(draft)
         if key not in self.known and key[0] == "bundled":
@@ -89,7 +90,7 @@ class Actions:
 
     def landing(self, wanted: str = "") -> str:
         """The run to show a visitor: the one in the address, else the one in training, else the newest."""
-        summaries = self.studio.runs()
+        summaries = self.studio.runs.all()
         if any(summary.id == wanted for summary in summaries):
             return wanted
         for states in (("training",), ("queued", "draft"), ("paused", "finished", "failed", "cancelled")):
@@ -102,10 +103,10 @@ class Actions:
         """A draft without images: one that is already there, else a new one."""
         # A page's first tick may come while its arrival is still answered; both must get the same draft.
         with self._making:
-            for summary in self.studio.runs():
-                if summary.state == "draft" and not self.studio.draft(summary.id).images:
+            for summary in self.studio.runs.all():
+                if summary.state == "draft" and not self.studio.drafts.view(summary.id).images:
                     return summary.id
-            return self.studio.create_draft()
+            return self.studio.drafts.create()
 
     def click(self, run: str, data: Mapping[str, Any]) -> Answer:
         """Do what the element's ``data-act`` says.
@@ -123,7 +124,7 @@ class Actions:
     # ---- images
 
     def click_samples(self, run: str, data: Mapping[str, Any]) -> Answer:
-        return Answer(run=self.studio.create_from_samples(str(data["item"])))
+        return Answer(run=self.studio.drafts.create_from_samples(str(data["item"])))
 
     def upload(self, run: str, files: Sequence[Mapping[str, Any]]) -> Answer:
         """Take uploaded files into the draft; each must lie where uploads arrive, whatever the page says."""
@@ -135,7 +136,7 @@ class Actions:
         if len(paths) < len(files) and not paths:
             raise StudioError(TEXTS.train.upload_refused)
         try:
-            report = self.studio.add_images(run, paths)
+            report = self.studio.drafts.add_images(run, paths)
         finally:
             for path in paths:
                 path.unlink(missing_ok=True)
@@ -145,38 +146,40 @@ class Actions:
         return Answer(notice=el("div", el("p", TEXTS.train.not_taken, ":"), el("ul", lines)))
 
     def click_remove(self, run: str, data: Mapping[str, Any]) -> Answer:
-        self.studio.remove_image(run, str(data["image"]))
+        self.studio.drafts.remove_image(run, str(data["image"]))
         return STAY
 
     def click_remedy(self, run: str, data: Mapping[str, Any]) -> Answer:
-        for image in self.studio.draft(run).images:
+        for image in self.studio.drafts.view(run).images:
             if any(finding.kind == data["kind"] for finding in image.findings):
-                self.studio.remove_image(run, image.id)
+                self.studio.drafts.remove_image(run, image.id)
         return STAY
 
     def click_restore_image(self, run: str, data: Mapping[str, Any]) -> Answer:
-        self.studio.restore_image(run, str(data["image"]))
+        self.studio.drafts.restore_image(run, str(data["image"]))
         return STAY
 
     def click_restore_images(self, run: str, data: Mapping[str, Any]) -> Answer:
-        for image in self.studio.draft(run).removed:
-            self.studio.restore_image(run, image.id)
+        for image in self.studio.drafts.view(run).removed:
+            self.studio.drafts.restore_image(run, image.id)
         return STAY
 
     # ---- captions
 
     def click_captions_add(self, run: str, data: Mapping[str, Any]) -> Answer:
-        return _changed(self.studio.captions_add(run, str(data["fields"]["words"])))
+        return _changed(self.studio.drafts.captions_add(run, str(data["fields"]["words"])))
 
     def click_captions_trigger(self, run: str, data: Mapping[str, Any]) -> Answer:
-        return _changed(self.studio.captions_add(run, str(self.studio.draft(run).settings.get("trigger", ""))))
+        return _changed(
+            self.studio.drafts.captions_add(run, str(self.studio.drafts.view(run).settings.get("trigger", "")))
+        )
 
     def click_captions_replace(self, run: str, data: Mapping[str, Any]) -> Answer:
         fields = data["fields"]
-        return _changed(self.studio.captions_replace(run, str(fields["find"]), str(fields["replacement"])))
+        return _changed(self.studio.drafts.captions_replace(run, str(fields["find"]), str(fields["replacement"])))
 
     def click_captions_names(self, run: str, data: Mapping[str, Any]) -> Answer:
-        return _changed(self.studio.captions_from_names(run))
+        return _changed(self.studio.drafts.captions_from_names(run))
 
     # ---- settings
 
@@ -184,13 +187,13 @@ class Actions:
         """A field was changed: a caption, a dial, the base, or a setting by its dotted path."""
         what, value = str(data.get("set", "")), data.get("value")
         if what == "caption":
-            self.studio.set_captions(run, {str(data["image"]): str(value)})
+            self.studio.drafts.set_captions(run, {str(data["image"]): str(value)})
         elif what == "base":
             if value:
                 self._take_base(run, str(value))
             else:
                 # "Another model": the field is shown while its source is none of the offered ones.
-                self.studio.update_draft(run, {"base.source": _ANOTHER})
+                self.studio.drafts.update(run, {"base.source": _ANOTHER})
         elif what == "base.source":
             self._take_base(run, str(value).strip() or _ANOTHER)
         elif what.startswith("dial."):
@@ -198,36 +201,36 @@ class Actions:
         elif what == "train.preset":
             # A pace is chosen as a whole: the dials go back to its middle.
             reset: dict[str, Any] = {dial.setting: None for dial in DIALS}
-            self.studio.update_draft(run, {**reset, "train.preset": value})
+            self.studio.drafts.update(run, {**reset, "train.preset": value})
         else:
             entry = self._fields.get(what)
-            self.studio.update_draft(run, {what: entry.read(value) if entry else str(value)})
+            self.studio.drafts.update(run, {what: entry.read(value) if entry else str(value)})
         return STAY
 
     def _turn(self, run: str, name: str, position: int) -> None:
         dial = next((dial for dial in DIALS if dial.name == name), None)
         if dial is None or not -2 <= position <= 2:
             raise StudioError(f"There is no control {name!r} with a position {position}.")
-        preset = self.bases.preset_values(self.studio.draft(run), self.studio.plan(run))
-        self.studio.update_draft(run, {dial.setting: dial.value(preset[dial.setting], position)})
+        preset = self.bases.preset_values(self.studio.drafts.view(run), self.studio.drafts.plan(run))
+        self.studio.drafts.update(run, {dial.setting: dial.value(preset[dial.setting], position)})
 
     def _take_base(self, run: str, source: str) -> None:
-        self.studio.update_draft(run, {"base.source": source})
+        self.studio.drafts.update(run, {"base.source": source})
         if source != _ANOTHER:
-            self.bases.look(self.studio.draft(run))
+            self.bases.look(self.studio.drafts.view(run))
 
     def click_check_base(self, run: str, data: Mapping[str, Any]) -> Answer:
         self._take_base(run, str(data["fields"]["source"]).strip() or _ANOTHER)
         return STAY
 
     def click_reset_settings(self, run: str, data: Mapping[str, Any]) -> Answer:
-        self.studio.update_draft(run, dict.fromkeys(self._fields))
+        self.studio.drafts.update(run, dict.fromkeys(self._fields))
         return STAY
 
     # ---- runs
 
     def click_train(self, run: str, data: Mapping[str, Any]) -> Answer:
-        self.studio.enqueue(run)
+        self.studio.runs.enqueue(run)
         return STAY
 
     def click_new(self, run: str, data: Mapping[str, Any]) -> Answer:
@@ -240,36 +243,36 @@ class Actions:
         return Answer(run=str(data["item"]))
 
     def click_again(self, run: str, data: Mapping[str, Any]) -> Answer:
-        return Answer(run=self.studio.duplicate(run))
+        return Answer(run=self.studio.drafts.duplicate(run))
 
     def click_pause(self, run: str, data: Mapping[str, Any]) -> Answer:
-        self.studio.pause(run)
+        self.studio.runs.pause(run)
         return STAY
 
     def click_resume(self, run: str, data: Mapping[str, Any]) -> Answer:
-        self.studio.resume(run)
+        self.studio.runs.resume(run)
         return STAY
 
     def click_stop(self, run: str, data: Mapping[str, Any]) -> Answer:
-        self.studio.stop_and_keep(run)
+        self.studio.runs.stop_and_keep(run)
         return STAY
 
     def click_cancel(self, run: str, data: Mapping[str, Any]) -> Answer:
-        self.studio.cancel(run)
+        self.studio.runs.cancel(run)
         return STAY
 
     def click_unqueue(self, run: str, data: Mapping[str, Any]) -> Answer:
-        self.studio.cancel(str(data.get("item") or run))
+        self.studio.runs.cancel(str(data.get("item") or run))
         return STAY
 
     def click_move(self, run: str, data: Mapping[str, Any]) -> Answer:
-        self.studio.move(str(data["item"]), int(data["to"]))
+        self.studio.runs.move(str(data["item"]), int(data["to"]))
         return STAY
 
     def click_delete(self, run: str, data: Mapping[str, Any]) -> Answer:
         item = str(data["item"])
-        name = next((summary.name for summary in self.studio.runs() if summary.id == item), "")
-        self.studio.delete(item)
+        name = next((summary.name for summary in self.studio.runs.all() if summary.id == item), "")
+        self.studio.runs.delete(item)
         words = TEXTS.train
         notice = el(
             "p",
@@ -281,7 +284,7 @@ class Actions:
 
     def click_undelete(self, run: str, data: Mapping[str, Any]) -> Answer:
         item = str(data["item"])
-        self.studio.restore(item)
+        self.studio.runs.restore(item)
         return Answer(run=item)
 
     def click_try(self, run: str, data: Mapping[str, Any]) -> Answer:

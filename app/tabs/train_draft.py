@@ -12,7 +12,8 @@ from app.files import picture_url
 from app.markup import Child, el
 from app.texts import TEXTS
 from app.views import size
-from trainer.studio.views import BaseView, DraftView, FindingView, ImageView, SampleSet
+from trainer.bases.probe import BaseInfo
+from trainer.studio.views import DraftView, FindingView, ImageView, SampleSet
 
 THUMB = 320
 CAPTIONS_SHOWN = 3
@@ -294,7 +295,7 @@ def _caption_tools(trigger: str) -> Markup:
 # ---- base
 
 
-def base(draft: DraftView, found: BaseView | None) -> Markup:
+def base(draft: DraftView, found: BaseInfo | None) -> Markup:
     """The third card: which model learns, and what is known about it."""
     words = TEXTS.train
     source = str(at(draft.settings, "base.source") or "bundled")
@@ -343,12 +344,12 @@ def base(draft: DraftView, found: BaseView | None) -> Markup:
     )
 
 
-def _base_facts(found: BaseView | None) -> Markup | None:
+def _base_facts(found: BaseInfo | None) -> Markup | None:
     if found is None:
         return None
     if found.problem:
         return el("p", found.problem, class_="problem")
-    facts = [found.family.upper() if found.family != "bundled" else ""]
+    facts = [(found.family or "").upper() if found.family != "bundled" else ""]
     facts.append(f"{found.resolution} px" if found.resolution else "")
     facts.append(size(found.size_bytes) if found.size_bytes else "")
     line = TEXTS.train.base_fits.format(title=found.title, facts=", ".join(fact for fact in facts if fact))

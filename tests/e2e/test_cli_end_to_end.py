@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from trainer.cli import app
 from trainer.config import load
 from trainer.events import Finished, Interrupted, parse_event
-from trainer.studio.home import Home
+from trainer.studio.folder import StudioFolder
 from trainer.styles.metadata import sshs_model_hash
 from trainer.styles.read import read_style
 
@@ -112,12 +112,12 @@ def test_train_json_is_events_and_nothing_else_and_the_studio_finds_the_run(imag
     assert None not in events
     assert {"found", "planned", "started", "progress", "saved", "finished"} <= {event.type for event in events if event}
     assert isinstance(events[-1], Finished)
-    (folder,) = Home(patina_home).runs.iterdir()
+    (folder,) = StudioFolder(patina_home).runs.iterdir()
     assert (folder / events[-1].adapter).is_file(), "without --out the run lives in the studio folder"
 
     parts = put_together(patina_home)
-    parts.conductor.adopt()
-    (run,) = parts.overview.summaries()
+    parts.runs.adopt()
+    (run,) = parts.runs.all()
     parts.store.db.close()
     assert (run.id, run.name, run.state) == (folder.name, "From outside", "finished")
 

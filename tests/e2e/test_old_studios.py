@@ -2,7 +2,7 @@
 
 ``tests/fixtures/studio-0.1.tar.xz`` was made by 0.1 itself: a draft, a run that was trained and kept on the base that
 came along then, one on a tiny base, one that was paused half way on it, a style from elsewhere and a picture. Caches,
-logs and leases were left out, and its folder was ``/patina-0.1/studio``, which is nowhere here: a moved folder.
+logs and leases were left out. Its folder was ``/patina-0.1/studio``, which is nowhere here: a folder that was moved.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import tiny_families
 
-from app.client import Studio
 from trainer.config import BaseConfig
 from trainer.events import PreviewRow, PreviewSettings
 from trainer.studio.database import MIGRATIONS, Database
 from trainer.studio.store import State
+from trainer.studio.studio import Studio
 from trainer.studio.views import PreviewOrder, StyleUse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -56,7 +56,7 @@ def studio(home: Path) -> Iterator[Studio]:
 
 
 def named(studio: Studio, name: str) -> str:
-    return next(run.id for run in studio.runs() if run.name == name)
+    return next(run.id for run in studio.runs.all() if run.name == name)
 
 
 def until(true: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
@@ -70,23 +70,23 @@ def test_its_database_is_brought_up_to_date_with_every_run(studio: Studio, home:
     database = Database(home / "studio.sqlite3")
     assert database.one("PRAGMA user_version")[0] == len(MIGRATIONS)
     database.close()
-    states = {run.name: run.state for run in studio.runs()}
+    states = {run.name: run.state for run in studio.runs.all()}
     assert states == {"Shapes": "finished", "Tiny": "finished", "Half way": "paused", "Draft": "draft"}
 
 
 def test_its_library_lists_the_styles(studio: Studio) -> None:
-    cards = {card.name: card for card in studio.library()}
+    cards = {card.name: card for card in studio.library.cards()}
     assert {name: card.origin for name, card in cards.items()} == {
         "Shapes": "trained",
         "Tiny": "trained",
         "From elsewhere": "imported",
     }
     assert all(card.rank == 1 and card.trigger and card.thumbnails for card in cards.values())
-    assert studio.style(cards["From elsewhere"].id).inspection["layout"] == "diffusers"
+    assert studio.library.view(cards["From elsewhere"].id).inspection["layout"] == "diffusers"
 
 
 def test_its_finished_run_is_shown_whole(studio: Studio) -> None:
-    view = studio.snapshot(named(studio, "Shapes"))
+    view = studio.runs.view(named(studio, "Shapes"))
     assert (view.step, view.steps, view.loss_steps) == (4, 4, (1, 2, 3, 4))
     assert view.verified
     assert view.adapter is not None
@@ -96,28 +96,28 @@ def test_its_finished_run_is_shown_whole(studio: Studio) -> None:
 
 
 def test_its_draft_has_images_and_settings(studio: Studio) -> None:
-    draft = studio.draft(named(studio, "Draft"))
+    draft = studio.drafts.view(named(studio, "Draft"))
     assert [(image.name, image.caption) for image in draft.images] == [("apple.png", "apple"), ("car.png", "car")]
     assert all(image.path.is_file() for image in draft.images)
     assert draft.settings["adapter"]["rank"] == 3
 
 
 def test_its_pictures_are_in_the_gallery(studio: Studio) -> None:
-    (job,) = studio.gallery()
+    (job,) = studio.pictures.newest()
     assert job.state == "done"
     assert job.order.rows[0].prompt == "a boat"
     assert job.pictures[0].path.is_file()
 
 
 def test_its_styles_are_read_and_draw(studio: Studio, base: Path) -> None:
-    cards = {card.name: card.id for card in studio.library()}
+    cards = {card.name: card.id for card in studio.library.cards()}
     uses = tuple(StyleUse(style=cards[name]) for name in ("Tiny", "From elsewhere"))
     rows = tuple(PreviewRow(prompt="a boat", seed=3, strengths=row) for row in ((0.7, 0.0), (0.0, 0.7), (0.0, 0.0)))
     settings = PreviewSettings(steps=2, width=64, height=64)
     order = PreviewOrder(base=BaseConfig(source=str(base)), styles=uses, rows=rows, settings=settings)
-    job_id = studio.preview(order)
-    until(lambda: studio.job(job_id).state not in ("queued", "working"), "the pictures")
-    job = studio.job(job_id)
+    job_id = studio.pictures.order(order)
+    until(lambda: studio.pictures.view(job_id).state not in ("queued", "working"), "the pictures")
+    job = studio.pictures.view(job_id)
     assert job.state == "done", job.message
     trained, imported, plain = (picture.path.read_bytes() for picture in job.pictures)
     assert trained[-2000:] == imported[-2000:]
@@ -126,13 +126,13 @@ def test_its_styles_are_read_and_draw(studio: Studio, base: Path) -> None:
 
 def test_its_paused_run_goes_on_from_its_checkpoint_wherever_the_folder_lies_now(studio: Studio) -> None:
     run = named(studio, "Half way")
-    saved = studio.snapshot(run).step
+    saved = studio.runs.view(run).step
     assert saved == 6
-    studio.resume(run)
-    until(lambda: studio.snapshot(run).step > saved or studio.snapshot(run).state is State.FAILED, "another step")
-    assert not studio.snapshot(run).error
-    studio.stop_and_keep(run)
-    until(lambda: studio.snapshot(run).state in (State.FINISHED, State.FAILED), "its end")
-    view = studio.snapshot(run)
+    studio.runs.resume(run)
+    until(lambda: studio.runs.view(run).step > saved or studio.runs.view(run).state is State.FAILED, "another step")
+    assert not studio.runs.view(run).error
+    studio.runs.stop_and_keep(run)
+    until(lambda: studio.runs.view(run).state in (State.FINISHED, State.FAILED), "its end")
+    view = studio.runs.view(run)
     assert view.state is State.FINISHED, view.error
     assert view.loss_steps[:7] == (1, 2, 3, 4, 5, 6, 7)

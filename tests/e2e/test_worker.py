@@ -18,14 +18,14 @@ import psutil
 import pytest
 from PIL import Image, ImageChops, ImageDraw
 
-from app.client import Studio
 from trainer.config import BaseConfig
 from trainer.errors import AdapterFileError, StudioError
 from trainer.events import PreviewRow, PreviewSettings
-from trainer.studio.home import Home
-from trainer.studio.protocol import Hello, RunEnded, Train, parse_reply
+from trainer.studio.folder import StudioFolder
 from trainer.studio.store import State
+from trainer.studio.studio import Studio
 from trainer.studio.views import JobView, PreviewOrder, RunView, StyleUse
+from trainer.studio.worker.protocol import Hello, RunEnded, Train, parse_reply
 from trainer.styles.metadata import sshs_model_hash
 
 # Each worker loads its libraries first, which takes a while where many programs run.
@@ -71,8 +71,8 @@ def studio(home: Path) -> Iterator[Studio]:
 
 
 def prepare(studio: Studio, uploads: list[Path], **settings: object) -> str:
-    run_id = studio.create_draft({**SETTINGS, **{key.replace("__", "."): value for key, value in settings.items()}})
-    studio.add_images(run_id, uploads)
+    run_id = studio.drafts.create({**SETTINGS, **{key.replace("__", "."): value for key, value in settings.items()}})
+    studio.drafts.add_images(run_id, uploads)
     return run_id
 
 
@@ -87,7 +87,7 @@ def reach(studio: Studio, run_id: str, step: int) -> None:
     """Wait until a run in training got to a step."""
 
     def there() -> bool:
-        view = studio.snapshot(run_id)
+        view = studio.runs.view(run_id)
         assert view.state in ("queued", "training"), view.error or view.state
         return view.state is State.TRAINING and view.step >= step
 
@@ -98,17 +98,17 @@ def rest(studio: Studio, run_id: str, state: State) -> RunView:
     """Wait until a run is in a state in which it stays."""
 
     def there() -> bool:
-        view = studio.snapshot(run_id)
+        view = studio.runs.view(run_id)
         assert view.state in ("queued", "training", state), view.error or view.state
         return view.state is state
 
     until(there, f"{state}")
-    return studio.snapshot(run_id)
+    return studio.runs.view(run_id)
 
 
 def done(studio: Studio, job_id: str) -> JobView:
-    until(lambda: studio.job(job_id).state not in ("queued", "working"), "the pictures")
-    return studio.job(job_id)
+    until(lambda: studio.pictures.view(job_id).state not in ("queued", "working"), "the pictures")
+    return studio.pictures.view(job_id)
 
 
 def order(*uses: StyleUse, strengths: tuple[tuple[float, ...], ...], settings: PreviewSettings = QUICK) -> PreviewOrder:
@@ -122,7 +122,7 @@ def weights(view: RunView) -> str:
 
 
 def worker_pid(studio: Studio) -> int:
-    pid = studio.worker_pid
+    pid = studio.machine.worker_pid
     assert pid is not None
     return pid
 
@@ -130,7 +130,7 @@ def worker_pid(studio: Studio) -> int:
 @pytest.fixture(scope="module")
 def undisturbed(studio: Studio, uploads: list[Path]) -> RunView:
     run_id = prepare(studio, uploads)
-    studio.enqueue(run_id)
+    studio.runs.enqueue(run_id)
     return rest(studio, run_id, State.FINISHED)
 
 
@@ -146,12 +146,12 @@ def test_a_run_is_trained_and_everything_about_it_is_there(studio: Studio, undis
     assert view.sheet.is_file()
     assert view.plan is not None
     assert view.plan.memory_bytes > 0
-    assert studio.plan(studio.duplicate(view.id)).source == "measured"
-    assert studio.active() is None
+    assert studio.drafts.plan(studio.drafts.duplicate(view.id)).source == "measured"
+    assert studio.runs.active() is None
 
 
 def test_the_app_never_loads_torch(home: Path, studio: Studio) -> None:
-    code = "import sys; from app.client import Studio; print([m for m in ('torch', 'diffusers') if m in sys.modules])"
+    code = "import sys, trainer.studio.studio; print([m for m in ('torch', 'diffusers') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -160,16 +160,16 @@ def test_previews_between_the_steps_leave_the_training_bit_identical(
     studio: Studio, uploads: list[Path], undisturbed: RunView
 ) -> None:
     run_id = prepare(studio, uploads)
-    studio.enqueue(run_id)
+    studio.runs.enqueue(run_id)
     reach(studio, run_id, 2)
     live = StyleUse(style=run_id)
-    first = done(studio, studio.preview(order(live, strengths=((0.0,), (1.0,), (1.7,)))))
+    first = done(studio, studio.pictures.order(order(live, strengths=((0.0,), (1.0,), (1.7,)))))
     reach(studio, run_id, 6)
     # A finished style, a checkpoint of this very run and the weights in training, side by side in one batch.
     guests = (StyleUse(style=undisturbed.id), StyleUse(style=run_id, step=4), live)
     rows = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.3, -0.2))
-    second = done(studio, studio.preview(order(*guests, strengths=rows)))
-    assert studio.snapshot(run_id).state is State.TRAINING, "the previews came too late to disturb anything"
+    second = done(studio, studio.pictures.order(order(*guests, strengths=rows)))
+    assert studio.runs.view(run_id).state is State.TRAINING, "the previews came too late to disturb anything"
     assert [job.state for job in (first, second)] == ["done", "done"], (first.message, second.message)
     pictures = [Image.open(picture.path).convert("RGB") for picture in (*first.pictures, *second.pictures)]
     assert ImageChops.difference(pictures[0], pictures[1]).getbbox() is not None
@@ -180,7 +180,7 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_the_run_resumes(
     studio: Studio, uploads: list[Path], undisturbed: RunView
 ) -> None:
     run_id = prepare(studio, uploads)
-    studio.enqueue(run_id)
+    studio.runs.enqueue(run_id)
     reach(studio, run_id, 6)
     killed = worker_pid(studio)
     os.kill(killed, signal.SIGKILL)
@@ -195,70 +195,70 @@ def test_pause_rests_and_resume_goes_on_to_the_same_weights(
     studio: Studio, uploads: list[Path], undisturbed: RunView
 ) -> None:
     run_id = prepare(studio, uploads)
-    studio.enqueue(run_id)
+    studio.runs.enqueue(run_id)
     reach(studio, run_id, 3)
-    studio.pause(run_id)
+    studio.runs.pause(run_id)
     paused = rest(studio, run_id, State.PAUSED)
     assert 0 < paused.step < STEPS
-    shown = done(studio, studio.preview(order(StyleUse(style=run_id), strengths=((1.0,),))))
+    shown = done(studio, studio.pictures.order(order(StyleUse(style=run_id), strengths=((1.0,),))))
     assert shown.state == "done", shown.message
-    studio.resume(run_id)
+    studio.runs.resume(run_id)
     assert weights(rest(studio, run_id, State.FINISHED)) == weights(undisturbed)
 
 
 def test_stop_and_keep_makes_the_file_of_what_was_learned(studio: Studio, uploads: list[Path]) -> None:
     run_id = prepare(studio, uploads, train__steps=5000)
-    studio.enqueue(run_id)
+    studio.runs.enqueue(run_id)
     reach(studio, run_id, 3)
-    studio.stop_and_keep(run_id)
+    studio.runs.stop_and_keep(run_id)
     view = rest(studio, run_id, State.FINISHED)
     assert view.step < 5000
     assert view.adapter is not None
-    assert run_id in {card.id for card in studio.library()}
+    assert run_id in {card.id for card in studio.library.cards()}
 
 
 def test_cancel_ends_without_a_file_and_the_next_in_the_queue_starts(studio: Studio, uploads: list[Path]) -> None:
     first, second = prepare(studio, uploads, train__steps=5000), prepare(studio, uploads, train__steps=3)
     third = prepare(studio, uploads)
     for run_id in (first, second, third):
-        studio.enqueue(run_id)
-    assert [run.id for run in studio.runs()[:3]] == [first, second, third]
-    studio.move(third, 0)
-    studio.cancel(third)
-    assert studio.snapshot(third).state is State.DRAFT
+        studio.runs.enqueue(run_id)
+    assert [run.id for run in studio.runs.all()[:3]] == [first, second, third]
+    studio.runs.move(third, 0)
+    studio.runs.cancel(third)
+    assert studio.runs.view(third).state is State.DRAFT
     reach(studio, first, 1)
-    studio.cancel(first)
+    studio.runs.cancel(first)
     assert rest(studio, first, State.CANCELLED).adapter is None
     rest(studio, second, State.FINISHED)
 
 
 def test_a_preview_is_cancelled_within_a_step_and_the_next_one_is_drawn(studio: Studio, undisturbed: RunView) -> None:
     use = StyleUse(style=undisturbed.id)
-    long = studio.preview(order(use, strengths=((0.9,), (0.8,)), settings=PreviewSettings(steps=200)))
-    waiting = studio.preview(order(use, strengths=((0.7,),), settings=PreviewSettings(steps=200)))
-    until(lambda: studio.job(long).done > 0, "the first denoising step")
-    studio.cancel_job(waiting)
-    assert studio.job(waiting).state == "cancelled"
-    asked = studio.job(long).done
-    studio.cancel_job(long)
+    long = studio.pictures.order(order(use, strengths=((0.9,), (0.8,)), settings=PreviewSettings(steps=200)))
+    waiting = studio.pictures.order(order(use, strengths=((0.7,),), settings=PreviewSettings(steps=200)))
+    until(lambda: studio.pictures.view(long).done > 0, "the first denoising step")
+    studio.pictures.cancel(waiting)
+    assert studio.pictures.view(waiting).state == "cancelled"
+    asked = studio.pictures.view(long).done
+    studio.pictures.cancel(long)
     assert done(studio, long).state == "cancelled"
     assert asked < 190
-    after = done(studio, studio.preview(order(use, strengths=((0.6,),))))
+    after = done(studio, studio.pictures.order(order(use, strengths=((0.6,),))))
     assert after.state == "done", after.message
 
 
 def test_a_picture_made_before_is_not_made_again(studio: Studio, undisturbed: RunView) -> None:
     use = StyleUse(style=undisturbed.id)
-    first = done(studio, studio.preview(order(use, strengths=((0.0,), (1.0,)))))
-    again = studio.job(studio.preview(order(use, strengths=((1.0,), (0.0,)))))
+    first = done(studio, studio.pictures.order(order(use, strengths=((0.0,), (1.0,)))))
+    again = studio.pictures.view(studio.pictures.order(order(use, strengths=((1.0,), (0.0,)))))
     assert again.state == "done"
     assert [p.path for p in again.pictures] == [p.path for p in reversed(first.pictures)]
-    base = studio.job(studio.preview(order(strengths=((),))))
+    base = studio.pictures.view(studio.pictures.order(order(strengths=((),))))
     assert (base.state, base.pictures[0].path) == ("done", first.pictures[0].path)
 
 
 def test_pictures_say_how_they_were_made(studio: Studio, undisturbed: RunView) -> None:
-    job = done(studio, studio.preview(order(StyleUse(style=undisturbed.id), strengths=((0.4,),))))
+    job = done(studio, studio.pictures.order(order(StyleUse(style=undisturbed.id), strengths=((0.4,),))))
     with Image.open(job.pictures[0].path) as picture:
         text = str(picture.info["parameters"])
     assert text.startswith("a boat <lora:Shapes:0.4>\n")
@@ -268,54 +268,54 @@ def test_pictures_say_how_they_were_made(studio: Studio, undisturbed: RunView) -
 
 def test_a_preview_that_cannot_be_made_is_a_sentence(studio: Studio, undisturbed: RunView) -> None:
     odd = order(StyleUse(style=undisturbed.id), strengths=((1.0,),), settings=PreviewSettings(steps=3, width=65))
-    job = done(studio, studio.preview(odd))
+    job = done(studio, studio.pictures.order(odd))
     assert job.state == "failed"
     assert "width is 65" in job.message
     missing = PreviewOrder(base=BaseConfig(source="/nowhere.safetensors"), rows=(PreviewRow(prompt="x"),))
-    assert "does not exist" in done(studio, studio.preview(missing)).message
+    assert "does not exist" in done(studio, studio.pictures.order(missing)).message
     with pytest.raises(StudioError, match="no checkpoint of step 7"):
-        studio.preview(order(StyleUse(style=undisturbed.id, step=7), strengths=((1.0,),)))
+        studio.pictures.order(order(StyleUse(style=undisturbed.id, step=7), strengths=((1.0,),)))
 
 
 def test_a_style_is_downloaded_in_both_layouts_under_its_name_and_imported_again(
     studio: Studio, undisturbed: RunView, tmp_path: Path
 ) -> None:
-    studio.rename(undisturbed.id, "Süße Formen/1")
-    kohya, diffusers = studio.download(undisturbed.id), studio.download(undisturbed.id, "diffusers")
+    studio.library.rename(undisturbed.id, "Süße Formen/1")
+    kohya, diffusers = studio.library.download(undisturbed.id), studio.library.download(undisturbed.id, "diffusers")
     assert kohya.name == diffusers.name == "Süße_Formen_1.safetensors"
     assert sshs_model_hash(kohya) == weights(undisturbed)
-    imported = studio.import_style(diffusers)
-    card = studio.style(imported).card
+    imported = studio.library.add(diffusers)
+    card = studio.library.view(imported).card
     assert (card.name, card.layout, card.origin, card.trigger) == (
         "Süße Formen/1",
         "diffusers",
         "imported",
         "shape style",
     )
-    assert sshs_model_hash(studio.download(imported, "kohya")) == weights(undisturbed)
+    assert sshs_model_hash(studio.library.download(imported, "kohya")) == weights(undisturbed)
     both = (StyleUse(style=imported), StyleUse(style=undisturbed.id))
-    job = done(studio, studio.preview(order(*both, strengths=((0.9, 0.0), (0.0, 0.9)))))
+    job = done(studio, studio.pictures.order(order(*both, strengths=((0.9, 0.0), (0.0, 0.9)))))
     one, other = (Image.open(picture.path).convert("RGB") for picture in job.pictures)
     assert ImageChops.difference(one, other).getbbox() is None
 
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(kohya.read_bytes()[:5000])
     with pytest.raises(AdapterFileError):
-        studio.import_style(broken)
+        studio.library.add(broken)
     pickled = tmp_path / "old.ckpt"
     pickled.write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(AdapterFileError):
-        studio.import_style(pickled)
-    assert len([card for card in studio.library() if card.origin == "imported"]) == 1
+        studio.library.add(pickled)
+    assert len([card for card in studio.library.cards() if card.origin == "imported"]) == 1
 
 
 def test_a_worker_killed_while_drawing_costs_that_picture_only(studio: Studio, undisturbed: RunView) -> None:
     use = StyleUse(style=undisturbed.id)
-    job = studio.preview(order(use, strengths=((1.1,),), settings=PreviewSettings(steps=200)))
-    until(lambda: studio.job(job).done > 0, "the first denoising step")
+    job = studio.pictures.order(order(use, strengths=((1.1,),), settings=PreviewSettings(steps=200)))
+    until(lambda: studio.pictures.view(job).done > 0, "the first denoising step")
     os.kill(worker_pid(studio), signal.SIGKILL)
     assert "Make it again" in done(studio, job).message
-    assert done(studio, studio.preview(order(use, strengths=((1.2,),)))).state == "done"
+    assert done(studio, studio.pictures.order(order(use, strengths=((1.2,),)))).state == "done"
 
 
 def test_a_second_studio_on_the_folder_is_refused(studio: Studio, home: Path) -> None:
@@ -325,7 +325,7 @@ def test_a_second_studio_on_the_folder_is_refused(studio: Studio, home: Path) ->
 
 
 def _in_another_process(home: Path) -> None:
-    code = f"from app.client import Studio; from pathlib import Path; Studio(Path({str(home)!r}))"
+    code = f"from trainer.studio.studio import Studio; from pathlib import Path; Studio(Path({str(home)!r}))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     raise StudioError(run.stderr.strip().splitlines()[-1])
 
@@ -334,10 +334,10 @@ def test_a_second_worker_does_not_take_a_run_that_is_in_training(
     studio: Studio, home: Path, uploads: list[Path]
 ) -> None:
     run_id = prepare(studio, uploads, train__steps=5000)
-    studio.enqueue(run_id)
+    studio.runs.enqueue(run_id)
     reach(studio, run_id, 1)
     with subprocess.Popen(
-        [sys.executable, "-m", "trainer.studio.worker", "--home", str(home)],
+        [sys.executable, "-m", "trainer.studio.worker.main", "--home", str(home)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as second:
@@ -352,8 +352,8 @@ def test_a_second_worker_does_not_take_a_run_that_is_in_training(
         assert second.wait(30) == 0
     assert isinstance(replies[0], Hello)
     assert replies[-1] == RunEnded(run=run_id, taken=False)
-    assert studio.snapshot(run_id).state is State.TRAINING
-    studio.cancel(run_id)
+    assert studio.runs.view(run_id).state is State.TRAINING
+    studio.runs.cancel(run_id)
     rest(studio, run_id, State.CANCELLED)
 
 
@@ -362,13 +362,13 @@ def test_the_worker_lives_no_longer_than_its_app_and_a_new_app_goes_on(
 ) -> None:
     with Studio(tmp_path) as before:
         run_id = prepare(before, uploads)
-        before.enqueue(run_id)
+        before.runs.enqueue(run_id)
         reach(before, run_id, 5)
         worker = psutil.Process(worker_pid(before))
     assert not worker.is_running()
-    assert not (Home(tmp_path).run(run_id) / "crash.log").exists()
+    assert not (StudioFolder(tmp_path).run(run_id) / "crash.log").exists()
     with Studio(tmp_path) as after:
-        assert 0 < after.snapshot(run_id).step < STEPS
+        assert 0 < after.runs.view(run_id).step < STEPS
         assert weights(rest(after, run_id, State.FINISHED)) == weights(undisturbed)
 
 
@@ -378,10 +378,10 @@ def test_an_app_that_is_killed_takes_its_worker_along_and_nothing_is_lost(
     with Studio(tmp_path) as draft:
         run_id = prepare(draft, uploads)
     code = (
-        "import sys, time; from pathlib import Path; from app.client import Studio\n"
-        f"studio = Studio(Path({str(tmp_path)!r})); studio.enqueue({run_id!r})\n"
-        f"while studio.snapshot({run_id!r}).step < 5: time.sleep(0.02)\n"
-        "print(studio.worker_pid, flush=True); time.sleep(600)"
+        "import sys, time; from pathlib import Path; from trainer.studio.studio import Studio\n"
+        f"studio = Studio(Path({str(tmp_path)!r})); studio.runs.enqueue({run_id!r})\n"
+        f"while studio.runs.view({run_id!r}).step < 5: time.sleep(0.02)\n"
+        "print(studio.machine.worker_pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as app:
         assert app.stdout is not None
@@ -395,7 +395,7 @@ def test_an_app_that_is_killed_takes_its_worker_along_and_nothing_is_lost(
 def test_an_idle_worker_lets_go_of_its_memory_and_then_ends(tmp_path: Path) -> None:
     with Studio(tmp_path, idle_seconds=1.0) as studio:
         row = PreviewOrder(rows=(PreviewRow(prompt="a boat"),), settings=QUICK)
-        assert done(studio, studio.preview(row)).state == "done"
-        until(lambda: studio.machine().worker == "off", "the worker's end")
+        assert done(studio, studio.pictures.order(row)).state == "done"
+        until(lambda: studio.machine.view().worker == "off", "the worker's end")
         again = row.model_copy(update={"rows": (PreviewRow(prompt="a fish"),)})
-        assert done(studio, studio.preview(again)).state == "done"
+        assert done(studio, studio.pictures.order(again)).state == "done"

@@ -99,7 +99,7 @@ class Served:
 
         assert self.process is not None
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            if "trainer.studio.worker" in " ".join(child.cmdline()):
+            if "trainer.studio.worker.main" in " ".join(child.cmdline()):
                 return int(child.pid)
         raise LookupError("no worker is running")
 

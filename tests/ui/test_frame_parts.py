@@ -361,7 +361,7 @@ def test_a_picture_s_address_changes_with_its_bytes(tmp_path: Path) -> None:
 def test_the_page_is_built_without_torch() -> None:
     code = (
         "import sys\n"
-        "import app.__main__, app.ui, app.launch, app.client, app.api\n"
+        "import app.__main__, app.ui, app.launch, trainer.studio.studio, app.api\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'peft', 'accelerate'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)"
     )

@@ -62,26 +62,27 @@ class ScriptedStudio:
     """Takes orders, and answers with what a test says has come of them."""
 
     def __init__(self) -> None:
+        self.pictures = self
         self.orders: dict[str, PreviewOrder] = {}
         self.states: dict[str, JobState] = {}
         self.cancelled: list[str] = []
 
-    def preview(self, order: PreviewOrder) -> str:
+    def order(self, order: PreviewOrder) -> str:
         name = f"job-{len(self.orders) + 1}"
         self.orders[name], self.states[name] = order, "queued"
         return name
 
-    def job(self, job_id: str) -> JobView:
+    def view(self, job_id: str) -> JobView:
         if job_id not in self.orders:
             raise StudioError("gone")
         state, order = self.states[job_id], self.orders[job_id]
         made = len(order.rows) if state == "done" else 0
         return replace(job(order, state=state, made=made), id=job_id, created=time.time())
 
-    def gallery(self) -> list[JobView]:
-        return [self.job(name) for name, state in reversed(self.states.items()) if state == "done"]
+    def newest(self) -> list[JobView]:
+        return [self.view(name) for name, state in reversed(self.states.items()) if state == "done"]
 
-    def cancel_job(self, job_id: str) -> None:
+    def cancel(self, job_id: str) -> None:
         self.cancelled.append(job_id)
         self.states[job_id] = "cancelled"
 

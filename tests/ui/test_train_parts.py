@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from app.client import Studio
 from app.panels import Shown, changed
 from app.tabs import train_monitor, train_runs
 from app.tabs.train import PANELS, panels
@@ -17,6 +16,7 @@ from app.tabs.train_actions import Actions
 from app.texts import TEXTS
 from trainer.errors import ConfigError, StudioError
 from trainer.studio.store import State, Wish
+from trainer.studio.studio import Studio
 from trainer.studio.views import PhaseView, RunSummary, RunView, SampleView
 
 NASTY = """<script>alert(1)</script> "x" ${y} {{z}}"""
@@ -158,14 +158,14 @@ def actions(studio: Studio, patina_home: Path) -> Actions:
 @pytest.fixture
 def run(actions: Actions, pictures: list[Path]) -> str:
     made = actions.landing()
-    actions.studio.add_images(made, pictures[:3])
+    actions.studio.drafts.add_images(made, pictures[:3])
     return made
 
 
 def test_a_visitor_lands_on_what_was_asked_for_or_on_one_draft(actions: Actions) -> None:
     first = actions.landing()
     assert actions.landing() == actions.landing("nonsense") == actions.landing(first) == first
-    assert len(actions.studio.runs()) == 1
+    assert len(actions.studio.runs.all()) == 1
 
 
 def test_a_new_style_is_a_draft_without_images(actions: Actions, run: str) -> None:
@@ -184,11 +184,11 @@ def test_every_button_of_the_page_is_known_and_others_are_refused(actions: Actio
 
 
 def test_a_file_outside_the_uploads_is_not_taken_whatever_the_page_says(actions: Actions, run: str) -> None:
-    inside = actions.studio.draft(run).images[0].path
+    inside = actions.studio.drafts.view(run).images[0].path
     with pytest.raises(StudioError, match="did not arrive"):
         actions.upload(run, [{"path": str(inside), "name": "x.png"}])
     assert inside.exists()
-    assert len(actions.studio.draft(run).images) == 3
+    assert len(actions.studio.drafts.view(run).images) == 3
 
 
 def test_an_upload_is_taken_in_and_its_copy_removed(
@@ -200,7 +200,7 @@ def test_an_upload_is_taken_in_and_its_copy_removed(
     broken = arrived.with_name("broken.png")
     broken.write_bytes(b"no image")
     answer = actions.upload(run, [{"path": str(path), "name": path.name} for path in (arrived, broken)])
-    assert [image.name for image in actions.studio.draft(run).images][-1] == "fresh.png"
+    assert [image.name for image in actions.studio.drafts.view(run).images][-1] == "fresh.png"
     assert "broken.png" in str(answer.notice)
     assert not arrived.exists()
     assert not broken.exists()
@@ -208,10 +208,10 @@ def test_an_upload_is_taken_in_and_its_copy_removed(
 
 def test_a_dial_sets_its_setting_and_its_middle_leaves_it_to_the_preset(actions: Actions, run: str) -> None:
     actions.set(run, {"set": "dial.detail", "value": "1"})
-    assert actions.studio.plan(run).rank == 16
+    assert actions.studio.drafts.plan(run).rank == 16
     actions.set(run, {"set": "dial.detail", "value": "0"})
-    assert actions.studio.plan(run).rank == 8
-    assert "adapter.rank" in actions.studio.plan(run).choices
+    assert actions.studio.drafts.plan(run).rank == 8
+    assert "adapter.rank" in actions.studio.drafts.plan(run).choices
     with pytest.raises(StudioError, match="no control"):
         actions.set(run, {"set": "dial.volume", "value": "0"})
 
@@ -219,16 +219,16 @@ def test_a_dial_sets_its_setting_and_its_middle_leaves_it_to_the_preset(actions:
 def test_a_pace_puts_the_dials_back_to_the_middle(actions: Actions, run: str) -> None:
     actions.set(run, {"set": "dial.length", "value": "2"})
     actions.set(run, {"set": "train.preset", "value": "quick"})
-    assert actions.studio.plan(run).steps == 120
+    assert actions.studio.drafts.plan(run).steps == 120
 
 
 def test_a_setting_that_is_not_allowed_changes_nothing(actions: Actions, run: str) -> None:
-    before = actions.studio.draft(run).settings
+    before = actions.studio.drafts.view(run).settings
     with pytest.raises(ConfigError, match=r"adapter\.rank"):
         actions.set(run, {"set": "adapter.rank", "value": "-3"})
     with pytest.raises(ConfigError, match=r"no setting train\.magic"):
         actions.set(run, {"set": "train.magic", "value": "1"})
-    assert actions.studio.draft(run).settings == before
+    assert actions.studio.drafts.view(run).settings == before
 
 
 def test_deleting_what_is_shown_leads_elsewhere_and_can_be_undone(actions: Actions, run: str) -> None:
@@ -236,7 +236,7 @@ def test_deleting_what_is_shown_leads_elsewhere_and_can_be_undone(actions: Actio
     assert answer.run not in (None, run)
     assert 'data-act="undelete"' in str(answer.notice)
     assert actions.click(str(answer.run), {"act": "undelete", "item": run}).run == run
-    assert len(actions.studio.draft(run).images) == 3
+    assert len(actions.studio.drafts.view(run).images) == 3
 
 
 def test_a_page_that_shows_it_all_is_sent_nothing(actions: Actions, run: str) -> None:
@@ -248,7 +248,7 @@ def test_a_page_that_shows_it_all_is_sent_nothing(actions: Actions, run: str) ->
 
 def test_a_change_of_one_caption_sends_the_captions_only(actions: Actions, run: str) -> None:
     drawn = panels(actions, run)
-    image = actions.studio.draft(run).images[0]
+    image = actions.studio.drafts.view(run).images[0]
     actions.set(run, {"set": "caption", "image": image.id, "value": "something else"})
     again = panels(actions, run)
     assert [name for name in PANELS if drawn[name] != again[name]] == ["captions"]

@@ -85,7 +85,7 @@ def _first_line(error: Exception) -> str:
 def _write_log(error: Exception) -> Path | None:
     """The traceback and what helps to understand it, in the studio folder or, where that cannot be, a temporary one."""
     from trainer import __version__
-    from trainer.studio.home import studio_path
+    from trainer.studio.folder import studio_path
 
     torch = getattr(sys.modules.get("torch"), "__version__", "not loaded")
     lines = [

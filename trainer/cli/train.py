@@ -127,7 +127,7 @@ def assignment(text: str) -> tuple[str, Any]:
 def _begun(settings: RunConfig, out: Path | None) -> Iterator[RunFolder]:
     """A new run's folder; a run that fails before its first saved state leaves nothing, so that it can be repeated."""
     from trainer.data.folder import list_images
-    from trainer.studio.home import Home, new_id, studio_path
+    from trainer.studio.folder import StudioFolder, new_id, studio_path
     from trainer.training.run import create
     from trainer.training.run_folder import RunFolder
 
@@ -135,7 +135,7 @@ def _begun(settings: RunConfig, out: Path | None) -> Iterator[RunFolder]:
     files, _ = list_images(source)
     if not files:
         raise DatasetError(f"There are no images in {source}: put PNG, JPEG or WebP files in it.")
-    target = out.expanduser().absolute() if out else Home(studio_path()).prepare().run(new_id("run"))
+    target = out.expanduser().absolute() if out else StudioFolder(studio_path()).prepare().run(new_id("run"))
     existed = target.exists()
     # What lay there before is never touched; `create` refuses it.
     ours = not existed or (target.is_dir() and not any(target.iterdir()))

@@ -10,7 +10,7 @@ from trainer.data.captions import compose
 from trainer.data.dataset import Example
 from trainer.data.doctor import MIN_SIDE, caption_findings, crop_findings, near_duplicate
 from trainer.findings import Finding
-from trainer.studio.drafts import MAX_SIDE, DraftImage
+from trainer.studio.images import MAX_SIDE, DraftImage
 from trainer.studio.views import FindingView, ImageView
 
 FEW_IMAGES = 5

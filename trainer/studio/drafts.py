@@ -1,272 +1,309 @@
-"""The images of a draft: our own re-encoded copies, each with its caption, keyed by an id that never changes.
-
-On the disk lie ``images/<id>.png`` and ``images/<id>.txt`` for the engine to read; the list in the studio's file adds
-the uploaded name, the order, and what was found in the upload and is gone from the copy (a turned photo, say).
-"""
+"""Where a run is prepared: settings, images, captions, and what would come of them."""
 
 from __future__ import annotations
 
-import base64
-import json
-import shutil
-import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trainer.atomic import write_file
-from trainer.data.captions import METADATA, SIDECAR_SUFFIXES, read_captions, read_metadata
-from trainer.data.duplicates import Fingerprint
-from trainer.data.folder import natural_key
-from trainer.data.names import caption_from_name
-from trainer.errors import DatasetError, ImageError, StudioError
-from trainer.findings import Finding
-from trainer.studio.database import Database
-from trainer.studio.home import Home
+import trainer
+from trainer import config as configs
+from trainer.bases.probe import BaseInfo
+from trainer.config import RunConfig
+from trainer.data.captions import (
+    compose,
+    find_replace,
+    from_names,
+)
+from trainer.data.folder import list_images
+from trainer.errors import PatinaError, StudioError
+from trainer.studio import checkup, tokens
+from trainer.studio.bases import Bases
+from trainer.studio.estimate import PastRuns, estimate, file_bytes, resolved, side_multiple
+from trainer.studio.folder import StudioFolder, new_id
+from trainer.studio.images import DraftImages
+from trainer.studio.machine import Device
+from trainer.studio.store import RunRow, State, Store
+from trainer.studio.views import AddReport, DraftView, PlanView, SampleSet
 
-if TYPE_CHECKING:
-    from trainer.data.images import ImageFacts
-
-MAX_SIDE = 2048
-"""Longest side of a copy in pixels: twice what the largest family is trained at."""
-MAX_IMAGES = 2000
-
-
-@dataclass(frozen=True)
-class DraftImage:
-    """An image of a draft as it is listed; sides in pixels of the upright upload, before it was made smaller."""
-
-    id: str
-    name: str
-    caption: str
-    removed: bool
-    width: int
-    height: int
-    findings: tuple[Finding, ...]
-    look: Fingerprint
+START_BYTES = 256 * 2**20
+"""What a run writes at least: caches, checkpoints, samples."""
+DEFAULT_NAME = "My style"
 
 
 class Drafts:
-    """Images and captions of runs."""
+    """DraftImages and what is asked about them.
 
-    def __init__(self, database: Database, home: Home) -> None:
-        self._db = database
-        self._home = home
+    Args:
+        device: the device that would train, with its memory.
+    """
 
-    def images(self, run_id: str, *, removed: bool = False) -> list[DraftImage]:
-        """The images in their order; with ``removed`` those that were taken out."""
-        rows = self._db.all(
-            "SELECT * FROM images WHERE run = ? AND removed = ? ORDER BY ordinal", (run_id, int(removed))
-        )
-        return [_image(row) for row in rows]
+    def __init__(
+        self,
+        home: StudioFolder,
+        store: Store,
+        images: DraftImages,
+        bases: Bases,
+        past: PastRuns,
+        device: Callable[[], Device],
+    ) -> None:
+        self._home, self._store, self._images = home, store, images
+        self._bases, self._past, self._device = bases, past, device
 
-    def first(self, run_id: str) -> Path | None:
-        """A picture to show for the run."""
-        row = self._db.one("SELECT id FROM images WHERE run = ? AND removed = 0 ORDER BY ordinal LIMIT 1", (run_id,))
-        return None if row is None else self.path(run_id, row["id"])
+    def samples(self) -> list[SampleSet]:
+        """Styles that come along, for the first visit; an installed wheel has none."""
+        return sample_sets()
 
-    def path(self, run_id: str, image_id: str, *, removed: bool = False) -> Path:
-        """The image's file."""
-        folder = self._home.removed_images(run_id) if removed else self._home.images(run_id)
-        return folder / f"{image_id}.png"
+    # ---- making drafts
 
-    def add(
-        self, run_id: str, files: Sequence[Path], *, background: str = "white"
-    ) -> tuple[list[str], list[tuple[str, str]]]:
-        """Take files in: decoded in a child process with limits, re-encoded, upright.
+    def create(self, settings: Mapping[str, Any] | None = None) -> str:
+        """A new draft; ``settings`` as in `update`. Returns its id."""
+        tree = _changed({"name": DEFAULT_NAME}, settings or {})
+        run_id = new_id("run")
+        self._store.add(run_id, str(tree["name"]), tree)
+        self._home.images(run_id).mkdir(parents=True, exist_ok=True)
+        return run_id
 
-        Captions come from text files and ``metadata.jsonl`` among the files, else from meaningful names.
-        The same file twice is taken once. Returns the new ids, and (name, sentence) for what was refused.
+    def create_from_samples(self, name: str) -> str:
+        """A new draft filled with a sample set's images and captions, ready to train. Returns its id."""
+        chosen = next((each for each in sample_sets() if each.name == name), None)
+        if chosen is None:
+            raise StudioError(f"There is no sample style {name!r} in this installation.")
+        title = chosen.title
+        run_id = self.create({"name": title, "trigger": f"{title.lower()} style", "train.preset": "quick"})
+        self._add_folder(run_id, chosen.folder)
+        return run_id
+
+    def duplicate(self, run_id: str) -> str:
+        """A new draft with a run's settings, images and captions. Returns its id."""
+        run = self._store.get(run_id)
+        tree = copy.deepcopy(run.settings)
+        images = tree.get("data", {}).pop("images", "")
+        tree["name"] = f"{run.name[:70]} again"
+        target = self.create()
+        self._store.set_settings(target, _checked(tree))
+        if self._images.images(run_id):
+            self._images.copy(run_id, target)
+        elif images and Path(images).is_dir():
+            # A run of the command line: its images lie wherever the user has them.
+            self._add_folder(target, Path(images))
+        return target
+
+    def update(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Set settings by dotted path, e.g. ``{"optim.learning_rate": 1e-4}``; None resets to *chosen for you*.
 
         Raises:
-            StudioError: too many images, or the disk is full.
+            ConfigError: names the field, the value and what is allowed; nothing is changed then.
         """
-        from trainer.data.decode_child import reencode_many
-        from trainer.data.doctor import file_findings, file_sha256
-        from trainer.data.duplicates import fingerprint
-        from trainer.data.images import IMAGE_SUFFIXES, open_image
+        with self._store.db.transaction():
+            self._store.set_settings(run_id, _changed(self._store.get(run_id).settings, values))
 
-        images = sorted((file for file in files if file.suffix.lower() in IMAGE_SUFFIXES), key=_by_name)
-        refused = [
-            (file.name, f"{file.name} is no image and no caption; it was left out.")
-            for file in files
-            if file not in images and not _is_caption(file)
-        ]
-        present = {image.id: image for image in [*self.images(run_id), *self.images(run_id, removed=True)]}
-        if len(present) + len(images) > MAX_IMAGES:
-            raise StudioError(f"A run holds at most {MAX_IMAGES} images, and a style needs 8 to 50. Choose fewer.")
-        self._home.require_space(sum(file.stat().st_size for file in images) * 4, "Adding these images")
-        captions, complaints = _captions(files, images)
-        refused += complaints
-        added: list[str] = []
-        fresh: dict[str, tuple[Path, str]] = {}
-        for file in images:
-            try:
-                digest = file_sha256(file)
-            except ImageError as error:
-                refused.append((file.name, str(error)))
-                continue
-            image_id = digest[:16]
-            if image_id in present and present[image_id].removed:
-                self.restore(run_id, image_id)
-                added.append(image_id)
-            elif image_id in present or image_id in fresh:
-                twin = present[image_id].name if image_id in present else fresh[image_id][0].name
-                refused.append((file.name, f"{file.name} is the same file as {twin}; it was left out."))
-            else:
-                fresh[image_id] = (file, digest)
+    def add_images(self, run_id: str, files: Sequence[str | Path]) -> AddReport:
+        """Take uploaded files into a draft: decoded and re-encoded in a child process with limits.
 
-        folder = self._home.images(run_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        pairs = [(file, folder / f"{image_id}.png") for image_id, (file, _) in fresh.items()]
-        outcomes = reencode_many(pairs, max_side=MAX_SIDE, background=background)
-        for (image_id, (file, digest)), outcome in zip(fresh.items(), outcomes, strict=True):
-            if isinstance(outcome, ImageError):
-                refused.append((file.name, str(outcome)))
-                continue
-            found = file_findings(file.name, outcome, background=background)
-            look = fingerprint(open_image(folder / f"{image_id}.png"))
-            self._insert(run_id, image_id, file.name, captions.get(file, ""), digest, outcome, found, look)
-            added.append(image_id)
-        return added, refused
+        ``.txt`` files among them become captions of the images of the same name. Takes up to seconds.
+        """
+        run = self._draft(run_id)
+        background = str(run.settings.get("data", {}).get("background", "white"))
+        added, refused = self._images.add(run_id, [Path(file) for file in files], background=background)
+        return AddReport(tuple(added), tuple(refused))
 
-    def remove(self, run_id: str, image_id: str) -> None:
-        """Take an image out, with its caption; nothing else changes."""
-        self._move(run_id, image_id, removed=True)
+    def remove_image(self, run_id: str, image_id: str) -> None:
+        """Take an image out of a draft; `restore_image` brings it back with its caption."""
+        self._draft(run_id)
+        self._images.remove(run_id, image_id)
 
-    def restore(self, run_id: str, image_id: str) -> None:
-        """Bring an image back to its place."""
-        self._move(run_id, image_id, removed=False)
+    def restore_image(self, run_id: str, image_id: str) -> None:
+        """Bring back an image that was taken out."""
+        self._draft(run_id)
+        self._images.restore(run_id, image_id)
+
+    # ---- captions
 
     def set_captions(self, run_id: str, captions: Mapping[str, str]) -> int:
-        """Set captions by image id; returns how many changed.
+        """Set captions by image id; images that are not named keep theirs. Returns how many changed."""
+        self._draft(run_id)
+        return self._images.set_captions(run_id, captions)
+
+    def captions_add(self, run_id: str, words: str) -> int:
+        """Put words (a trigger, say) behind every caption that lacks them; returns how many changed."""
+        return self.set_captions(run_id, {key: compose(text, words) for key, text in self._captions(run_id).items()})
+
+    def captions_replace(self, run_id: str, find: str, replacement: str) -> int:
+        """Replace whole words in all captions; returns how many changed."""
+        return self.set_captions(run_id, find_replace(self._captions(run_id), find, replacement))
+
+    def captions_from_names(self, run_id: str) -> int:
+        """Fill empty captions from meaningful file names; returns how many changed."""
+        empty = {image.id: image.name for image in self._images.images(run_id) if not image.caption}
+        named = from_names(empty.values())
+        return self.set_captions(run_id, {key: named[name] for key, name in empty.items()})
+
+    def token_counts(self, run_id: str) -> dict[str, tuple[int, int]]:
+        """Image id -> (tokens of caption with trigger, how many the base's text encoder reads)."""
+        config = self._config(self._store.get(run_id))
+        info = self._bases.of(config)
+        limit = tokens.token_limit(info)
+        captions = self._captions(run_id)
+        return {key: (tokens.token_count(compose(text, config.trigger), info), limit) for key, text in captions.items()}
+
+    # ---- looking
+
+    def view(self, run_id: str) -> DraftView:
+        """A draft (or the images and settings of any run) with findings for every image."""
+        run = self._store.get(run_id)
+        config = self._config(run)
+        info = self._bases.of(config)
+        limit = tokens.token_limit(info)
+        multiple = side_multiple(info)
+        present, removed = self._images.images(run_id), self._images.images(run_id, removed=True)
+        shown = [
+            checkup.check(
+                images,
+                lambda image: self._images.path(run_id, image.id, removed=image.removed),
+                resolution=max(multiple, config.data.resolution or info.resolution or 512),
+                multiple=multiple,
+                buckets=config.data.buckets,
+                trigger=config.trigger,
+                count_tokens=lambda text: tokens.token_count(text, info),
+                token_limit=limit,
+            )
+            for images in (present, removed)
+        ]
+        findings = [finding for image in shown[0] for finding in image.findings]
+        about = checkup.about_the_set(present)
+        return DraftView(run_id, run.name, run.settings, tuple(shown[0]), tuple(shown[1]), (*about, *findings))
+
+    def plan(self, run_id: str) -> PlanView:
+        """What the draft would do: steps, expected time, memory against the machine, disk space."""
+        run = self._store.get(run_id)
+        config = self._config(run)
+        info = self._bases.of(config)
+        device = self._device()
+        count = len(self._images.images(run_id))
+        problem = self._problem(info, count)
+        full = resolved(config, info, count)
+        expected = estimate(full, info, device, self._past)
+        notes = list(info.notes)
+        if expected.memory_bytes > device.available:
+            way = (
+                "Before it starts, Patina looks for the fastest settings that fit, and says so if there are none."
+                if device.kind == "cuda"
+                else "Close other programs, or choose a smaller resolution or batch."
+            )
+            notes.append(
+                f"At full speed it needs about {expected.memory_bytes / 2**30:.1f} GB, and "
+                f"{device.available / 2**30:.1f} GB are free at the moment. {way}"
+            )
+        asked = run.settings
+        choices = {
+            path: value
+            for path, value in _leaves(full.model_dump())
+            if value is not None and _lookup(asked, path) is None and _lookup(config.model_dump(), path) is None
+        }
+        return PlanView(
+            images=count,
+            steps=full.train.steps or 0,
+            rank=full.adapter.rank or 0,
+            learning_rate=full.optim.learning_rate or 0.0,
+            batch_size=full.optim.batch_size or 0,
+            resolution=full.data.resolution or 0,
+            seconds=expected.seconds,
+            memory_bytes=expected.memory_bytes,
+            memory_available_bytes=device.available,
+            file_bytes=file_bytes(full, info),
+            source="measured" if expected.measured else "estimated",
+            problem=problem,
+            notes=tuple(notes),
+            choices=choices,
+        )
+
+    def ready(self, run_id: str) -> RunConfig:
+        """A draft's settings as its run folder should hold them.
 
         Raises:
-            StudioError: an id that is not among the images.
+            ConfigError, DatasetError, BaseError, StudioError: it cannot be trained, and why.
         """
-        present = {image.id: image for image in [*self.images(run_id), *self.images(run_id, removed=True)]}
-        for image_id in captions:
-            if image_id not in present:
-                raise StudioError("An image that is not there any more was given a caption. Reload the page.")
-        changed = 0
-        for image_id, text in captions.items():
-            tidy = " ".join(text.split())
-            if tidy != present[image_id].caption:
-                self._write_caption(run_id, image_id, tidy, removed=present[image_id].removed)
-                self._db.write("UPDATE images SET caption = ? WHERE run = ? AND id = ?", (tidy, run_id, image_id))
-                changed += 1
-        return changed
+        run = self._store.get(run_id)
+        config = self._config(run)
+        problem = self._problem(self._bases.of(config), len(self._images.images(run_id)))
+        if problem:
+            raise StudioError(problem)
+        self._home.require_space(START_BYTES, "Training")
+        config.data.images = str(self._home.images(run_id))
+        return config
 
-    def copy(self, source: str, target: str) -> None:
-        """Give a new draft the images and captions of another run."""
-        folder = self._home.images(target)
-        folder.mkdir(parents=True, exist_ok=True)
-        for image in self.images(source):
-            shutil.copyfile(self.path(source, image.id), folder / f"{image.id}.png")
-            self._write_caption(target, image.id, image.caption)
-        self._db.write(
-            "INSERT INTO images SELECT ?, id, name, ordinal, caption, 0, width, height, source_sha256, findings"
-            " FROM images WHERE run = ? AND removed = 0",
-            (target, source),
-        )
+    def _problem(self, info: BaseInfo, images: int) -> str:
+        if info.problem is not None:
+            return info.problem
+        return "" if images else "There are no images yet: add 8 to 50 pictures of one style."
 
-    def _insert(
-        self,
-        run_id: str,
-        image_id: str,
-        name: str,
-        caption: str,
-        digest: str,
-        facts: ImageFacts,
-        found: Sequence[Finding],
-        look: Fingerprint,
-    ) -> None:
-        self._write_caption(run_id, image_id, caption)
-        # Images that were uploaded together arrive in the natural order of their names.
-        self._db.write(
-            "INSERT INTO images (run, id, name, ordinal, caption, width, height, source_sha256, findings)"
-            " SELECT ?, ?, ?, coalesce(max(ordinal), -1) + 1, ?, ?, ?, ?, ? FROM images WHERE run = ?",
-            (
-                run_id,
-                image_id,
-                name,
-                caption,
-                facts.width,
-                facts.height,
-                digest,
-                json.dumps(
-                    {
-                        "findings": [asdict(finding) for finding in found],
-                        "bits": look.bits,
-                        "colours": base64.b64encode(look.colours).decode(),
-                    }
-                ),
-                run_id,
-            ),
-        )
+    def _config(self, run: RunRow) -> RunConfig:
+        return configs.parse(run.settings)
 
-    def _move(self, run_id: str, image_id: str, *, removed: bool) -> None:
-        changed = self._db.write(
-            "UPDATE images SET removed = ? WHERE run = ? AND id = ? AND removed = ?",
-            (int(removed), run_id, image_id, int(not removed)),
-        )
-        if not changed:
-            return
-        for suffix in (".png", ".txt"):
-            source = self.path(run_id, image_id, removed=not removed).with_suffix(suffix)
-            target = self.path(run_id, image_id, removed=removed).with_suffix(suffix)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.exists():
-                source.replace(target)
+    def _captions(self, run_id: str) -> dict[str, str]:
+        return {image.id: image.caption for image in self._images.images(run_id)}
 
-    def _write_caption(self, run_id: str, image_id: str, caption: str, *, removed: bool = False) -> None:
-        # An empty file says that there is no caption; without one the engine would make words of the id.
-        write_file(self.path(run_id, image_id, removed=removed).with_suffix(".txt"), caption.encode())
+    def _draft(self, run_id: str) -> RunRow:
+        run = self._store.get(run_id)
+        if run.state is not State.DRAFT:
+            raise StudioError(f"{run.name} has started with its images. Duplicate it to train with others.")
+        return run
+
+    def _add_folder(self, run_id: str, folder: Path) -> None:
+        images, _ = list_images(folder)
+        beside = [path for path in folder.rglob("*") if path.suffix == ".txt" or path.name == "metadata.jsonl"]
+        self._images.add(run_id, [*images, *beside])
 
 
-def _image(row: sqlite3.Row) -> DraftImage:
-    kept: dict[str, Any] = json.loads(row["findings"])
-    return DraftImage(
-        id=row["id"],
-        name=row["name"],
-        caption=row["caption"],
-        removed=bool(row["removed"]),
-        width=row["width"],
-        height=row["height"],
-        findings=tuple(Finding(**finding) for finding in kept["findings"]),
-        look=Fingerprint(kept["bits"], base64.b64decode(kept["colours"])),
-    )
-
-
-def _by_name(file: Path) -> tuple[list[tuple[int, int, str]], str]:
-    return natural_key(file.name)
-
-
-def _is_caption(file: Path) -> bool:
-    return file.suffix.lower() in SIDECAR_SUFFIXES or file.name == METADATA
-
-
-def _captions(files: Iterable[Path], images: Iterable[Path]) -> tuple[dict[Path, str], list[tuple[str, str]]]:
-    """Captions of uploaded images, and complaints about caption files that cannot be read.
-
-    A browser's upload puts every file into a folder of its own, so what belongs together is told by its name.
-    """
-    captions: dict[Path, str] = {}
-    complaints: list[tuple[str, str]] = []
-    sidecars: dict[str, str] = {}
-    listed: dict[str, str] = {}
-    for file in files:
-        if not _is_caption(file):
-            continue
+def sample_sets() -> list[SampleSet]:
+    """The sample styles of a source checkout; an installed wheel has none."""
+    root = Path(trainer.__file__).parent.parent / "sample_data"
+    sets: list[SampleSet] = []
+    for folder in sorted(root.glob("*")):
         try:
-            if file.name == METADATA:
-                listed |= {path.name: text for path, text in read_metadata(file).items()}
-            else:
-                sidecars[file.stem] = read_captions(file.parent, [file])[file.name].text or ""
-        except DatasetError as error:
-            complaints.append((file.name, str(error)))
-    for image in images:
-        beside = sidecars.get(image.stem, listed.get(image.name))
-        captions[image] = beside if beside is not None else caption_from_name(image.stem) or ""
-    return captions, complaints
+            images, _ = list_images(folder)
+        except PatinaError:
+            continue
+        if not images or folder.name == "sheets":
+            continue
+        sheet = root / "sheets" / f"{folder.name}.png"
+        title = folder.name.replace("_", " ").replace("-", " ").capitalize()
+        sets.append(SampleSet(folder.name, title, folder, len(images), sheet if sheet.is_file() else None))
+    return sets
+
+
+def _changed(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with changes by dotted path, checked as a whole."""
+    changed = copy.deepcopy(dict(tree))
+    for path in (path for path, value in values.items() if value is None):
+        _drop(changed, path.split("."))
+    return _checked(configs.overlay(changed, values))
+
+
+def _checked(tree: Mapping[str, Any]) -> dict[str, Any]:
+    config = configs.parse({"name": DEFAULT_NAME, **tree})
+    return config.model_dump(exclude_unset=True, exclude_none=True)
+
+
+def _drop(tree: dict[str, Any], path: Sequence[str]) -> None:
+    node: Any = tree
+    for branch in path[:-1]:
+        node = node.get(branch, {})
+    node.pop(path[-1], None)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        inner = isinstance(value, Mapping)
+        found += _leaves(value, f"{prefix}{name}.") if inner else [(f"{prefix}{name}", value)]
+    return found
+
+
+def _lookup(tree: Mapping[str, Any], path: str) -> Any:
+    node: Any = tree
+    for branch in path.split("."):
+        node = node.get(branch) if isinstance(node, Mapping) else None
+    return node

@@ -11,7 +11,7 @@ from typing import cast
 
 from trainer.errors import StudioError
 from trainer.studio.database import Database
-from trainer.studio.home import Home
+from trainer.studio.folder import StudioFolder
 from trainer.studio.views import JobState, PreviewOrder
 
 SHEET_NAME = "sheet.png"
@@ -33,7 +33,7 @@ class JobRow:
 class Jobs:
     """Preview jobs; pictures are listed by the index of their row in the order."""
 
-    def __init__(self, database: Database, home: Home) -> None:
+    def __init__(self, database: Database, home: StudioFolder) -> None:
         self._db = database
         self._home = home
 

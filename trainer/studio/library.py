@@ -12,16 +12,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainer import config as configs
 from trainer.bases.headers import Header, read_header
 from trainer.bases.registry import FAMILIES
 from trainer.config import FileLayout, RunConfig
 from trainer.errors import AdapterFileError, BaseError, ImageError, StudioError
 from trainer.studio.database import Database
-from trainer.studio.home import Home, new_id
-from trainer.studio.protocol import Convert, Inspect
+from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.relabel import copy_titled
+from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
-from trainer.studio.views import StyleCard
+from trainer.studio.views import StyleCard, StyleView
+from trainer.studio.worker.protocol import Convert, Inspect
 from trainer.styles.metadata import family_of
 from trainer.training.run_folder import RunFolder
 
@@ -34,15 +36,30 @@ class Library:
     """Styles as cards; what a card says comes from the file's own header.
 
     Args:
+        runs: where the styles that were trained here come from.
         ask: has the worker look into a file or write it anew, and waits for the answer.
     """
 
-    def __init__(self, database: Database, home: Home, store: Store, ask: Ask) -> None:
-        self._db, self._home, self._store, self._ask = database, home, store, ask
+    def __init__(self, database: Database, home: StudioFolder, store: Store, runs: Runs, ask: Ask) -> None:
+        self._db, self._home, self._store, self._runs, self._ask = database, home, store, runs, ask
         self._headers: OrderedDict[tuple[Path, int, int], Header] = OrderedDict()
 
-    def cards(self) -> list[StyleCard]:
-        """All styles whose files are there, newest first."""
+    def cards(self, search: str = "", family: str = "") -> list[StyleCard]:
+        """Styles whose files are there, newest first.
+
+        Args:
+            search: words that name or trigger must hold.
+            family: a key of the bases' families.
+        """
+        words = search.casefold().split()
+        return [
+            card
+            for card in self._all()
+            if (not family or card.family == family)
+            and all(word in f"{card.name} {card.trigger}".casefold() for word in words)
+        ]
+
+    def _all(self) -> list[StyleCard]:
         cards = [self._trained(run) for run in self._store.in_state(State.FINISHED)]
         rows = self._db.all("SELECT * FROM styles WHERE trashed IS NULL")
         cards += [self._imported(row) for row in rows]
@@ -59,6 +76,12 @@ class Library:
         if card is None:
             raise StudioError("This style has no file. Its run is not finished, or the file was removed.")
         return card
+
+    def view(self, style_id: str) -> StyleView:
+        """A style opened."""
+        card = self.card(style_id)
+        run = self._runs.view(style_id) if card.origin == "trained" else None
+        return StyleView(card, self.metadata(card), self.facts(card), run)
 
     def is_imported(self, style_id: str) -> bool:
         """Whether the id names a file from elsewhere, deleted ones too."""
@@ -86,8 +109,8 @@ class Library:
             "trigger": card.trigger,
         }
 
-    def take(self, source: Path, name: str = "") -> str:
-        """Take a file from elsewhere into the library, checked by the worker; returns its id.
+    def add(self, source: Path, name: str = "") -> str:
+        """Take a file from elsewhere into the library, checked by the worker; returns its id. Takes seconds.
 
         Raises:
             AdapterFileError: it is no style file that can be used, with the reason.
@@ -125,7 +148,7 @@ class Library:
             self._unpack_thumbnail(header, folder)
         return style_id
 
-    def download(self, style_id: str, layout: FileLayout) -> Path:
+    def download(self, style_id: str, layout: FileLayout = "kohya") -> Path:
         """The style's file under its name, in the wanted layout; another layout than its own takes seconds.
 
         Raises:
@@ -148,12 +171,26 @@ class Library:
         return target
 
     def rename(self, style_id: str, name: str) -> None:
-        """Give an imported style another name."""
-        self._db.write("UPDATE styles SET name = ? WHERE id = ?", (name, style_id))
+        """Give a style another name, which is also that of its downloads."""
+        if not self.is_imported(style_id):
+            self._runs.rename(style_id, name)
+            return
+        checked = configs.parse({"name": name}).name
+        self._db.write("UPDATE styles SET name = ? WHERE id = ?", (checked, style_id))
 
-    def trash(self, style_id: str, deleted: bool) -> None:
-        """Mark an imported style as deleted, or take that back."""
-        self._db.write("UPDATE styles SET trashed = ? WHERE id = ?", (time.time() if deleted else None, style_id))
+    def delete(self, style_id: str) -> None:
+        """Put a style in the trash, from which `restore` takes it back; it is emptied after 30 days."""
+        if not self.is_imported(style_id):
+            self._runs.delete(style_id)
+            return
+        self._db.write("UPDATE styles SET trashed = ? WHERE id = ?", (time.time(), style_id))
+
+    def restore(self, style_id: str) -> None:
+        """Take a deleted style back."""
+        if not self.is_imported(style_id):
+            self._runs.restore(style_id)
+            return
+        self._db.write("UPDATE styles SET trashed = NULL WHERE id = ?", (style_id,))
 
     def empty_trash(self, before: float) -> None:
         """Remove for good what was deleted before a time."""

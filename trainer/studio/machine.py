@@ -1,4 +1,4 @@
-"""What this machine has, told without torch: a worker that has looked knows better, but may not have been started."""
+"""What this machine has, told without torch; a worker that was started has looked and knows better."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from typing import Literal
 
 import psutil
 
+from trainer.studio.folder import StudioFolder
+from trainer.studio.views import MachineView
+from trainer.studio.worker.supervisor import Supervisor
+
 DeviceKind = Literal["cuda", "mps", "cpu"]
 
 
@@ -22,6 +26,41 @@ class Device:
     name: str
     total: int
     available: int
+
+
+class Machine:
+    """The machine with the worker on it."""
+
+    def __init__(self, home: StudioFolder, supervisor: Supervisor) -> None:
+        self._home, self._supervisor = home, supervisor
+
+    def view(self) -> MachineView:
+        """The machine, for the device chip."""
+        state, hello, status = self._supervisor.worker_state()
+        device = self.device()
+        used = status.memory_used if status is not None and device.kind != "cpu" else device.total - device.available
+        return MachineView(
+            device=device.kind,
+            name=hello.device_name if hello is not None else device.name,
+            memory_used_bytes=used,
+            memory_total_bytes=device.total,
+            worker=state,
+            disk_free_bytes=self._home.free_bytes(),
+        )
+
+    def device(self) -> Device:
+        """The device that trains: as the worker found it, or until one was started as it looks from here."""
+        device = best_device()
+        _, hello, status = self._supervisor.worker_state()
+        if hello is None or hello.device == device.kind:
+            return device
+        used = status.memory_used if status is not None else 0
+        return Device(hello.device, hello.device_name, hello.memory_total, hello.memory_total - used)
+
+    @property
+    def worker_pid(self) -> int | None:
+        """The worker's process id, while there is one."""
+        return self._supervisor.pid
 
 
 def best_device() -> Device:

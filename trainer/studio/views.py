@@ -316,21 +316,6 @@ class StyleView:
 
 
 @dataclass(frozen=True)
-class BaseView:
-    """A base as the picker shows it; ``problem`` is a sentence when it cannot be used."""
-
-    source: str
-    family: str
-    title: str
-    kind: Literal["bundled", "hub", "folder", "file"]
-    prediction: str
-    resolution: int | None
-    size_bytes: int | None
-    notes: tuple[str, ...]
-    problem: str
-
-
-@dataclass(frozen=True)
 class SampleSet:
     """A style that comes along to try."""
 

@@ -1,4 +1,4 @@
-"""Drafts: images keyed by id, captions, settings, and the plan."""
+"""DraftImages: images keyed by id, captions, settings, and the plan."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from PIL import Image
 from studio_parts import Parts
 
 from trainer.errors import ConfigError, StudioError
-from trainer.studio import planning
+from trainer.studio import estimate
 from trainer.studio.checkup import copy_size
-from trainer.studio.drafts import MAX_SIDE
+from trainer.studio.images import MAX_SIDE
 
 
 @pytest.fixture
 def draft(parts: Parts, uploads: list[Path]) -> str:
-    run_id = parts.desk.create({"name": "Shapes", "trigger": "shape style"})
-    report = parts.desk.add_images(run_id, uploads)
+    run_id = parts.drafts.create({"name": "Shapes", "trigger": "shape style"})
+    report = parts.drafts.add_images(run_id, uploads)
     assert len(report.added) == len(uploads)
     assert report.refused == ()
     return run_id
 
 
 def captions(parts: Parts, run_id: str) -> dict[str, str]:
-    return {image.name: image.caption for image in parts.desk.view(run_id).images}
+    return {image.name: image.caption for image in parts.drafts.view(run_id).images}
 
 
 def ids(parts: Parts, run_id: str) -> dict[str, str]:
-    return {image.name: image.id for image in parts.desk.view(run_id).images}
+    return {image.name: image.id for image in parts.drafts.view(run_id).images}
 
 
 def test_uploads_become_clean_copies_with_captions_from_their_names(parts: Parts, draft: str) -> None:
@@ -40,7 +40,7 @@ def test_uploads_become_clean_copies_with_captions_from_their_names(parts: Parts
         "IMG_0042.png": "",
         "red apple.png": "red apple",
     }
-    for image in parts.desk.view(draft).images:
+    for image in parts.drafts.view(draft).images:
         assert image.path.parent == parts.home.images(draft)
         assert image.path.with_suffix(".txt").read_text() == image.caption
         with Image.open(image.path) as copy:
@@ -55,8 +55,8 @@ def test_what_is_wrong_with_a_file_is_said_by_name_and_the_rest_goes_on(
     broken.write_bytes(uploads[0].read_bytes()[:80])
     shutil.copyfile(uploads[1], twin)
     (tmp_path / "notes.pdf").write_bytes(b"%PDF")
-    run_id = parts.desk.create()
-    report = parts.desk.add_images(run_id, [text, *uploads, broken, twin, tmp_path / "notes.pdf"])
+    run_id = parts.drafts.create()
+    report = parts.drafts.add_images(run_id, [text, *uploads, broken, twin, tmp_path / "notes.pdf"])
     assert len(report.added) == 5
     assert sorted(name for name, _ in report.refused) == [
         "blue-car.png",
@@ -75,8 +75,8 @@ def test_text_files_and_metadata_become_captions(parts: Parts, uploads: list[Pat
     (tmp_path / "m").mkdir()
     listed = tmp_path / "m" / "metadata.jsonl"
     listed.write_text('{"file_name": "house2.png", "text": "a barn"}\n')
-    run_id = parts.desk.create()
-    parts.desk.add_images(run_id, [*uploads, tmp_path / "0/IMG_0042.txt", tmp_path / "1/blue-car.txt", listed])
+    run_id = parts.drafts.create()
+    parts.drafts.add_images(run_id, [*uploads, tmp_path / "0/IMG_0042.txt", tmp_path / "1/blue-car.txt", listed])
     assert captions(parts, run_id) == {
         "blue-car.png": "an old car",
         "green_tree.png": "green tree",
@@ -87,18 +87,18 @@ def test_text_files_and_metadata_become_captions(parts: Parts, uploads: list[Pat
 
 
 def test_removing_an_image_changes_nothing_else_and_can_be_undone(parts: Parts, draft: str) -> None:
-    before = parts.desk.view(draft)
+    before = parts.drafts.view(draft)
     key = ids(parts, draft)
-    parts.desk.set_captions(draft, {key["house2.png"]: "a barn"})
-    parts.desk.move_image(draft, key["green_tree.png"], removed=True)
-    view = parts.desk.view(draft)
+    parts.drafts.set_captions(draft, {key["house2.png"]: "a barn"})
+    parts.drafts.remove_image(draft, key["green_tree.png"])
+    view = parts.drafts.view(draft)
     assert [image.name for image in view.images] == ["blue-car.png", "house2.png", "IMG_0042.png", "red apple.png"]
     assert [image.name for image in view.removed] == ["green_tree.png"]
     assert view.removed[0].path.is_file()
     assert not (parts.home.images(draft) / view.removed[0].path.name).exists()
     assert captions(parts, draft)["house2.png"] == "a barn"
-    parts.desk.move_image(draft, key["green_tree.png"], removed=False)
-    after = parts.desk.view(draft)
+    parts.drafts.restore_image(draft, key["green_tree.png"])
+    after = parts.drafts.view(draft)
     assert [image.id for image in after.images] == [image.id for image in before.images]
     assert captions(parts, draft)["green_tree.png"] == "green tree"
 
@@ -107,22 +107,22 @@ def test_uploading_a_removed_image_again_brings_it_back_with_its_caption(
     parts: Parts, draft: str, uploads: list[Path]
 ) -> None:
     key = ids(parts, draft)["red apple.png"]
-    parts.desk.set_captions(draft, {key: "one fruit"})
-    parts.desk.move_image(draft, key, removed=True)
-    assert parts.desk.add_images(draft, [uploads[0]]).added == (key,)
+    parts.drafts.set_captions(draft, {key: "one fruit"})
+    parts.drafts.remove_image(draft, key)
+    assert parts.drafts.add_images(draft, [uploads[0]]).added == (key,)
     assert captions(parts, draft)["red apple.png"] == "one fruit"
 
 
 def test_caption_helpers_touch_only_what_they_should(parts: Parts, draft: str) -> None:
-    assert parts.desk.captions_add(draft, "ink") == 5
-    assert parts.desk.captions_add(draft, "ink") == 0
+    assert parts.drafts.captions_add(draft, "ink") == 5
+    assert parts.drafts.captions_add(draft, "ink") == 0
     assert captions(parts, draft)["red apple.png"] == "red apple, ink"
     assert captions(parts, draft)["IMG_0042.png"] == "ink"
-    assert parts.desk.captions_replace(draft, "red", "green") == 1
+    assert parts.drafts.captions_replace(draft, "red", "green") == 1
     assert captions(parts, draft)["red apple.png"] == "green apple, ink"
     key = ids(parts, draft)["green_tree.png"]
-    parts.desk.set_captions(draft, {key: ""})
-    assert parts.desk.captions_from_names(draft) == 1
+    parts.drafts.set_captions(draft, {key: ""})
+    assert parts.drafts.captions_from_names(draft) == 1
     assert captions(parts, draft)["green_tree.png"] == "green tree"
 
 
@@ -130,7 +130,7 @@ def test_a_caption_for_an_image_that_is_gone_is_refused_and_changes_nothing(part
     before = captions(parts, draft)
     key = ids(parts, draft)["house2.png"]
     with pytest.raises(StudioError, match="Reload the page"):
-        parts.desk.set_captions(draft, {key: "changed", "nothing": "x"})
+        parts.drafts.set_captions(draft, {key: "changed", "nothing": "x"})
     assert captions(parts, draft) == before
 
 
@@ -145,9 +145,9 @@ def test_findings_of_the_upload_and_of_the_set_are_both_there(
         wide = image.resize((600, 60))
     wide.save(tmp_path / "wide.png")
     Image.open(uploads[1]).resize((126, 126)).save(tmp_path / "alike.png")
-    run_id = parts.desk.create()
-    parts.desk.add_images(run_id, [*uploads, turned, tmp_path / "wide.png", tmp_path / "alike.png"])
-    kinds = {(image.name, finding.kind) for image in parts.desk.view(run_id).images for finding in image.findings}
+    run_id = parts.drafts.create()
+    parts.drafts.add_images(run_id, [*uploads, turned, tmp_path / "wide.png", tmp_path / "alike.png"])
+    kinds = {(image.name, finding.kind) for image in parts.drafts.view(run_id).images for finding in image.findings}
     assert ("turned photo.jpg", "rotated") in kinds
     assert ("wide.png", "aspect") in kinds
     assert {name for name, kind in kinds if kind == "near_duplicate"} & {"alike.png", "blue-car.png"}
@@ -157,45 +157,45 @@ def test_findings_of_the_upload_and_of_the_set_are_both_there(
 def test_the_crop_is_what_training_will_use(parts: Parts, tmp_path: Path) -> None:
     file = tmp_path / "wide.png"
     Image.new("RGB", (300, 100), "white").save(file)
-    run_id = parts.desk.create({"data.buckets": False, "data.resolution": 96})
-    parts.desk.add_images(run_id, [file])
-    (image,) = parts.desk.view(run_id).images
+    run_id = parts.drafts.create({"data.buckets": False, "data.resolution": 96})
+    parts.drafts.add_images(run_id, [file])
+    (image,) = parts.drafts.view(run_id).images
     assert image.crop == (100, 0, 200, 100)
     assert image.bucket == (96, 96)
 
 
 def test_the_size_of_a_copy_is_known_without_opening_it(parts: Parts, tmp_path: Path) -> None:
-    run_id = parts.desk.create()
+    run_id = parts.drafts.create()
     for size in ((MAX_SIDE + 500, 301), (333, MAX_SIDE * 2 + 1)):
         file = tmp_path / f"{size[0]}.png"
         Image.new("RGB", size, "white").save(file)
-        (image_id,) = parts.desk.add_images(run_id, [file]).added
+        (image_id,) = parts.drafts.add_images(run_id, [file]).added
         with Image.open(parts.home.images(run_id) / f"{image_id}.png") as copy:
             assert copy.size == copy_size(*size)
 
 
 def test_settings_are_checked_as_a_whole_and_reset_with_none(parts: Parts, draft: str) -> None:
-    parts.desk.update(draft, {"optim.learning_rate": 1e-4, "train.steps": 50})
+    parts.drafts.update(draft, {"optim.learning_rate": 1e-4, "train.steps": 50})
     assert parts.store.get(draft).settings["train"] == {"steps": 50}
     with pytest.raises(ConfigError, match=r"adapter\.rank"):
-        parts.desk.update(draft, {"train.steps": 60, "adapter.rank": 0})
+        parts.drafts.update(draft, {"train.steps": 60, "adapter.rank": 0})
     assert parts.store.get(draft).settings["train"] == {"steps": 50}
     with pytest.raises(ConfigError, match=r"did you mean train\.steps"):
-        parts.desk.update(draft, {"train.stepps": 60})
-    parts.desk.update(draft, {"train.steps": None})
+        parts.drafts.update(draft, {"train.stepps": 60})
+    parts.drafts.update(draft, {"train.steps": None})
     assert "steps" not in parts.store.get(draft).settings.get("train", {})
-    parts.desk.update(draft, {"name": "Forms"})
+    parts.drafts.update(draft, {"name": "Forms"})
     assert parts.store.get(draft).name == "Forms"
 
 
 def test_the_plan_says_what_the_engine_will_choose(parts: Parts, draft: str) -> None:
-    plan = parts.desk.plan(draft)
+    plan = parts.drafts.plan(draft)
     assert (plan.images, plan.rank, plan.problem, plan.source) == (5, 8, "", "estimated")
     assert plan.steps == plan.choices["train.steps"]
     assert plan.seconds is not None
     assert plan.seconds > 0
-    parts.desk.update(draft, {"train.steps": 33, "adapter.rank": 4})
-    changed = parts.desk.plan(draft)
+    parts.drafts.update(draft, {"train.steps": 33, "adapter.rank": 4})
+    changed = parts.drafts.plan(draft)
     assert (changed.steps, changed.rank) == (33, 4)
     assert "train.steps" not in changed.choices
     assert plan.file_bytes is not None
@@ -204,10 +204,10 @@ def test_the_plan_says_what_the_engine_will_choose(parts: Parts, draft: str) -> 
 
 
 def test_a_run_of_the_same_kind_tells_the_next_ones_time(parts: Parts, draft: str) -> None:
-    config = parts.desk.ready(draft)
-    full = planning.resolved(config, parts.desk.base_info(config), 5)
-    parts.measured.note(planning.kind_of(full, "cpu"), 2.0, 123)
-    plan = parts.desk.plan(draft)
+    config = parts.drafts.ready(draft)
+    full = estimate.resolved(config, parts.bases.of(config), 5)
+    parts.past.note(estimate.kind_of(full, "cpu"), 2.0, 123)
+    plan = parts.drafts.plan(draft)
     assert plan.source == "measured"
     assert plan.memory_bytes == 123
     assert plan.seconds is not None
@@ -215,60 +215,60 @@ def test_a_run_of_the_same_kind_tells_the_next_ones_time(parts: Parts, draft: st
 
 
 def test_a_plan_that_needs_more_memory_than_is_free_says_what_to_do(parts: Parts, draft: str) -> None:
-    config = parts.desk.ready(draft)
-    full = planning.resolved(config, parts.desk.base_info(config), 5)
-    parts.measured.note(planning.kind_of(full, "cpu"), 2.0, 2**60)
-    (note,) = [note for note in parts.desk.plan(draft).notes if "free at the moment" in note]
+    config = parts.drafts.ready(draft)
+    full = estimate.resolved(config, parts.bases.of(config), 5)
+    parts.past.note(estimate.kind_of(full, "cpu"), 2.0, 2**60)
+    (note,) = [note for note in parts.drafts.plan(draft).notes if "free at the moment" in note]
     assert note.endswith("Close other programs, or choose a smaller resolution or batch.")
 
 
 def test_a_plan_without_images_or_with_a_bad_base_says_the_problem(parts: Parts, draft: str) -> None:
-    empty = parts.desk.create()
-    assert "no images yet" in parts.desk.plan(empty).problem
-    parts.desk.update(draft, {"base.source": "bundle"})
-    assert "bundled" in parts.desk.plan(draft).problem
+    empty = parts.drafts.create()
+    assert "no images yet" in parts.drafts.plan(empty).problem
+    parts.drafts.update(draft, {"base.source": "bundle"})
+    assert "bundled" in parts.drafts.plan(draft).problem
 
 
 def test_a_duplicate_has_the_images_captions_and_settings(parts: Parts, draft: str) -> None:
-    parts.desk.update(draft, {"adapter.rank": 16})
-    parts.desk.set_captions(draft, {ids(parts, draft)["house2.png"]: "a barn"})
-    twin = parts.desk.duplicate(draft)
+    parts.drafts.update(draft, {"adapter.rank": 16})
+    parts.drafts.set_captions(draft, {ids(parts, draft)["house2.png"]: "a barn"})
+    twin = parts.drafts.duplicate(draft)
     assert captions(parts, twin) == captions(parts, draft)
     assert parts.store.get(twin).settings["adapter"] == {"rank": 16}
     assert parts.store.get(twin).name == "Shapes again"
-    parts.desk.set_captions(twin, {ids(parts, twin)["house2.png"]: "a shed"})
+    parts.drafts.set_captions(twin, {ids(parts, twin)["house2.png"]: "a shed"})
     assert captions(parts, draft)["house2.png"] == "a barn"
 
 
 def test_images_of_a_run_that_started_are_left_alone(parts: Parts, draft: str, uploads: list[Path]) -> None:
-    parts.conductor.enqueue(draft)
+    parts.runs.enqueue(draft)
     for action in (
-        lambda: parts.desk.add_images(draft, uploads),
-        lambda: parts.desk.set_captions(draft, {}),
-        lambda: parts.desk.move_image(draft, ids(parts, draft)["house2.png"], removed=True),
+        lambda: parts.drafts.add_images(draft, uploads),
+        lambda: parts.drafts.set_captions(draft, {}),
+        lambda: parts.drafts.remove_image(draft, ids(parts, draft)["house2.png"]),
     ):
         with pytest.raises(StudioError, match="Duplicate it"):
             action()
 
 
 def test_a_sample_style_is_a_draft_that_is_ready_to_train(parts: Parts, sample_data_dir: Path) -> None:
-    from trainer.studio.desk import sample_sets
+    from trainer.studio.drafts import sample_sets
 
     sets = sample_sets()
     assert {each.folder.parent for each in sets} == {sample_data_dir}
-    run_id = parts.desk.create_from_samples(sets[0].name)
-    view = parts.desk.view(run_id)
+    run_id = parts.drafts.create_from_samples(sets[0].name)
+    view = parts.drafts.view(run_id)
     assert len(view.images) == sets[0].images == 16
     assert all(image.caption for image in view.images)
-    assert parts.desk.plan(run_id).problem == ""
+    assert parts.drafts.plan(run_id).problem == ""
 
 
 def test_tokens_are_counted_as_the_text_encoder_will(parts: Parts, draft: str, bundled_dir: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(bundled_dir / "tokenizer")
-    counts = parts.desk.token_counts(draft)
-    for image in parts.desk.view(draft).images:
+    counts = parts.drafts.token_counts(draft)
+    for image in parts.drafts.view(draft).images:
         text = ", ".join(part for part in (image.caption, "shape style") if part)
         count, limit = counts[image.id]
         assert count == len(tokenizer(text, truncation=False).input_ids) - 2

@@ -20,7 +20,7 @@ from trainer.events import (
     Started,
     Validated,
 )
-from trainer.studio.fold import LogReader
+from trainer.studio.run_log import RunLog
 from trainer.training.run_folder import RunFolder
 
 
@@ -40,20 +40,20 @@ def write(folder: RunFolder, *events: Event) -> None:
 
 
 def test_an_empty_folder_stands_at_the_beginning(folder: RunFolder) -> None:
-    standing, version = LogReader(folder.events_file).read()
+    standing, version = RunLog(folder.events_file).read()
     assert (standing.step, standing.losses, version) == (0, [], 0)
 
 
 def test_losses_belong_to_their_steps(folder: RunFolder) -> None:
     write(folder, Started(step=0, steps=20), progress(3, 3), progress(5, 2, loss=0.7))
-    standing, _ = LogReader(folder.events_file).read()
+    standing, _ = RunLog(folder.events_file).read()
     assert standing.loss_steps == [1, 2, 3, 4, 5]
     assert standing.losses == pytest.approx([0.5, 0.501, 0.502, 0.7, 0.701])
     assert (standing.step, standing.steps, standing.seconds_left) == (5, 20, 9)
 
 
 def test_reading_on_gives_the_same_as_reading_at_once(folder: RunFolder) -> None:
-    reader = LogReader(folder.events_file)
+    reader = RunLog(folder.events_file)
     events = (
         Phase(name="caching", done=1, total=2),
         Started(step=0, steps=20),
@@ -68,7 +68,7 @@ def test_reading_on_gives_the_same_as_reading_at_once(folder: RunFolder) -> None
     for event in events:
         write(folder, event)
         reader.read()
-    assert reader.read()[0] == LogReader(folder.events_file).read()[0]
+    assert reader.read()[0] == RunLog(folder.events_file).read()[0]
 
 
 def test_what_an_earlier_attempt_said_of_later_steps_is_void(folder: RunFolder) -> None:
@@ -85,7 +85,7 @@ def test_what_an_earlier_attempt_said_of_later_steps_is_void(folder: RunFolder) 
         Validated(step=8, loss=0.2, base_loss=0.4),
         Started(step=4, steps=20),
     )
-    standing, _ = LogReader(folder.events_file).read()
+    standing, _ = RunLog(folder.events_file).read()
     assert standing.step == 4
     assert standing.loss_steps == [1, 2, 3, 4]
     assert [each.step for each in standing.saved] == [4]
@@ -96,7 +96,7 @@ def test_what_an_earlier_attempt_said_of_later_steps_is_void(folder: RunFolder) 
 def test_a_second_beginning_does_not_show_the_first_pictures_twice(folder: RunFolder) -> None:
     picture = Sampled(step=0, index=0, prompt="cat", path="samples/000000-0.png")
     write(folder, Started(step=0, steps=20), picture, progress(3, 3), Started(step=0, steps=20), picture)
-    standing, _ = LogReader(folder.events_file).read()
+    standing, _ = RunLog(folder.events_file).read()
     assert len(standing.sampled) == 1
     assert standing.losses == []
 
@@ -110,7 +110,7 @@ def test_a_second_beginning_does_not_show_the_first_pictures_twice(folder: RunFo
     ],
 )
 def test_an_end_is_known_until_the_run_goes_on(folder: RunFolder, end: Event, name: str) -> None:
-    reader = LogReader(folder.events_file)
+    reader = RunLog(folder.events_file)
     write(folder, Started(step=0, steps=20), progress(6, 6), end)
     standing, _ = reader.read()
     assert getattr(standing, name) == end
@@ -124,7 +124,7 @@ def test_an_end_is_known_until_the_run_goes_on(folder: RunFolder, end: Event, na
 
 def test_a_half_written_line_is_read_when_it_is_whole(folder: RunFolder) -> None:
     write(folder, Started(step=0, steps=20))
-    reader = LogReader(folder.events_file)
+    reader = RunLog(folder.events_file)
     line = progress(2, 2).line().encode()
     with folder.events_file.open("ab", buffering=0) as stream:
         stream.write(line[:20])
@@ -138,11 +138,11 @@ def test_a_torn_line_of_a_killed_process_is_passed_over(folder: RunFolder) -> No
     with folder.events_file.open("ab") as stream:
         stream.write(b'{"type": "progress", "st')
     write(folder, progress(3))
-    assert LogReader(folder.events_file).read()[0].loss_steps == [1, 2, 3]
+    assert RunLog(folder.events_file).read()[0].loss_steps == [1, 2, 3]
 
 
 def test_the_version_changes_exactly_with_the_log(folder: RunFolder) -> None:
-    reader = LogReader(folder.events_file)
+    reader = RunLog(folder.events_file)
     write(folder, Started(step=0, steps=20))
     _, first = reader.read()
     assert reader.read()[1] == first
@@ -151,7 +151,7 @@ def test_the_version_changes_exactly_with_the_log(folder: RunFolder) -> None:
 
 
 def test_what_was_handed_out_does_not_change_afterwards(folder: RunFolder) -> None:
-    reader = LogReader(folder.events_file)
+    reader = RunLog(folder.events_file)
     write(folder, Started(step=0, steps=20), progress(2, 2))
     standing, _ = reader.read()
     write(folder, progress(4, 2))
@@ -160,7 +160,7 @@ def test_what_was_handed_out_does_not_change_afterwards(folder: RunFolder) -> No
 
 
 def test_a_log_that_was_replaced_is_read_anew(folder: RunFolder, tmp_path: Path) -> None:
-    reader = LogReader(folder.events_file)
+    reader = RunLog(folder.events_file)
     write(folder, Started(step=0, steps=20), progress(9, 9))
     reader.read()
     other = RunFolder(tmp_path / "other")
@@ -175,11 +175,11 @@ def test_a_log_that_was_replaced_is_read_anew(folder: RunFolder, tmp_path: Path)
 
 def test_a_notice_is_shown_once(folder: RunFolder) -> None:
     write(folder, Notice(text="No."), Notice(text="No."), Notice(text="Yes."))
-    assert [each.text for each in LogReader(folder.events_file).read()[0].notices] == ["No.", "Yes."]
+    assert [each.text for each in RunLog(folder.events_file).read()[0].notices] == ["No.", "Yes."]
 
 
 def test_many_threads_may_read_while_the_log_grows(folder: RunFolder) -> None:
-    reader = LogReader(folder.events_file)
+    reader = RunLog(folder.events_file)
     wrong: list[str] = []
     over = threading.Event()
 

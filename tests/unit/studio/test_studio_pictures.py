@@ -18,9 +18,12 @@ from trainer.config import BaseConfig, RunConfig
 from trainer.errors import AdapterFileError, StudioError
 from trainer.events import PreviewRow, PreviewSettings
 from trainer.studio import weights
-from trainer.studio.home import Home
+from trainer.studio.folder import StudioFolder
 from trainer.studio.library import Library
-from trainer.studio.protocol import (
+from trainer.studio.relabel import copy_titled
+from trainer.studio.store import State
+from trainer.studio.views import PreviewOrder, StyleUse
+from trainer.studio.worker.protocol import (
     Answer,
     Convert,
     Draw,
@@ -34,9 +37,6 @@ from trainer.studio.protocol import (
     parse_reply,
     parse_request,
 )
-from trainer.studio.relabel import copy_titled
-from trainer.studio.store import State
-from trainer.studio.views import PreviewOrder, StyleUse
 from trainer.styles.metadata import sshs_model_hash
 from trainer.styles.read import read_style
 from trainer.styles.write import write_style
@@ -88,26 +88,26 @@ def deliver(parts: Parts, job_id: str, *used: str) -> None:
 
 
 def test_a_job_goes_from_queued_over_working_to_done_with_its_pictures(parts: Parts, finished: str) -> None:
-    job_id = parts.gallery.preview(order(0.0, 1.0))
-    assert parts.gallery.job(job_id).state == "queued"
+    job_id = parts.pictures.order(order(0.0, 1.0))
+    assert parts.pictures.view(job_id).state == "queued"
     parts.supervisor._take_drawing(Drawing(job=job_id, done=3, total=40))
-    view = parts.gallery.job(job_id)
+    view = parts.pictures.view(job_id)
     assert (view.state, view.done, view.total) == ("working", 3, 40)
     deliver(parts, job_id)
-    view = parts.gallery.job(job_id)
+    view = parts.pictures.view(job_id)
     assert view.state == "done"
     assert [picture.row.strengths for picture in view.pictures] == [(0.0,), (1.0,)]
-    assert [job.id for job in parts.gallery.newest(9)] == [job_id]
+    assert [job.id for job in parts.pictures.newest(9)] == [job_id]
 
 
 def test_only_pictures_that_were_not_made_before_are_drawn(parts: Parts, finished: str) -> None:
-    deliver(parts, parts.gallery.preview(order(0.0, 1.0)))
-    second = parts.gallery.preview(order(1.0, 0.5, 0.0))
+    deliver(parts, parts.pictures.order(order(0.0, 1.0)))
+    second = parts.pictures.order(order(1.0, 0.5, 0.0))
     assert drawn(parts, second).indices == (1,)
-    assert {picture.index for picture in parts.gallery.job(second).pictures} == {0, 2}
+    assert {picture.index for picture in parts.pictures.view(second).pictures} == {0, 2}
     deliver(parts, second)
-    third = parts.gallery.preview(order(0.5))
-    assert parts.gallery.job(third).state == "done"
+    third = parts.pictures.order(order(0.5))
+    assert parts.pictures.view(third).state == "done"
 
 
 @pytest.mark.parametrize(
@@ -121,81 +121,81 @@ def test_only_pictures_that_were_not_made_before_are_drawn(parts: Parts, finishe
     ],
 )
 def test_whatever_changes_the_pixels_is_drawn_anew(parts: Parts, finished: str, change: dict[str, Any]) -> None:
-    deliver(parts, parts.gallery.preview(order(1.0)))
-    assert drawn(parts, parts.gallery.preview(order(1.0, **change))).indices == (0,)
+    deliver(parts, parts.pictures.order(order(1.0)))
+    assert drawn(parts, parts.pictures.order(order(1.0, **change))).indices == (0,)
 
 
 def test_a_file_that_changed_is_drawn_anew(parts: Parts, finished: str) -> None:
-    deliver(parts, parts.gallery.preview(order(1.0)))
+    deliver(parts, parts.pictures.order(order(1.0)))
     adapter(RunFolder(parts.home.run(finished)).adapter_file, **{"modelspec.title": "Ink, longer name"})
-    assert drawn(parts, parts.gallery.preview(order(1.0))).indices == (0,)
+    assert drawn(parts, parts.pictures.order(order(1.0))).indices == (0,)
 
 
 def test_weights_in_training_are_never_taken_from_before(parts: Parts, finished: str) -> None:
     parts.store.db.write("UPDATE runs SET state = 'training' WHERE id = 'run-1'")
-    deliver(parts, parts.gallery.preview(order(1.0)))
-    request = drawn(parts, parts.gallery.preview(order(1.0)))
+    deliver(parts, parts.pictures.order(order(1.0)))
+    request = drawn(parts, parts.pictures.order(order(1.0)))
     assert request.indices == (0,)
     assert request.sources == (Source(name="Ink", run="run-1"),)
 
 
 def test_a_picture_keeps_which_weights_it_was_made_with(parts: Parts, finished: str) -> None:
     parts.store.db.write("UPDATE runs SET state = 'training' WHERE id = 'run-1'")
-    early = parts.gallery.preview(order(1.0))
+    early = parts.pictures.order(order(1.0))
     deliver(parts, early, weights.live(120))
     parts.store.db.write("UPDATE runs SET state = 'finished' WHERE id = 'run-1'")
-    late = parts.gallery.preview(order(1.0))
+    late = parts.pictures.order(order(1.0))
     deliver(parts, late)
-    (of_early,), (of_late,) = parts.gallery.job(early).order.weights, parts.gallery.job(late).order.weights
+    (of_early,), (of_late,) = parts.pictures.view(early).order.weights, parts.pictures.view(late).order.weights
     assert (weights.is_live(of_early), weights.step_of(of_early)) == (True, 120)
     assert (weights.is_live(of_late), weights.step_of(of_late)) == (False, None)
-    assert parts.gallery.weights_now([StyleUse(style=finished)]) == (of_late,)
+    assert parts.pictures.weights_now([StyleUse(style=finished)]) == (of_late,)
     adapter(RunFolder(parts.home.run(finished)).adapter_file, **{"modelspec.title": "Ink, longer name"})
-    assert parts.gallery.weights_now([StyleUse(style=finished)]) != (of_late,)
+    assert parts.pictures.weights_now([StyleUse(style=finished)]) != (of_late,)
 
 
 def test_a_run_that_ended_before_its_picture_was_drawn_is_shown_with_its_file(parts: Parts, finished: str) -> None:
     parts.store.db.write("UPDATE runs SET state = 'training' WHERE id = 'run-1'")
-    job_id = parts.gallery.preview(order(1.0))
-    assert parts.gallery.job(job_id).order.weights == (weights.live(),)
+    job_id = parts.pictures.order(order(1.0))
+    assert parts.pictures.view(job_id).order.weights == (weights.live(),)
     from_file = weights.of_file(RunFolder(parts.home.run(finished)).adapter_file)
     deliver(parts, job_id, from_file)
-    assert parts.gallery.job(job_id).order.weights == (from_file,)
+    assert parts.pictures.view(job_id).order.weights == (from_file,)
 
 
 def test_a_job_that_waits_says_why(parts: Parts, finished: str) -> None:
-    job_id = parts.gallery.preview(order(1.0))
+    job_id = parts.pictures.order(order(1.0))
     parts.supervisor._take_drawing(Drawing(job=job_id, waits="Another base is in use."))
-    view = parts.gallery.job(job_id)
+    view = parts.pictures.view(job_id)
     assert (view.state, view.message) == ("queued", "Another base is in use.")
 
 
 def test_a_cancelled_job_stays_cancelled_whatever_the_worker_still_says(parts: Parts, finished: str) -> None:
-    job_id = parts.gallery.preview(order(1.0))
-    parts.gallery.cancel(job_id)
-    assert parts.gallery.job(job_id).state == "cancelled"
+    job_id = parts.pictures.order(order(1.0))
+    parts.pictures.cancel(job_id)
+    assert parts.pictures.view(job_id).state == "cancelled"
     parts.supervisor._take_drawing(DrawEnded(job=job_id, state="done"))
-    assert parts.gallery.job(job_id).state == "cancelled"
+    assert parts.pictures.view(job_id).state == "cancelled"
 
 
 def test_deleting_a_job_keeps_pictures_that_another_one_shows(parts: Parts, finished: str) -> None:
-    first = parts.gallery.preview(order(0.0, 1.0))
+    first = parts.pictures.order(order(0.0, 1.0))
     deliver(parts, first)
-    second = parts.gallery.preview(order(1.0))
-    shared = parts.gallery.job(second).pictures[0].path
-    own = parts.gallery.job(first).pictures[0].path
-    parts.gallery.delete(first)
+    second = parts.pictures.order(order(1.0))
+    shared = parts.pictures.view(second).pictures[0].path
+    own = parts.pictures.view(first).pictures[0].path
+    parts.pictures.delete(first)
     assert shared.is_file()
     assert not own.exists()
     with pytest.raises(StudioError, match="not in the gallery any more"):
-        parts.gallery.job(first)
-    parts.gallery.delete(second)
+        parts.pictures.view(first)
+    parts.pictures.delete(second)
     assert not shared.exists()
     assert not shared.parent.exists()
 
 
 def test_open_jobs_of_a_closed_studio_are_over(parts: Parts, finished: str) -> None:
-    job_id = parts.gallery.preview(order(1.0))
+    job_id = parts.pictures.order(order(1.0))
     parts.jobs.tidy_up()
     assert parts.jobs.get(job_id).state == "cancelled"
     assert parts.jobs.get(job_id).message.endswith(".")
@@ -203,41 +203,41 @@ def test_open_jobs_of_a_closed_studio_are_over(parts: Parts, finished: str) -> N
 
 def test_a_sheet_is_one_labelled_picture_that_says_what_was_ordered(parts: Parts, finished: str) -> None:
     wanted = order(0.0, 1.0, 0.0, 1.0, columns=2, column_labels=("0", "1"), row_labels=("cat", "dog"))
-    job_id = parts.gallery.preview(wanted)
+    job_id = parts.pictures.order(wanted)
     with pytest.raises(StudioError, match="not complete yet"):
-        parts.gallery.sheet(job_id)
+        parts.pictures.sheet(job_id)
     deliver(parts, job_id)
-    sheet = parts.gallery.sheet(job_id)
+    sheet = parts.pictures.sheet(job_id)
     with Image.open(sheet) as picture:
         assert picture.width > picture.height / 2
         said = PreviewOrder.model_validate_json(picture.info["patina"])
     assert said.drawn_with([""]) == wanted
-    assert said.weights == parts.gallery.weights_now(wanted.styles)
-    plain = parts.gallery.preview(order(0.25))
+    assert said.weights == parts.pictures.weights_now(wanted.styles)
+    plain = parts.pictures.order(order(0.25))
     deliver(parts, plain)
     with pytest.raises(StudioError, match="not made as a sheet"):
-        parts.gallery.sheet(plain)
+        parts.pictures.sheet(plain)
 
 
 def test_an_order_that_cannot_be_filled_is_a_sentence(parts: Parts, finished: str) -> None:
     with pytest.raises(StudioError, match="write a prompt"):
-        parts.gallery.preview(PreviewOrder(rows=()))
+        parts.pictures.order(PreviewOrder(rows=()))
     with pytest.raises(StudioError, match="2 strengths for 1 styles"):
-        parts.gallery.preview(order(1.0, rows=(PreviewRow(prompt="x", strengths=(1.0, 1.0)),)))
+        parts.pictures.order(order(1.0, rows=(PreviewRow(prompt="x", strengths=(1.0, 1.0)),)))
     with pytest.raises(StudioError, match="no run 'gone'"):
-        parts.gallery.preview(order(1.0, style="gone"))
+        parts.pictures.order(order(1.0, style="gone"))
     parts.store.add("fresh", "Fresh", {})
     with pytest.raises(StudioError, match="learned nothing yet"):
-        parts.gallery.preview(order(1.0, style="fresh"))
+        parts.pictures.order(order(1.0, style="fresh"))
 
 
 def test_an_order_that_names_no_base_is_drawn_on_the_one_its_style_was_trained_on(parts: Parts, finished: str) -> None:
     parts.store.db.write("UPDATE runs SET settings = ?", (json.dumps({"base": {"source": "some/model"}}),))
-    assert drawn(parts, parts.gallery.preview(order(1.0))).base.source == "some/model"
+    assert drawn(parts, parts.pictures.order(order(1.0))).base.source == "some/model"
     rows = (PreviewRow(prompt="x"),)
-    assert drawn(parts, parts.gallery.preview(PreviewOrder(rows=rows))).base.source == "bundled"
+    assert drawn(parts, parts.pictures.order(PreviewOrder(rows=rows))).base.source == "bundled"
     other = PreviewOrder(base=BaseConfig(source="other/model"), styles=(StyleUse(style=finished),), rows=rows)
-    assert drawn(parts, parts.gallery.preview(other)).base.source == "other/model"
+    assert drawn(parts, parts.pictures.order(other)).base.source == "other/model"
 
 
 # ---- library
@@ -298,7 +298,7 @@ class Answering:
 
 
 def shelf(parts: Parts, ask: Answering) -> Library:
-    return Library(parts.store.db, parts.home, parts.store, ask)
+    return Library(parts.store.db, parts.home, parts.store, parts.runs, ask)
 
 
 def test_an_imported_style_lies_in_the_studio_with_its_name_and_picture(parts: Parts, tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_lines_that_are_no_messages_are_passed_over() -> None:
 def test_the_studio_folder_is_the_users_unless_told_otherwise(
     patina_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer.studio.home import studio_path
+    from trainer.studio.folder import studio_path
 
     assert studio_path() == patina_home
     monkeypatch.setenv("PATINA_HOME", " ")
@@ -404,4 +404,4 @@ def test_the_studio_folder_is_the_users_unless_told_otherwise(
 def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StudioError, match="Set PATINA_HOME"):
-        Home(tmp_path / "file" / "studio").prepare()
+        StudioFolder(tmp_path / "file" / "studio").prepare()

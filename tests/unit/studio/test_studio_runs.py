@@ -12,7 +12,7 @@ from studio_parts import Parts
 from trainer.config import RunConfig
 from trainer.errors import ConfigError, StudioError
 from trainer.events import Failed, Finished, Interrupted, Phase, Progress, Sampled, Saved, Started
-from trainer.studio.home import Home
+from trainer.studio.folder import StudioFolder
 from trainer.studio.lease import this_process
 from trainer.studio.store import State, Wish
 from trainer.training.run_folder import RunFolder
@@ -20,14 +20,14 @@ from trainer.training.run_folder import RunFolder
 
 @pytest.fixture
 def draft(parts: Parts, uploads: list[Path]) -> str:
-    run_id = parts.desk.create({"name": "Shapes", "trigger": "shape style"})
-    parts.desk.add_images(run_id, uploads)
+    run_id = parts.drafts.create({"name": "Shapes", "trigger": "shape style"})
+    parts.drafts.add_images(run_id, uploads)
     return run_id
 
 
 def start(parts: Parts, run_id: str, *, step: int = 0) -> RunFolder:
     """As if a worker (this process) had trained so far."""
-    parts.conductor.enqueue(run_id)
+    parts.runs.enqueue(run_id)
     assert parts.store.claim(run_id, this_process())
     folder = RunFolder(parts.home.run(run_id))
     folder.append(Started(step=0, steps=20))
@@ -40,7 +40,7 @@ def start(parts: Parts, run_id: str, *, step: int = 0) -> RunFolder:
 
 
 def test_a_draft_that_starts_has_its_settings_in_its_folder(parts: Parts, draft: str) -> None:
-    parts.conductor.enqueue(draft)
+    parts.runs.enqueue(draft)
     assert parts.store.get(draft).state is State.QUEUED
     config = RunFolder(parts.home.run(draft)).config()
     assert (config.name, config.trigger) == ("Shapes", "shape style")
@@ -48,36 +48,36 @@ def test_a_draft_that_starts_has_its_settings_in_its_folder(parts: Parts, draft:
 
 
 def test_a_draft_that_cannot_start_stays_a_draft(parts: Parts, draft: str) -> None:
-    empty = parts.desk.create()
+    empty = parts.drafts.create()
     with pytest.raises(StudioError, match="no images yet"):
-        parts.conductor.enqueue(empty)
-    parts.desk.update(draft, {"base.source": "/nowhere"})
+        parts.runs.enqueue(empty)
+    parts.drafts.update(draft, {"base.source": "/nowhere"})
     with pytest.raises(StudioError, match="does not exist"):
-        parts.conductor.enqueue(draft)
+        parts.runs.enqueue(draft)
     assert {parts.store.get(run).state for run in (empty, draft)} == {State.DRAFT}
 
 
 def test_a_full_disk_is_noticed_before_anything_starts(
     parts: Parts, draft: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Home, "free_bytes", lambda self: 100 * 2**20)
+    monkeypatch.setattr(StudioFolder, "free_bytes", lambda self: 100 * 2**20)
     with pytest.raises(StudioError, match=r"needs 0\.8 GB of disk space, but only 0\.1 GB are free"):
-        parts.conductor.enqueue(draft)
+        parts.runs.enqueue(draft)
     assert parts.store.get(draft).state is State.DRAFT
 
 
 def test_a_queued_draft_can_be_taken_back_and_edited(parts: Parts, draft: str) -> None:
-    parts.conductor.enqueue(draft)
-    parts.conductor.cancel(draft)
-    parts.desk.update(draft, {"train.steps": 7})
-    parts.conductor.enqueue(draft)
+    parts.runs.enqueue(draft)
+    parts.runs.cancel(draft)
+    parts.drafts.update(draft, {"train.steps": 7})
+    parts.runs.enqueue(draft)
     assert RunFolder(parts.home.run(draft)).config().train.steps == 7
 
 
 def test_a_queued_run_that_was_trained_before_rests_as_paused(parts: Parts, draft: str) -> None:
     start(parts, draft, step=3)
     parts.store.hand_back(draft, this_process(), State.QUEUED)
-    parts.conductor.pause(draft)
+    parts.runs.pause(draft)
     assert parts.store.get(draft).state is State.PAUSED
 
 
@@ -97,8 +97,8 @@ def test_a_wish_for_a_run_in_training_waits_for_the_worker(
 
 def test_resume_takes_back_a_pause_that_has_not_happened_yet(parts: Parts, draft: str) -> None:
     start(parts, draft, step=3)
-    parts.conductor.pause(draft)
-    parts.conductor.resume(draft)
+    parts.runs.pause(draft)
+    parts.runs.resume(draft)
     parts.store.hand_back(draft, this_process(), State.QUEUED)
     assert parts.store.get(draft).state is State.QUEUED
 
@@ -106,17 +106,17 @@ def test_resume_takes_back_a_pause_that_has_not_happened_yet(parts: Parts, draft
 def test_stop_and_keep_needs_something_to_keep(parts: Parts, draft: str) -> None:
     start(parts, draft)
     with pytest.raises(StudioError, match="Cancel it instead"):
-        parts.conductor.stop_and_keep(draft)
+        parts.runs.stop_and_keep(draft)
     assert parts.store.get(draft).wish is Wish.NONE
 
 
 def test_stop_and_keep_of_a_paused_run_goes_to_the_worker_first(parts: Parts, draft: str, uploads: list[Path]) -> None:
-    other = parts.desk.duplicate(draft)
+    other = parts.drafts.duplicate(draft)
     start(parts, draft, step=3)
-    parts.conductor.pause(draft)
+    parts.runs.pause(draft)
     parts.store.hand_back(draft, this_process(), State.QUEUED)
-    parts.conductor.enqueue(other)
-    parts.conductor.stop_and_keep(draft)
+    parts.runs.enqueue(other)
+    parts.runs.stop_and_keep(draft)
     assert [(run.id, run.wish) for run in parts.store.in_state(State.QUEUED)] == [
         (draft, Wish.STOP),
         (other, Wish.NONE),
@@ -132,21 +132,21 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(parts: Parts, draft: str
 
 
 def test_a_deleted_run_lies_in_the_trash_until_it_is_taken_back(parts: Parts, draft: str) -> None:
-    parts.conductor.delete(draft)
+    parts.runs.delete(draft)
     assert not parts.home.run(draft).exists()
-    assert parts.overview.summaries() == []
-    parts.conductor.adopt()
-    assert parts.overview.summaries() == []
-    parts.conductor.restore(draft)
-    assert len(parts.desk.view(draft).images) == 5
-    assert all(image.path.is_file() for image in parts.desk.view(draft).images)
+    assert parts.runs.all() == []
+    parts.runs.adopt()
+    assert parts.runs.all() == []
+    parts.runs.restore(draft)
+    assert len(parts.drafts.view(draft).images) == 5
+    assert all(image.path.is_file() for image in parts.drafts.view(draft).images)
 
 
 def test_the_trash_is_emptied_of_what_is_old(parts: Parts, draft: str) -> None:
-    parts.conductor.delete(draft)
-    parts.conductor.empty_trash()
+    parts.runs.delete(draft)
+    parts.runs.empty_trash()
     assert (parts.home.trash / draft).is_dir()
-    parts.conductor.empty_trash(before=time.time() + 1)
+    parts.runs.empty_trash(before=time.time() + 1)
     assert not (parts.home.trash / draft).exists()
     assert parts.store.known() == set()
 
@@ -168,9 +168,9 @@ def test_runs_of_the_command_line_are_found_in_the_studio_folder(parts: Parts) -
     failed.append(Failed(step=3, message="Memory ran out."))
     paused.append(Interrupted(step=3, reason="paused"))
     (parts.home.runs / "no run").mkdir()
-    parts.conductor.adopt()
-    parts.conductor.adopt()
-    found = {run.name: (run.state, run.message) for run in parts.overview.summaries()}
+    parts.runs.adopt()
+    parts.runs.adopt()
+    found = {run.name: (run.state, run.message) for run in parts.runs.all()}
     assert found == {
         "finished": (State.FINISHED, ""),
         "failed": (State.FAILED, "Memory ran out."),
@@ -181,16 +181,16 @@ def test_runs_of_the_command_line_are_found_in_the_studio_folder(parts: Parts) -
 def test_a_run_that_somebody_trains_at_the_moment_is_not_taken(parts: Parts) -> None:
     folder = made_elsewhere(parts, "busy")
     with FileLock(folder.lock_file):
-        parts.conductor.adopt()
-        assert parts.overview.summaries() == []
-    parts.conductor.adopt()
-    assert [run.name for run in parts.overview.summaries()] == ["busy"]
+        parts.runs.adopt()
+        assert parts.runs.all() == []
+    parts.runs.adopt()
+    assert [run.name for run in parts.runs.all()] == ["busy"]
 
 
 def test_a_folder_with_broken_settings_is_left_alone(parts: Parts) -> None:
     folder = made_elsewhere(parts, "broken")
     folder.config_file.write_text("name = [")
-    parts.conductor.adopt()
+    parts.runs.adopt()
     assert parts.store.known() == set()
 
 
@@ -198,13 +198,13 @@ def test_a_folder_with_broken_settings_is_left_alone(parts: Parts) -> None:
 
 
 def test_runs_are_listed_in_training_then_the_queue_then_the_newest(parts: Parts, draft: str) -> None:
-    queued = [parts.desk.duplicate(draft) for _ in range(2)]
-    idle = parts.desk.duplicate(draft)
+    queued = [parts.drafts.duplicate(draft) for _ in range(2)]
+    idle = parts.drafts.duplicate(draft)
     for run_id in (draft, *queued):
-        parts.conductor.enqueue(run_id)
+        parts.runs.enqueue(run_id)
     assert parts.store.claim(draft, this_process())
     parts.store.reorder(queued[1], 0)
-    shown = parts.overview.summaries()
+    shown = parts.runs.all()
     assert [run.id for run in shown] == [draft, queued[1], queued[0], idle]
     assert [run.queue_place for run in shown] == [None, 1, 2, None]
     assert shown[0].thumbnail is not None
@@ -213,26 +213,26 @@ def test_runs_are_listed_in_training_then_the_queue_then_the_newest(parts: Parts
 
 def test_the_view_changes_its_version_exactly_when_something_changed(parts: Parts, draft: str) -> None:
     folder = start(parts, draft, step=3)
-    first = parts.overview.view(draft)
-    assert parts.overview.view(draft) is first
+    first = parts.runs.view(draft)
+    assert parts.runs.view(draft) is first
     folder.append(Saved(step=3, path="checkpoints/step-000003"))
-    second = parts.overview.view(draft)
+    second = parts.runs.view(draft)
     assert second.version != first.version
-    parts.conductor.pause(draft)
-    assert parts.overview.view(draft).version != second.version
+    parts.runs.pause(draft)
+    assert parts.runs.view(draft).version != second.version
 
 
 def test_the_view_tells_where_a_run_stands(parts: Parts, draft: str) -> None:
     folder = start(parts, draft, step=3)
     folder.append(Sampled(step=3, index=0, prompt="cat", path="samples/000003-0.png"))
     folder.append(Saved(step=3, path="checkpoints/step-000003"))
-    view = parts.overview.view(draft)
+    view = parts.runs.view(draft)
     assert (view.state, view.step, view.steps, view.losses) == (State.TRAINING, 3, 20, (0.5, 0.5, 0.5))
     assert view.samples[0].path == folder.path / "samples/000003-0.png"
     assert view.checkpoints == (), "a checkpoint that was pruned cannot be chosen"
     assert view.seconds_left == 5
     folder.append(Phase(name="exporting"))
-    phase = parts.overview.view(draft).phase
+    phase = parts.runs.view(draft).phase
     assert phase is not None
     assert phase.name == "exporting"
 
@@ -240,10 +240,10 @@ def test_the_view_tells_where_a_run_stands(parts: Parts, draft: str) -> None:
 def test_a_failed_run_shows_its_sentence(parts: Parts, draft: str) -> None:
     start(parts, draft, step=3)
     parts.store.hand_back(draft, this_process(), State.FAILED, "Memory ran out.")
-    view = parts.overview.view(draft)
+    view = parts.runs.view(draft)
     assert (view.error, view.phase, view.seconds_left) == ("Memory ran out.", None, None)
 
 
 def test_a_name_that_cannot_be_a_name_is_refused(parts: Parts) -> None:
     with pytest.raises(ConfigError, match="name"):
-        parts.desk.create({"name": "..."})
+        parts.drafts.create({"name": "..."})

@@ -12,9 +12,9 @@ from studio_parts import Parts
 
 from trainer.errors import StudioError
 from trainer.events import PreviewRow
-from trainer.studio.protocol import Inspect
 from trainer.studio.store import State
 from trainer.studio.views import PreviewOrder
+from trainer.studio.worker.protocol import Inspect
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are shell scripts")
 
@@ -61,24 +61,24 @@ def test_a_worker_that_cannot_start_is_tried_three_times_and_then_said(
 ) -> None:
     stand_in("echo start >&2; exit 1")
     kept.supervisor.start()
-    job_id = kept.gallery.preview(order())
-    until(lambda: kept.gallery.job(job_id).state == "failed", "the job's end")
-    assert "does not start" in kept.gallery.job(job_id).message
-    assert str(kept.home.worker_log) in kept.gallery.job(job_id).message
+    job_id = kept.pictures.order(order())
+    until(lambda: kept.pictures.view(job_id).state == "failed", "the job's end")
+    assert "does not start" in kept.pictures.view(job_id).message
+    assert str(kept.home.worker_log) in kept.pictures.view(job_id).message
     assert starts(kept) == 3
 
 
 def test_a_queued_run_fails_with_the_same_sentence_and_can_be_tried_again(
     kept: Parts, stand_in: Callable[[str], None], uploads: list[Path]
 ) -> None:
-    run_id = kept.desk.create()
-    kept.desk.add_images(run_id, uploads)
+    run_id = kept.drafts.create()
+    kept.drafts.add_images(run_id, uploads)
     stand_in("exit 1")
     kept.supervisor.start()
-    kept.conductor.enqueue(run_id)
+    kept.runs.enqueue(run_id)
     until(lambda: kept.store.get(run_id).state is State.FAILED, "the run's end")
     assert "does not start" in kept.store.get(run_id).message
-    kept.conductor.resume(run_id)
+    kept.runs.resume(run_id)
     until(lambda: kept.store.get(run_id).state is State.FAILED, "the run's second end")
 
 
@@ -88,18 +88,18 @@ def test_a_worker_that_dies_over_a_job_fails_that_job_and_goes_on_with_the_next(
     # It begins the first job that it is sent and dies; the second worker of the same kind begins the second job.
     began = r"""echo "$line" | sed 's/.*"job":"\([^"]*\)".*/{"type": "drawing", "job": "\1"}/'"""
     stand_in(f"echo start >&2; echo '{HELLO}'; read line; {began}; kill -9 $$")
-    first, second = kept.gallery.preview(order("one")), kept.gallery.preview(order("two"))
+    first, second = kept.pictures.order(order("one")), kept.pictures.order(order("two"))
     kept.supervisor.start()
-    until(lambda: kept.gallery.job(second).state == "failed", "the second job's end")
+    until(lambda: kept.pictures.view(second).state == "failed", "the second job's end")
     for job_id in (first, second):
-        assert kept.gallery.job(job_id).message.startswith("The worker ended while it made this (signal 9")
+        assert kept.pictures.view(job_id).message.startswith("The worker ended while it made this (signal 9")
     assert starts(kept) == 2
 
 
 def test_lines_that_are_no_replies_do_no_harm(kept: Parts, stand_in: Callable[[str], None]) -> None:
     stand_in(f"echo 'Loading weights: 50%'; echo; echo '{HELLO}'; cat > /dev/null")
     kept.supervisor.start()
-    kept.gallery.preview(order())
+    kept.pictures.order(order())
     until(lambda: kept.supervisor.worker_state()[1] is not None, "hello")
     assert kept.supervisor.worker_state()[0] == "idle"
 
@@ -131,7 +131,7 @@ def test_without_work_there_is_no_worker(kept: Parts, stand_in: Callable[[str], 
 def test_closing_ends_a_worker_that_waits_for_requests(kept: Parts, stand_in: Callable[[str], None]) -> None:
     stand_in(f"echo '{HELLO}'; cat > /dev/null; echo saved >&2")
     kept.supervisor.start()
-    kept.gallery.preview(order())
+    kept.pictures.order(order())
     until(lambda: kept.supervisor.worker_state()[1] is not None, "hello")
     kept.supervisor.close()
     assert kept.supervisor.pid is None

@@ -114,7 +114,7 @@ class Standing:
         self.interrupted = event if isinstance(event, Interrupted) else None
 
 
-class LogReader:
+class RunLog:
     """Reads one run's ``events.jsonl`` as it grows; safe between threads."""
 
     def __init__(self, path: Path) -> None:

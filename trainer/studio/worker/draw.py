@@ -23,7 +23,7 @@ from trainer.hardware import physical_cores, pick_device, pick_dtype, set_up_thr
 from trainer.preview.generate import Canvas, generate
 from trainer.preview.pngtext import parameters_of, save_png
 from trainer.studio import weights
-from trainer.studio.protocol import Draw, Source
+from trainer.studio.worker.protocol import Draw, Source
 from trainer.styles.file import StyleFile
 from trainer.styles.fit import attach
 from trainer.styles.read import read_style
@@ -41,7 +41,7 @@ OnPicture = Callable[[int, Path, Sequence[str]], None]
 """Told of each picture: its index, its file, and for each source which weights it was drawn with."""
 
 
-class Easel:
+class WarmBase:
     """One base at a time, with everything that is drawn on it.
 
     Args:

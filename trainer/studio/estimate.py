@@ -68,10 +68,10 @@ def resolved(config: RunConfig, info: BaseInfo, images: int) -> RunConfig:
     )
 
 
-def estimate(config: RunConfig, info: BaseInfo, device: Device, measured: Measured) -> Estimate:
+def estimate(config: RunConfig, info: BaseInfo, device: Device, past: PastRuns) -> Estimate:
     """Time and memory of a run with resolved settings."""
     steps, batch = config.train.steps or 1, (config.optim.batch_size or 1)
-    known = measured.get(kind_of(config, device.kind))
+    known = past.get(kind_of(config, device.kind))
     if known is not None:
         seconds, memory = known
         return Estimate(_START_SECONDS + seconds * steps, memory, measured=True)
@@ -128,7 +128,7 @@ def _folder(info: BaseInfo) -> Path:
     return Path(registry.__file__).parent / "bundled" if info.kind == "bundled" else Path(info.source)
 
 
-class Measured:
+class PastRuns:
     """What runs took on this machine: seconds of a step and bytes at the peak, by `kind_of`."""
 
     def __init__(self, database: Database) -> None:

@@ -1,8 +1,9 @@
 """The studio's worker: the one process that holds a base, trains the queue's runs and draws previews.
 
-``python -m trainer.studio.worker --home DIR`` reads requests from standard input and answers on a private duplicate of
-standard output (`trainer.studio.protocol`); its own output goes to a log file before any library of models is loaded.
-It lives no longer than its input: when that closes, the run in training is saved and goes on in the next worker.
+``python -m trainer.studio.worker.main --home DIR`` reads requests from standard input and answers on a private
+duplicate of standard output (`trainer.studio.worker.protocol`); its own output goes to a log file before any library
+of models is loaded. It lives no longer than its input: when that closes, the run in training is saved and goes on in
+the next worker.
 
 Threads: the main one trains and draws; one reads requests; one says every few seconds that all is well.
 """
@@ -21,11 +22,11 @@ from pathlib import Path
 
 import psutil
 
-from trainer.studio.home import Home
+from trainer.studio.folder import StudioFolder
 from trainer.studio.lease import HEARTBEAT_SECONDS
-from trainer.studio.protocol import Hello
-from trainer.studio.wire import Inbox, Pipe, private_stdin, private_stdout
-from trainer.studio.workshop import Workshop
+from trainer.studio.worker.pipes import Inbox, Pipe, private_stdin, private_stdout
+from trainer.studio.worker.protocol import Hello
+from trainer.studio.worker.serve import Server
 
 STATUS_SECONDS = 3.0
 
@@ -43,12 +44,12 @@ def say_hello(pipe: Pipe) -> None:
 def main() -> int:
     """Set the process up, in the order in which things can go wrong, and serve."""
     options = argparse.ArgumentParser(
-        prog="python -m trainer.studio.worker", description="The studio's worker process."
+        prog="python -m trainer.studio.worker.main", description="The studio's worker process."
     )
     options.add_argument("--home", type=Path, required=True, help="the studio folder")
     options.add_argument("--idle-seconds", type=float, default=300.0, help="free memory after so long without work")
     chosen = options.parse_args()
-    home = Home(chosen.home)
+    home = StudioFolder(chosen.home)
     requests = private_stdin()
     pipe = Pipe(private_stdout(home.worker_log))
     faulthandler.enable()
@@ -57,11 +58,11 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: inbox.close())
     threading.Thread(target=inbox.read, args=(requests,), daemon=True, name="requests").start()
-    workshop = Workshop(home, pipe, inbox, idle_seconds=chosen.idle_seconds)
+    server = Server(home, pipe, inbox, idle_seconds=chosen.idle_seconds)
     say_hello(pipe)
     _give_way()
-    threading.Thread(target=_keep_saying, args=(workshop,), daemon=True, name="status").start()
-    workshop.run()
+    threading.Thread(target=_keep_saying, args=(server,), daemon=True, name="status").start()
+    server.run()
     return 0
 
 
@@ -75,13 +76,13 @@ def _give_way() -> None:
         psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else 5)
 
 
-def _keep_saying(workshop: Workshop) -> None:
+def _keep_saying(server: Server) -> None:
     beaten = 0.0
     while True:
         time.sleep(STATUS_SECONDS)
-        workshop.beat()
+        server.beat()
         if time.monotonic() - beaten > HEARTBEAT_SECONDS:
-            workshop.store.leases.beat(workshop.owner)
+            server.store.leases.beat(server.owner)
             beaten = time.monotonic()
 
 

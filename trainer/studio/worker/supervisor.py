@@ -19,11 +19,12 @@ from typing import Any, Literal
 from trainer import errors
 from trainer.errors import PatinaError, StudioError
 from trainer.events import Phase
-from trainer.studio.home import Home
+from trainer.studio.folder import StudioFolder
 from trainer.studio.jobs import Jobs
 from trainer.studio.lease import HEARTBEAT_SECONDS, this_process
-from trainer.studio.process import WorkerProcess
-from trainer.studio.protocol import (
+from trainer.studio.store import State, Store
+from trainer.studio.worker.process import WorkerProcess
+from trainer.studio.worker.protocol import (
     Answer,
     AnyReply,
     AnyRequest,
@@ -42,7 +43,6 @@ from trainer.studio.protocol import (
     Steer,
     Train,
 )
-from trainer.studio.store import State, Store
 from trainer.training.run_folder import RunFolder
 
 MAX_FAILED_STARTS = 3
@@ -70,7 +70,7 @@ class Supervisor:
         idle_seconds: after so long without work the worker frees its memory.
     """
 
-    def __init__(self, home: Home, store: Store, jobs: Jobs, *, idle_seconds: float) -> None:
+    def __init__(self, home: StudioFolder, store: Store, jobs: Jobs, *, idle_seconds: float) -> None:
         self._home, self._store, self._jobs = home, store, jobs
         self._idle_seconds = idle_seconds
         self._lock = threading.RLock()

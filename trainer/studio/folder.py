@@ -30,7 +30,7 @@ def new_id(prefix: str) -> str:
 
 
 @dataclass(frozen=True)
-class Home:
+class StudioFolder:
     """The studio folder's layout; `prepare` makes what is missing."""
 
     path: Path
@@ -83,7 +83,7 @@ class Home:
         """The folder of a preview's pictures."""
         return self.previews / job_id
 
-    def prepare(self) -> Home:
+    def prepare(self) -> StudioFolder:
         """Make the folders.
 
         Raises:

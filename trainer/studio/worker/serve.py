@@ -15,10 +15,12 @@ import psutil
 from trainer.errors import PatinaError
 from trainer.events import Event, Failed, Phase, Planned, sentence_of
 from trainer.studio.database import Database
-from trainer.studio.home import Home
+from trainer.studio.estimate import PastRuns, kind_of
+from trainer.studio.folder import StudioFolder
 from trainer.studio.lease import this_process
-from trainer.studio.planning import Measured, kind_of
-from trainer.studio.protocol import (
+from trainer.studio.store import State, Store, Wish
+from trainer.studio.worker.pipes import Inbox, Pipe
+from trainer.studio.worker.protocol import (
     Answer,
     AnyRequest,
     Convert,
@@ -34,14 +36,12 @@ from trainer.studio.protocol import (
     Steer,
     Train,
 )
-from trainer.studio.store import State, Store, Wish
-from trainer.studio.wire import Inbox, Pipe
 from trainer.training.pausing import Signal
 from trainer.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from trainer.config import BaseConfig
-    from trainer.studio.easel import Easel
+    from trainer.studio.worker.draw import WarmBase
     from trainer.training.pausing import Session
 
 
@@ -49,29 +49,29 @@ class _Leave(BaseException):
     """Ends a training that has not come to its steps yet (a download, a cache of a thousand images)."""
 
 
-class Workshop:
+class Server:
     """Serves requests one after the other; a training serves others between its steps.
 
     Args:
         idle_seconds: after so long without a request the base is let go, and after three times that the process ends.
     """
 
-    def __init__(self, home: Home, pipe: Pipe, inbox: Inbox, *, idle_seconds: float) -> None:
+    def __init__(self, home: StudioFolder, pipe: Pipe, inbox: Inbox, *, idle_seconds: float) -> None:
         self.home, self.pipe, self.inbox = home, pipe, inbox
         self.idle_seconds = idle_seconds
         self.store = Store(Database(home.database))
         self.owner = this_process()
         self.waiting: deque[AnyRequest] = deque()
         self.status = Status(doing="idle")
-        self._easel: Easel | None = None
+        self._easel: WarmBase | None = None
 
     @property
-    def easel(self) -> Easel:
+    def warm(self) -> WarmBase:
         """Torch and the libraries of models are loaded when they are first needed."""
         if self._easel is None:
-            from trainer.studio.easel import Easel
+            from trainer.studio.worker.draw import WarmBase
 
-            self._easel = Easel(self.home.runs)
+            self._easel = WarmBase(self.home.runs)
         return self._easel
 
     def run(self) -> None:
@@ -131,7 +131,7 @@ class Workshop:
             message = sentence_of(error)
             if not isinstance(error, PatinaError):
                 # Memory may have run out, or the device be in an unknown state: nothing of it is kept.
-                self.easel.free()
+                self.warm.free()
         try:
             self.store.hand_back(run_id, self.owner, state, message)
         except PatinaError:
@@ -145,7 +145,7 @@ class Workshop:
         steering.base = config.base
         steering.emit(Phase(name="loading", detail=config.base.source))
         try:
-            base = self.easel.base_for_training(config)
+            base = self.warm.base_for_training(config)
         except Exception as error:
             folder.append(Failed(step=0, message=sentence_of(error)))
             raise
@@ -157,10 +157,10 @@ class Workshop:
 
     def _remember(self, folder: RunFolder, steering: Steering) -> None:
         """Note what a step took here, so that the next run of the kind can be told its time."""
-        plan, base = steering.planned, self.easel.base
+        plan, base = steering.planned, self.warm.base
         if plan is not None and base is not None and plan.steps:
             kind = kind_of(folder.config(), base.device.type)
-            Measured(self.store.db).note(kind, plan.seconds / plan.steps, plan.memory_bytes)
+            PastRuns(self.store.db).note(kind, plan.seconds / plan.steps, plan.memory_bytes)
 
     # ---- drawing
 
@@ -183,14 +183,14 @@ class Workshop:
         try:
             if not on_step(0, 0):
                 raise Cancelled
-            self.easel.draw(request, on_step, on_picture, session, live=before.run)
+            self.warm.draw(request, on_step, on_picture, session, live=before.run)
         except Cancelled:
             ended = DrawEnded(job=request.job, state="cancelled")
         except Exception as error:
             if not isinstance(error, PatinaError):
                 traceback.print_exc()
             if session is None:
-                self.easel.clear()
+                self.warm.clear()
             ended = DrawEnded(job=request.job, state="failed", message=sentence_of(error))
         self.inbox.cancelled.discard(request.job)
         self.pipe.send(ended)
@@ -217,9 +217,9 @@ class Workshop:
 class Steering:
     """What a training asks between its steps: answers requests, and says whether to go on."""
 
-    def __init__(self, workshop: Workshop, run_id: str) -> None:
-        self.workshop, self.run_id = workshop, run_id
-        self.wish = workshop.store.get(run_id).wish
+    def __init__(self, server: Server, run_id: str) -> None:
+        self.server, self.run_id = server, run_id
+        self.wish = server.store.get(run_id).wish
         self.base: BaseConfig | None = None
         self.planned: Planned | None = None
 
@@ -227,7 +227,7 @@ class Steering:
         self._serve(session)
         if self.wish is Wish.STOP:
             return Signal.STOP
-        if self.workshop.inbox.closing.is_set() or self.wish in (Wish.PAUSE, Wish.CANCEL):
+        if self.server.inbox.closing.is_set() or self.wish in (Wish.PAUSE, Wish.CANCEL):
             return Signal.PAUSE
         return Signal.GO
 
@@ -237,34 +237,34 @@ class Steering:
             self.planned = event
         if not isinstance(event, Phase):
             return
-        self.workshop.pipe.send(InPhase(run=self.run_id, phase=event))
+        self.server.pipe.send(InPhase(run=self.run_id, phase=event))
         self._note_wishes()
         early = event.name in ("loading", "reading", "caching", "measuring")
-        if self.workshop.inbox.closing.is_set() or (early and self.wish in (Wish.PAUSE, Wish.CANCEL)):
+        if self.server.inbox.closing.is_set() or (early and self.wish in (Wish.PAUSE, Wish.CANCEL)):
             raise _Leave
 
     def _serve(self, session: Session) -> None:
         self._note_wishes()
-        for request in list(self.workshop.waiting):
-            if isinstance(request, Train) or self.workshop.inbox.closing.is_set():
+        for request in list(self.server.waiting):
+            if isinstance(request, Train) or self.server.inbox.closing.is_set():
                 continue
             if isinstance(request, Draw) and request.base != self.base:
                 # It may not fit beside the one in training.
                 continue
-            self.workshop.waiting.remove(request)
-            self.workshop.serve(request, session)
+            self.server.waiting.remove(request)
+            self.server.serve(request, session)
             self._note_wishes()
 
     def _note_wishes(self) -> None:
         """Sort what has arrived: wishes count at once, the rest waits for the next gap between steps."""
-        while (request := self.workshop.inbox.next(timeout=0)) is not None:
+        while (request := self.server.inbox.next(timeout=0)) is not None:
             if isinstance(request, Steer):
-                self.wish = self.workshop.store.get(self.run_id).wish
+                self.wish = self.server.store.get(self.run_id).wish
                 continue
-            self.workshop.waiting.append(request)
+            self.server.waiting.append(request)
             if isinstance(request, Draw) and self.base is not None and request.base != self.base:
                 reason = "The run in training uses another base; this is drawn when it pauses or ends."
-                self.workshop.pipe.send(Drawing(job=request.job, waits=reason))
+                self.server.pipe.send(Drawing(job=request.job, waits=reason))
 
 
 def memory_used() -> int:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import trainer
-from trainer.studio.home import Home
-from trainer.studio.protocol import AnyReply, AnyRequest, Hello, Status, parse_reply
+from trainer.studio.folder import StudioFolder
+from trainer.studio.worker.protocol import AnyReply, AnyRequest, Hello, Status, parse_reply
 
 CLOSE_SECONDS = 30.0
 
@@ -34,7 +34,7 @@ class WorkerProcess:
 
     def __init__(
         self,
-        home: Home,
+        home: StudioFolder,
         *,
         idle_seconds: float,
         on_reply: Callable[[WorkerProcess, AnyReply], None],
@@ -49,7 +49,7 @@ class WorkerProcess:
         self._on_reply, self._on_end = on_reply, on_end
         package_home = str(Path(trainer.__file__).parent.parent)
         path = os.pathsep.join(part for part in (package_home, os.environ.get("PYTHONPATH")) if part)
-        command = [sys.executable, "-m", "trainer.studio.worker", "--home", str(home.path)]
+        command = [sys.executable, "-m", "trainer.studio.worker.main", "--home", str(home.path)]
         # Until the worker has opened its log by itself: a Python that cannot start says why there.
         with home.worker_log.open("ab") as log:
             self._process = subprocess.Popen(

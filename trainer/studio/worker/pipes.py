@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from trainer.studio.protocol import AnyRequest, CancelDraw, parse_request
+from trainer.studio.worker.protocol import AnyRequest, CancelDraw, parse_request
 
 if TYPE_CHECKING:
     from trainer.events import Message

@@ -1,0 +1,272 @@
+"""The images of a draft: our own re-encoded copies, each with its caption, keyed by an id that never changes.
+
+On the disk lie ``images/<id>.png`` and ``images/<id>.txt`` for the engine to read; the list in the studio's file adds
+the uploaded name, the order, and what was found in the upload and is gone from the copy (a turned photo, say).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.atomic import write_file
+from trainer.data.captions import METADATA, SIDECAR_SUFFIXES, read_captions, read_metadata
+from trainer.data.duplicates import Fingerprint
+from trainer.data.folder import natural_key
+from trainer.data.names import caption_from_name
+from trainer.errors import DatasetError, ImageError, StudioError
+from trainer.findings import Finding
+from trainer.studio.database import Database
+from trainer.studio.folder import StudioFolder
+
+if TYPE_CHECKING:
+    from trainer.data.images import ImageFacts
+
+MAX_SIDE = 2048
+"""Longest side of a copy in pixels: twice what the largest family is trained at."""
+MAX_IMAGES = 2000
+
+
+@dataclass(frozen=True)
+class DraftImage:
+    """An image of a draft as it is listed; sides in pixels of the upright upload, before it was made smaller."""
+
+    id: str
+    name: str
+    caption: str
+    removed: bool
+    width: int
+    height: int
+    findings: tuple[Finding, ...]
+    look: Fingerprint
+
+
+class DraftImages:
+    """Images and captions of runs."""
+
+    def __init__(self, database: Database, home: StudioFolder) -> None:
+        self._db = database
+        self._home = home
+
+    def images(self, run_id: str, *, removed: bool = False) -> list[DraftImage]:
+        """The images in their order; with ``removed`` those that were taken out."""
+        rows = self._db.all(
+            "SELECT * FROM images WHERE run = ? AND removed = ? ORDER BY ordinal", (run_id, int(removed))
+        )
+        return [_image(row) for row in rows]
+
+    def first(self, run_id: str) -> Path | None:
+        """A picture to show for the run."""
+        row = self._db.one("SELECT id FROM images WHERE run = ? AND removed = 0 ORDER BY ordinal LIMIT 1", (run_id,))
+        return None if row is None else self.path(run_id, row["id"])
+
+    def path(self, run_id: str, image_id: str, *, removed: bool = False) -> Path:
+        """The image's file."""
+        folder = self._home.removed_images(run_id) if removed else self._home.images(run_id)
+        return folder / f"{image_id}.png"
+
+    def add(
+        self, run_id: str, files: Sequence[Path], *, background: str = "white"
+    ) -> tuple[list[str], list[tuple[str, str]]]:
+        """Take files in: decoded in a child process with limits, re-encoded, upright.
+
+        Captions come from text files and ``metadata.jsonl`` among the files, else from meaningful names.
+        The same file twice is taken once. Returns the new ids, and (name, sentence) for what was refused.
+
+        Raises:
+            StudioError: too many images, or the disk is full.
+        """
+        from trainer.data.decode_child import reencode_many
+        from trainer.data.doctor import file_findings, file_sha256
+        from trainer.data.duplicates import fingerprint
+        from trainer.data.images import IMAGE_SUFFIXES, open_image
+
+        images = sorted((file for file in files if file.suffix.lower() in IMAGE_SUFFIXES), key=_by_name)
+        refused = [
+            (file.name, f"{file.name} is no image and no caption; it was left out.")
+            for file in files
+            if file not in images and not _is_caption(file)
+        ]
+        present = {image.id: image for image in [*self.images(run_id), *self.images(run_id, removed=True)]}
+        if len(present) + len(images) > MAX_IMAGES:
+            raise StudioError(f"A run holds at most {MAX_IMAGES} images, and a style needs 8 to 50. Choose fewer.")
+        self._home.require_space(sum(file.stat().st_size for file in images) * 4, "Adding these images")
+        captions, complaints = _captions(files, images)
+        refused += complaints
+        added: list[str] = []
+        fresh: dict[str, tuple[Path, str]] = {}
+        for file in images:
+            try:
+                digest = file_sha256(file)
+            except ImageError as error:
+                refused.append((file.name, str(error)))
+                continue
+            image_id = digest[:16]
+            if image_id in present and present[image_id].removed:
+                self.restore(run_id, image_id)
+                added.append(image_id)
+            elif image_id in present or image_id in fresh:
+                twin = present[image_id].name if image_id in present else fresh[image_id][0].name
+                refused.append((file.name, f"{file.name} is the same file as {twin}; it was left out."))
+            else:
+                fresh[image_id] = (file, digest)
+
+        folder = self._home.images(run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        pairs = [(file, folder / f"{image_id}.png") for image_id, (file, _) in fresh.items()]
+        outcomes = reencode_many(pairs, max_side=MAX_SIDE, background=background)
+        for (image_id, (file, digest)), outcome in zip(fresh.items(), outcomes, strict=True):
+            if isinstance(outcome, ImageError):
+                refused.append((file.name, str(outcome)))
+                continue
+            found = file_findings(file.name, outcome, background=background)
+            look = fingerprint(open_image(folder / f"{image_id}.png"))
+            self._insert(run_id, image_id, file.name, captions.get(file, ""), digest, outcome, found, look)
+            added.append(image_id)
+        return added, refused
+
+    def remove(self, run_id: str, image_id: str) -> None:
+        """Take an image out, with its caption; nothing else changes."""
+        self._move(run_id, image_id, removed=True)
+
+    def restore(self, run_id: str, image_id: str) -> None:
+        """Bring an image back to its place."""
+        self._move(run_id, image_id, removed=False)
+
+    def set_captions(self, run_id: str, captions: Mapping[str, str]) -> int:
+        """Set captions by image id; returns how many changed.
+
+        Raises:
+            StudioError: an id that is not among the images.
+        """
+        present = {image.id: image for image in [*self.images(run_id), *self.images(run_id, removed=True)]}
+        for image_id in captions:
+            if image_id not in present:
+                raise StudioError("An image that is not there any more was given a caption. Reload the page.")
+        changed = 0
+        for image_id, text in captions.items():
+            tidy = " ".join(text.split())
+            if tidy != present[image_id].caption:
+                self._write_caption(run_id, image_id, tidy, removed=present[image_id].removed)
+                self._db.write("UPDATE images SET caption = ? WHERE run = ? AND id = ?", (tidy, run_id, image_id))
+                changed += 1
+        return changed
+
+    def copy(self, source: str, target: str) -> None:
+        """Give a new draft the images and captions of another run."""
+        folder = self._home.images(target)
+        folder.mkdir(parents=True, exist_ok=True)
+        for image in self.images(source):
+            shutil.copyfile(self.path(source, image.id), folder / f"{image.id}.png")
+            self._write_caption(target, image.id, image.caption)
+        self._db.write(
+            "INSERT INTO images SELECT ?, id, name, ordinal, caption, 0, width, height, source_sha256, findings"
+            " FROM images WHERE run = ? AND removed = 0",
+            (target, source),
+        )
+
+    def _insert(
+        self,
+        run_id: str,
+        image_id: str,
+        name: str,
+        caption: str,
+        digest: str,
+        facts: ImageFacts,
+        found: Sequence[Finding],
+        look: Fingerprint,
+    ) -> None:
+        self._write_caption(run_id, image_id, caption)
+        # Images that were uploaded together arrive in the natural order of their names.
+        self._db.write(
+            "INSERT INTO images (run, id, name, ordinal, caption, width, height, source_sha256, findings)"
+            " SELECT ?, ?, ?, coalesce(max(ordinal), -1) + 1, ?, ?, ?, ?, ? FROM images WHERE run = ?",
+            (
+                run_id,
+                image_id,
+                name,
+                caption,
+                facts.width,
+                facts.height,
+                digest,
+                json.dumps(
+                    {
+                        "findings": [asdict(finding) for finding in found],
+                        "bits": look.bits,
+                        "colours": base64.b64encode(look.colours).decode(),
+                    }
+                ),
+                run_id,
+            ),
+        )
+
+    def _move(self, run_id: str, image_id: str, *, removed: bool) -> None:
+        changed = self._db.write(
+            "UPDATE images SET removed = ? WHERE run = ? AND id = ? AND removed = ?",
+            (int(removed), run_id, image_id, int(not removed)),
+        )
+        if not changed:
+            return
+        for suffix in (".png", ".txt"):
+            source = self.path(run_id, image_id, removed=not removed).with_suffix(suffix)
+            target = self.path(run_id, image_id, removed=removed).with_suffix(suffix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.exists():
+                source.replace(target)
+
+    def _write_caption(self, run_id: str, image_id: str, caption: str, *, removed: bool = False) -> None:
+        # An empty file says that there is no caption; without one the engine would make words of the id.
+        write_file(self.path(run_id, image_id, removed=removed).with_suffix(".txt"), caption.encode())
+
+
+def _image(row: sqlite3.Row) -> DraftImage:
+    kept: dict[str, Any] = json.loads(row["findings"])
+    return DraftImage(
+        id=row["id"],
+        name=row["name"],
+        caption=row["caption"],
+        removed=bool(row["removed"]),
+        width=row["width"],
+        height=row["height"],
+        findings=tuple(Finding(**finding) for finding in kept["findings"]),
+        look=Fingerprint(kept["bits"], base64.b64decode(kept["colours"])),
+    )
+
+
+def _by_name(file: Path) -> tuple[list[tuple[int, int, str]], str]:
+    return natural_key(file.name)
+
+
+def _is_caption(file: Path) -> bool:
+    return file.suffix.lower() in SIDECAR_SUFFIXES or file.name == METADATA
+
+
+def _captions(files: Iterable[Path], images: Iterable[Path]) -> tuple[dict[Path, str], list[tuple[str, str]]]:
+    """Captions of uploaded images, and complaints about caption files that cannot be read.
+
+    A browser's upload puts every file into a folder of its own, so what belongs together is told by its name.
+    """
+    captions: dict[Path, str] = {}
+    complaints: list[tuple[str, str]] = []
+    sidecars: dict[str, str] = {}
+    listed: dict[str, str] = {}
+    for file in files:
+        if not _is_caption(file):
+            continue
+        try:
+            if file.name == METADATA:
+                listed |= {path.name: text for path, text in read_metadata(file).items()}
+            else:
+                sidecars[file.stem] = read_captions(file.parent, [file])[file.name].text or ""
+        except DatasetError as error:
+            complaints.append((file.name, str(error)))
+    for image in images:
+        beside = sidecars.get(image.stem, listed.get(image.name))
+        captions[image] = beside if beside is not None else caption_from_name(image.stem) or ""
+    return captions, complaints

@@ -1,0 +1,230 @@
+"""Pictures on order: from what a user wants to see to jobs of the worker, and back to pictures to show.
+
+Styles become files, and pictures that were made before with the same settings are found again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer.config import BaseConfig
+from trainer.errors import StudioError
+from trainer.events import PreviewRow
+from trainer.studio import weights
+from trainer.studio.folder import StudioFolder, new_id
+from trainer.studio.jobs import SHEET_NAME, Jobs
+from trainer.studio.library import Library
+from trainer.studio.store import State, Store
+from trainer.studio.views import JobView, PictureView, PreviewOrder, StyleUse
+from trainer.studio.worker.protocol import Draw, Source
+from trainer.studio.worker.supervisor import Supervisor
+from trainer.training.run_folder import RunFolder
+
+
+class Pictures:
+    """Preview jobs with their pictures."""
+
+    def __init__(self, home: StudioFolder, store: Store, jobs: Jobs, library: Library, supervisor: Supervisor) -> None:
+        self._home, self._store, self._jobs = home, store, jobs
+        self._library, self._supervisor = library, supervisor
+
+    def order(self, order: PreviewOrder) -> str:
+        """Start making pictures; returns the job's id. Those made before with the same settings are there at once."""
+        order = with_base(order, self._store, self._library)
+        sources = sources_of(order, self._home, self._store, self._library)
+        order = order.drawn_with(weights_of(sources))
+        keys = keys_of(order, sources)
+        self._home.require_space(0, "A preview")
+        job_id = new_id("job")
+        self._jobs.add(job_id, order)
+        missing: list[int] = []
+        for index, key in enumerate(keys):
+            before = self._jobs.made_before(key)
+            if before is None:
+                missing.append(index)
+            else:
+                self._jobs.add_picture(job_id, index, key, before)
+        if not missing:
+            self._jobs.settle(job_id, "done")
+            return job_id
+        request = Draw(
+            job=job_id,
+            base=order.base,
+            sources=sources,
+            rows=tuple(order.rows[index] for index in missing),
+            indices=tuple(missing),
+            settings=order.settings,
+            folder=str(self._home.preview(job_id)),
+        )
+        self._supervisor.draw(request, {index: keys[index] for index in missing})
+        return job_id
+
+    def weights_now(self, styles: Sequence[StyleUse]) -> tuple[str, ...]:
+        """Which weights the next picture with these styles would show (`trainer.studio.weights`).
+
+        Raises:
+            StudioError: a style or checkpoint that is not there.
+        """
+        return weights_of([source_of(use, self._home, self._store, self._library) for use in styles])
+
+    def view(self, job_id: str) -> JobView:
+        """A job's progress and pictures."""
+        # Asked first: when the drawing ends in between, the list already has its end.
+        drawing = self._supervisor.drawing(job_id)
+        row = self._jobs.get(job_id)
+        pictures = self._jobs.pictures(job_id)
+        return JobView(
+            id=row.id,
+            state=row.state,
+            created=row.created,
+            done=drawing.done if drawing is not None else 0,
+            total=drawing.total if drawing is not None else 0,
+            pictures=tuple(
+                PictureView(index, path, row.order.rows[index])
+                for index, path in pictures.items()
+                if index < len(row.order.rows)
+            ),
+            order=row.order,
+            message=drawing.waits if drawing is not None and drawing.waits else row.message,
+        )
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job within one denoising step; what is finished of it is kept."""
+        self._supervisor.cancel(job_id)
+
+    def newest(self, limit: int = 60) -> list[JobView]:
+        """Jobs that have pictures, newest first."""
+        return [self.view(job_id) for job_id in self._jobs.gallery(limit)]
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job and its pictures."""
+        self._supervisor.cancel(job_id)
+        self._jobs.delete(job_id)
+
+    def sheet(self, job_id: str) -> Path:
+        """The job's pictures as one labelled PNG, with what was ordered in its text.
+
+        Raises:
+            StudioError: it is not done, or was not ordered as a sheet.
+        """
+        from PIL import Image, PngImagePlugin
+
+        from trainer.preview.sheet import contact_sheet
+
+        view = self.view(job_id)
+        order = view.order
+        if order.columns < 1:
+            raise StudioError("This preview was not made as a sheet.")
+        if len(view.pictures) < len(order.rows):
+            raise StudioError("The sheet is not complete yet. Wait until all its pictures are made.")
+        path = self._home.preview(job_id) / SHEET_NAME
+        if path.is_file():
+            return path
+        pictures: list[Image.Image] = []
+        for picture in view.pictures:
+            with Image.open(picture.path, formats=("PNG",)) as image:
+                pictures.append(image.convert("RGB"))
+        grid = [pictures[start : start + order.columns] for start in range(0, len(pictures), order.columns)]
+        sheet = contact_sheet(grid, rows=order.row_labels, columns=order.column_labels, title=order.title)
+        text = PngImagePlugin.PngInfo()
+        text.add_text("patina", json.dumps(order.model_dump(mode="json")))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Two pages may ask at once.
+        partial = path.with_name(f".sheet-{threading.get_ident()}.tmp")
+        sheet.save(partial, "PNG", pnginfo=text)
+        partial.replace(path)
+        return path
+
+
+def sources_of(order: PreviewOrder, home: StudioFolder, store: Store, library: Library) -> tuple[Source, ...]:
+    """Where each style of an order lies at this moment.
+
+    Raises:
+        StudioError: a style or checkpoint that is not there, or a row with other than one strength a style.
+    """
+    if not order.rows:
+        raise StudioError("Nothing was asked for: write a prompt.")
+    for row in order.rows:
+        if row.strengths and len(row.strengths) != len(order.styles):
+            raise StudioError(f"A picture has {len(row.strengths)} strengths for {len(order.styles)} styles.")
+    return tuple(source_of(use, home, store, library) for use in order.styles)
+
+
+def with_base(order: PreviewOrder, store: Store, library: Library) -> PreviewOrder:
+    """The order with a base: the one it names, or else that of its first style that was trained here."""
+    if "base" in order.model_fields_set:
+        return order
+    trained = next((use.style for use in order.styles if not library.is_imported(use.style)), None)
+    if trained is None:
+        return order
+    settings = store.get(trained).settings.get("base", {})
+    return order.model_copy(update={"base": BaseConfig.model_validate({"source": "bundled", **settings})})
+
+
+def weights_of(sources: Sequence[Source]) -> tuple[str, ...]:
+    """Which weights each source has at this moment; a training's step is known only once it was drawn with."""
+    return tuple(weights.of_file(Path(source.path)) if source.path else weights.live() for source in sources)
+
+
+def keys_of(order: PreviewOrder, sources: Sequence[Source]) -> list[str]:
+    """For each row what decides its pixels, or an empty text when that changes from moment to moment."""
+    marks = [_mark(source) for source in sources]
+    return [_key(order, row, sources, marks) for row in order.rows]
+
+
+def source_of(use: StyleUse, home: StudioFolder, store: Store, library: Library) -> Source:
+    """Where a style lies at this moment; errors as in `sources_of`."""
+    if library.is_imported(use.style):
+        card = library.card(use.style)
+        return Source(name=card.name, path=str(card.file))
+    run = store.get(use.style)
+    folder = RunFolder(home.run(run.id))
+    if use.step:
+        checkpoint = folder.checkpoints / f"step-{use.step:06d}"
+        if not checkpoint.is_dir():
+            raise StudioError(f"{run.name} keeps no checkpoint of step {use.step} any more. Choose a later one.")
+        return Source(name=run.name, path=str(checkpoint), run=run.id)
+    if run.state is State.TRAINING:
+        return Source(name=run.name, run=run.id)
+    if run.state is State.FINISHED and folder.adapter_file.is_file():
+        return Source(name=run.name, path=str(folder.adapter_file), run=run.id)
+    saved = sorted(path for path in folder.checkpoints.glob("step-*") if path.is_dir())
+    if not saved:
+        raise StudioError(f"{run.name} has learned nothing yet that could be shown. Train it first.")
+    return Source(name=run.name, path=str(saved[-1]), run=run.id)
+
+
+def _mark(source: Source) -> str:
+    """What changes when the weights do; empty for the weights in training."""
+    if not source.path:
+        return ""
+    path = Path(source.path)
+    try:
+        status = (path / "manifest.json" if path.is_dir() else path).stat()
+    except OSError:
+        return ""
+    return f"{source.path}:{status.st_mtime_ns}:{status.st_size}"
+
+
+def _key(order: PreviewOrder, row: PreviewRow, sources: Sequence[Source], marks: Sequence[str]) -> str:
+    # A style at strength 0 changes nothing, so the base's picture serves for every style.
+    used = [
+        (mark, strength)
+        for mark, strength in zip(marks, row.strengths or [0.0] * len(sources), strict=True)
+        if strength
+    ]
+    if not all(mark for mark, _ in used):
+        return ""
+    facts = {
+        "base": order.base.model_dump(),
+        "settings": (row.settings or order.settings).model_dump(),
+        "prompt": row.prompt,
+        "negative": row.negative,
+        "seed": row.seed,
+        "styles": used,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,342 @@
+"""The runs: what a user sees of them and does with them, and those that come from elsewhere.
+
+What a view shows is the list's row and the run's own log together, kept until either changes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from trainer import config as configs
+from trainer.errors import PatinaError, StudioError
+from trainer.events import Phase
+from trainer.studio.drafts import Drafts
+from trainer.studio.folder import StudioFolder
+from trainer.studio.run_log import RunLog, Standing
+from trainer.studio.store import RunRow, State, Store, Wish
+from trainer.studio.views import (
+    CheckpointView,
+    PhaseView,
+    RunSummary,
+    RunView,
+    SampleView,
+    ValidationPoint,
+)
+from trainer.studio.worker.supervisor import Supervisor
+from trainer.training.run_folder import RunFolder
+
+TRASH_SECONDS = 30 * 24 * 3600.0
+ADOPT_SECONDS = 10.0
+
+
+class Runs:
+    """Every change of state that a user asks for is legal or refused with a sentence.
+
+    Args:
+        first_image: a picture of a run before it has samples.
+    """
+
+    def __init__(
+        self,
+        home: StudioFolder,
+        store: Store,
+        drafts: Drafts,
+        supervisor: Supervisor,
+        first_image: Callable[[str], Path | None],
+    ) -> None:
+        self._home, self._store, self._drafts, self._supervisor = home, store, drafts, supervisor
+        self._first_image = first_image
+        self._lock = threading.Lock()
+        self._logs: dict[str, RunLog] = {}
+        self._shown: dict[str, tuple[object, RunView]] = {}
+        self._adopted = 0.0
+
+    # ---- looking
+
+    def standing(self, run_id: str) -> Standing:
+        """Where a run stands by its own log."""
+        return self._log(run_id).read()[0]
+
+    def all(self) -> list[RunSummary]:
+        """All runs: in training, then the queue in order, then the others, newest first."""
+        if time.monotonic() - self._adopted > ADOPT_SECONDS:
+            self._adopted = time.monotonic()
+            self.adopt()
+        runs = self._store.all()
+        queue = self._places()
+        order = {State.TRAINING: 0, State.QUEUED: 1}
+        runs.sort(key=lambda run: (order.get(run.state, 2), queue.get(run.id, 0)))
+        return [self._summary(run, queue.get(run.id)) for run in runs]
+
+    def active(self) -> RunSummary | None:
+        """The run in training, for the chip on every tab."""
+        runs = self._store.in_state(State.TRAINING)
+        return self._summary(runs[0], None) if runs else None
+
+    def view(self, run_id: str) -> RunView:
+        """Everything about a run, cheap enough for a timer; the same object as before when nothing changed.
+
+        Raises:
+            StudioError: there is no such run.
+        """
+        run = self._store.get(run_id)
+        standing, log_version = self._log(run_id).read()
+        phase = self._supervisor.phase(run_id) if run.state is State.TRAINING else None
+        place = self._places().get(run_id) if run.state is State.QUEUED else None
+        inputs = (run, log_version, phase, place)
+        with self._lock:
+            before = self._shown.get(run_id)
+            if before is not None and before[0] == inputs:
+                return before[1]
+            count = before[1].version[1] + 1 if before is not None else 0
+            view = self._view(run, standing, phase, place, (run.created, count))
+            self._shown[run_id] = (inputs, view)
+            return view
+
+    # ---- steering
+
+    def enqueue(self, run_id: str) -> None:
+        """Train a draft as soon as the worker is free.
+
+        Raises:
+            ConfigError, DatasetError, StudioError: it cannot start; nothing is changed then.
+        """
+        run = self._store.get(run_id)
+        if run.state is not State.DRAFT:
+            raise StudioError(f"{run.name} is {run.state} already.")
+        config = self._drafts.ready(run_id)
+        with self._store.db.transaction():
+            RunFolder(self._home.run(run_id)).write_config(config)
+            self._store.enqueue(run_id)
+        self._supervisor.look()
+
+    def pause(self, run_id: str) -> None:
+        """Save and wait; in the queue, step aside."""
+        with self._store.db.transaction():
+            run = self._store.get(run_id)
+            if run.state is State.QUEUED:
+                self._step_aside(run)
+            else:
+                self._wish(run, Wish.PAUSE, "paused")
+        self._supervisor.steer(run_id)
+
+    def resume(self, run_id: str) -> None:
+        """Go on with a paused, failed or cancelled run; a run whose pause was only asked for goes straight on."""
+        with self._store.db.transaction():
+            run = self._store.get(run_id)
+            if run.state is State.TRAINING:
+                self._store.wish(run_id, Wish.NONE)
+            else:
+                self._home.require_space(0, "Going on")
+                self._store.enqueue(run_id)
+        self._supervisor.steer(run_id)
+        self._supervisor.look()
+
+    def stop_and_keep(self, run_id: str) -> None:
+        """End a run now and export what it has learned.
+
+        Raises:
+            StudioError: it has not learned anything yet.
+        """
+        with self._store.db.transaction():
+            run = self._store.get(run_id)
+            if not self.standing(run_id).step:
+                raise StudioError(f"{run.name} has not learned anything yet that could be kept. Cancel it instead.")
+            if run.state is State.PAUSED:
+                self._store.enqueue(run_id, first=True, wish=Wish.STOP)
+            elif run.state is State.QUEUED:
+                self._store.wish(run_id, Wish.STOP)
+            else:
+                self._wish(run, Wish.STOP, "stopped")
+        self._supervisor.steer(run_id)
+        self._supervisor.look()
+
+    def cancel(self, run_id: str) -> None:
+        """End a run without a file; what it saved is kept until it is deleted. A queued draft becomes a draft again."""
+        with self._store.db.transaction():
+            run = self._store.get(run_id)
+            if run.state is State.TRAINING:
+                self._store.wish(run_id, Wish.CANCEL)
+            elif run.state is State.QUEUED:
+                self._step_aside(run)
+            else:
+                self._store.move_to(run_id, State.CANCELLED)
+        self._supervisor.steer(run_id)
+
+    def move(self, run_id: str, index: int) -> None:
+        """Move a queued run to a place in the queue, 0 being the next."""
+        self._store.reorder(run_id, index)
+
+    def rename(self, run_id: str, name: str) -> None:
+        """Give a run another name, which is also that of its downloads."""
+        checked = configs.parse({"name": name}).name
+        if self._store.get(run_id).state is State.DRAFT:
+            self._drafts.update(run_id, {"name": checked})
+        else:
+            self._store.rename(run_id, checked)
+
+    def delete(self, run_id: str) -> None:
+        """Put a run in the trash, from which `restore` takes it back; it is emptied after 30 days."""
+        self._store.trash(run_id, deleted=True)
+        self._move_folder(self._home.run(run_id), self._home.trash / run_id)
+        self._forget(run_id)
+
+    def restore(self, run_id: str) -> None:
+        """Take a deleted run back."""
+        self._move_folder(self._home.trash / run_id, self._home.run(run_id))
+        self._store.trash(run_id, deleted=False)
+
+    def empty_trash(self, before: float | None = None) -> None:
+        """Remove for good what was deleted before a time; None is 30 days ago."""
+        limit = time.time() - TRASH_SECONDS if before is None else before
+        for run in self._store.all(trashed=True):
+            if run.trashed is not None and run.trashed < limit:
+                shutil.rmtree(self._home.trash / run.id, ignore_errors=True)
+                self._store.forget(run.id)
+
+    def adopt(self) -> None:
+        """List runs that lie in the studio folder and were made by the command line, or whose list was lost."""
+        known = self._store.known()
+        for path in sorted(self._home.runs.iterdir()):
+            folder = RunFolder(path)
+            if path.name not in known and path.is_dir() and folder.exists() and not _is_locked(folder):
+                self._adopt(folder)
+
+    def _adopt(self, folder: RunFolder) -> None:
+        try:
+            config = folder.config()
+        except PatinaError:
+            return
+        standing = self.standing(folder.path.name)
+        state = State.PAUSED
+        if standing.finished is not None and folder.adapter_file.is_file():
+            state = State.FINISHED
+        elif standing.failed is not None:
+            state = State.FAILED
+        settings = config.model_dump(exclude_none=True)
+        created = standing.first_at or folder.config_file.stat().st_mtime
+        message = standing.failed.message if standing.failed is not None and state is State.FAILED else ""
+        self._store.add(folder.path.name, config.name, settings, state, created, message)
+
+    def _step_aside(self, run: RunRow) -> None:
+        started = RunFolder(self._home.run(run.id)).events_file.is_file()
+        self._store.move_to(run.id, State.PAUSED if started else State.DRAFT)
+
+    def _wish(self, run: RunRow, wish: Wish, word: str) -> None:
+        if run.state is not State.TRAINING:
+            raise StudioError(f"{run.name} is {run.state} and cannot be {word}.")
+        self._store.wish(run.id, wish)
+
+    def _move_folder(self, source: Path, target: Path) -> None:
+        if not source.exists():
+            return
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+        except OSError as error:
+            raise StudioError(f"{source} cannot be moved ({error.strerror or error}); is a file of it open?") from None
+
+    def _forget(self, run_id: str) -> None:
+        """Let go of what is kept about a run."""
+        with self._lock:
+            self._logs.pop(run_id, None)
+            self._shown.pop(run_id, None)
+
+    def _log(self, run_id: str) -> RunLog:
+        with self._lock:
+            if run_id not in self._logs:
+                self._logs[run_id] = RunLog(RunFolder(self._home.run(run_id)).events_file)
+            return self._logs[run_id]
+
+    def _places(self) -> dict[str, int]:
+        return {run.id: place for place, run in enumerate(self._store.in_state(State.QUEUED), start=1)}
+
+    def _summary(self, run: RunRow, place: int | None) -> RunSummary:
+        standing = self.standing(run.id)
+        last = standing.sampled[-1].path if standing.sampled else None
+        return RunSummary(
+            id=run.id,
+            name=run.name,
+            trigger=str(run.settings.get("trigger", "")),
+            state=run.state,
+            wish=run.wish,
+            step=standing.step,
+            steps=standing.steps,
+            queue_place=place,
+            created=run.created,
+            updated=max(run.updated, standing.last_at or 0.0),
+            thumbnail=self._home.run(run.id) / last if last else self._first_image(run.id),
+            message=run.message,
+        )
+
+    def _view(
+        self, run: RunRow, standing: Standing, phase: Phase | None, place: int | None, version: tuple[float, int]
+    ) -> RunView:
+        folder = RunFolder(self._home.run(run.id))
+        # The worker's own word is newer, and tells of parts done; without one (another studio's run) the log's is left.
+        doing = phase if phase is not None else standing.phase
+        if run.state is not State.TRAINING or (doing is not None and doing.name == "training"):
+            doing = None
+        finished = standing.finished if run.state is State.FINISHED else None
+        return RunView(
+            id=run.id,
+            name=run.name,
+            trigger=str(run.settings.get("trigger", "")),
+            state=run.state,
+            wish=run.wish,
+            version=version,
+            settings=chosen_settings(folder, run),
+            step=standing.step,
+            steps=standing.steps,
+            phase=None if doing is None else PhaseView(doing.name, doing.done, doing.total, doing.detail),
+            loss_steps=tuple(standing.loss_steps),
+            losses=tuple(standing.losses),
+            learning_rate=standing.learning_rate,
+            validation=tuple(ValidationPoint(each.step, each.loss, each.base_loss) for each in standing.validated),
+            samples=tuple(
+                SampleView(each.step, each.index, each.prompt, folder.path / each.path) for each in standing.sampled
+            ),
+            checkpoints=tuple(
+                CheckpointView(each.step, folder.path / each.path)
+                for each in standing.saved
+                if (folder.path / each.path).is_dir()
+            ),
+            samples_per_second=standing.samples_per_second,
+            seconds_left=standing.seconds_left if run.state is State.TRAINING else None,
+            plan=standing.planned,
+            notices=tuple(standing.notices),
+            adapter=folder.adapter_file if finished is not None and folder.adapter_file.is_file() else None,
+            sheet=folder.path / finished.sheet if finished is not None and finished.sheet else None,
+            verified=finished.verified if finished is not None else (),
+            seconds=finished.seconds if finished is not None else None,
+            error=run.message if run.state is State.FAILED else "",
+            queue_place=place,
+            created=run.created,
+            folder=folder.path,
+        )
+
+
+def chosen_settings(folder: RunFolder, run: RunRow) -> dict[str, Any]:
+    """A run's settings: as the engine resolved them once it has started, before that as they were asked for."""
+    if run.state is State.DRAFT:
+        return run.settings
+    try:
+        return configs.read_toml(folder.config_file)
+    except PatinaError:
+        return run.settings
+
+
+def _is_locked(folder: RunFolder) -> bool:
+    """Whether some process trains this run at the moment."""
+    try:
+        with FileLock(folder.lock_file, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True

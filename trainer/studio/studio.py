@@ -1,0 +1,98 @@
+"""The open studio: its folder, its worker, and the parts through which everything is done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from trainer.errors import StudioError
+from trainer.studio.bases import Bases
+from trainer.studio.database import Database
+from trainer.studio.drafts import Drafts
+from trainer.studio.estimate import PastRuns
+from trainer.studio.folder import StudioFolder, studio_path
+from trainer.studio.images import DraftImages
+from trainer.studio.jobs import Jobs
+from trainer.studio.lease import this_process
+from trainer.studio.library import Library
+from trainer.studio.machine import Machine
+from trainer.studio.pictures import Pictures
+from trainer.studio.runs import TRASH_SECONDS, Runs
+from trainer.studio.store import Store
+from trainer.studio.worker.supervisor import Supervisor
+
+LEASE = "studio"
+
+
+class Studio:
+    """One open studio per process. Use as a context manager, or call `close`: then the worker saves and ends.
+
+    Every method of its parts may be called from any thread, returns plain values and, unless it says otherwise,
+    answers at once. Errors are `trainer.errors.PatinaError`: one sentence to show as it is. Nothing here imports
+    torch; models live in the worker process.
+
+    Attributes:
+        home: the studio folder.
+        bases: what a base is, before it is loaded.
+        drafts: settings, images and captions of runs that have not started.
+        runs: the queue and everything that was started.
+        pictures: previews and the gallery.
+        library: finished and imported styles.
+        machine: the device and its worker.
+    """
+
+    def __init__(self, home: Path | None = None, *, idle_seconds: float = 300.0, address: str = "") -> None:
+        """Open the studio folder and go on with what was running when it was last closed.
+
+        Args:
+            home: the studio folder; None is the user's (``PATINA_HOME``).
+            idle_seconds: after so long without work the worker frees the base's memory.
+            address: where this studio is served, told to whoever tries to open the folder a second time.
+
+        Raises:
+            StudioError: another studio has the folder open, or it cannot be written.
+        """
+        self.home = StudioFolder(home or studio_path()).prepare()
+        self._database = Database(self.home.database)
+        store = self._store = Store(self._database)
+        holder = store.leases.take(LEASE, this_process(), address)
+        if holder is not None:
+            self._database.close()
+            where = f" at {holder.detail}" if holder.detail else ""
+            raise StudioError(
+                f"The studio folder {self.home.path} is open already (process {holder.owner.pid}{where}). "
+                "Use that one, or set PATINA_HOME to another folder."
+            )
+        jobs, images = Jobs(self._database, self.home), DraftImages(self._database, self.home)
+        supervisor = self._supervisor = Supervisor(self.home, store, jobs, idle_seconds=idle_seconds)
+        self.machine = Machine(self.home, supervisor)
+        self.bases = Bases()
+        past = PastRuns(self._database)
+        self.drafts = Drafts(self.home, store, images, self.bases, past, self.machine.device)
+        self.runs = Runs(self.home, store, self.drafts, supervisor, images.first)
+        self.library = Library(self._database, self.home, store, self.runs, supervisor.ask)
+        self.pictures = Pictures(self.home, store, jobs, self.library, supervisor)
+        self._closed = threading.Event()
+        jobs.tidy_up()
+        self.runs.empty_trash()
+        self.library.empty_trash(time.time() - TRASH_SECONDS)
+        supervisor.start()
+
+    def close(self) -> None:
+        """Let the worker save and end; runs in training go on at the next start. Waits for it, at most 30 s."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._supervisor.close()
+        self._store.leases.give_back(LEASE, this_process())
+        self._database.close()
+
+    def __enter__(self) -> Studio:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
