@@ -11,11 +11,7 @@ import trainer
 from trainer import config as configs
 from trainer.bases.probe import BaseInfo
 from trainer.config import RunConfig
-from trainer.data.captions import (
-    compose,
-    find_replace,
-    from_names,
-)
+from trainer.data.captions import compose, find_replace, from_names
 from trainer.data.folder import list_images
 from trainer.errors import PatinaError, StudioError
 from trainer.studio import checkup, tokens

@@ -307,7 +307,7 @@ def test_an_imported_style_lies_in_the_studio_with_its_name_and_picture(parts: P
     thumbnail = "data:image/jpeg;base64," + base64.b64encode(picture.getvalue()).decode()
     source = adapter(tmp_path / "downloaded (1).safetensors", **{"modelspec.thumbnail": thumbnail})
     library = shelf(parts, Answering(title="Line\nart"))
-    card = library.card(library.take(source))
+    card = library.card(library.add(source))
     source.unlink()
     assert card.name == "Line art"
     assert card.file.is_file()
@@ -320,7 +320,7 @@ def test_an_imported_style_lies_in_the_studio_with_its_name_and_picture(parts: P
 def test_a_style_with_a_bad_picture_is_still_a_style(parts: Parts, tmp_path: Path, thumbnail: str) -> None:
     source = adapter(tmp_path / "style.safetensors", **{"modelspec.thumbnail": thumbnail})
     library = shelf(parts, Answering())
-    card = library.card(library.take(source))
+    card = library.card(library.add(source))
     assert (card.name, card.thumbnails) == ("style", ())
 
 
@@ -328,7 +328,7 @@ def test_a_style_that_the_worker_refuses_leaves_nothing_behind(parts: Parts, tmp
     source = adapter(tmp_path / "style.safetensors")
     library = shelf(parts, Answering(error=AdapterFileError("It is LoHa.")))
     with pytest.raises(AdapterFileError, match="LoHa"):
-        library.take(source)
+        library.add(source)
     assert list(parts.home.styles.iterdir()) == []
     assert library.cards() == []
 
@@ -338,21 +338,21 @@ def test_what_is_plainly_no_style_is_refused_without_a_worker(parts: Parts, tmp_
     for name, content in (("x.ckpt", b"PK\x03\x04"), ("x.safetensors", b"no"), ("y.safetensors", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(AdapterFileError):
-            shelf(parts, ask).take(tmp_path / name)
+            shelf(parts, ask).add(tmp_path / name)
     with pytest.raises(AdapterFileError):
-        shelf(parts, ask).take(tmp_path / "missing.safetensors")
+        shelf(parts, ask).add(tmp_path / "missing.safetensors")
     assert ask.asked == []
 
 
 def test_an_imported_style_is_renamed_deleted_and_taken_back(parts: Parts, tmp_path: Path) -> None:
     library = shelf(parts, Answering())
-    style = library.take(adapter(tmp_path / "style.safetensors"), "First")
+    style = library.add(adapter(tmp_path / "style.safetensors"), "First")
     library.rename(style, "Second")
-    library.trash(style, deleted=True)
+    library.delete(style)
     assert library.cards() == []
-    library.trash(style, deleted=False)
+    library.restore(style)
     assert [card.name for card in library.cards()] == ["Second"]
-    library.trash(style, deleted=True)
+    library.delete(style)
     library.empty_trash(before=1e18)
     assert list(parts.home.styles.iterdir()) == []
 
