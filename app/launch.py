@@ -96,6 +96,7 @@ def launch_arguments(
     studio: Studio, home: Path, address: Address, auth: tuple[str, str] | None = None
 ) -> dict[str, Any]:
     """Every argument of ``Blocks.launch``."""
+    from app import scripts
     from app.files import routes
     from app.theme import css, head, theme
 
@@ -114,7 +115,7 @@ def launch_arguments(
         "enable_monitoring": False,
         "strict_cors": True,
         "max_file_size": LARGEST_UPLOAD,
-        "app_kwargs": {"routes": routes(studio, home)},
+        "app_kwargs": {"routes": [*routes(studio, home), scripts.route()]},
         "footer_links": [],
         "show_error": True,
         "quiet": True,
@@ -129,7 +130,7 @@ def open_page(studio: Studio, home: Path, address: Address, auth: tuple[str, str
     Raises:
         StudioError: the port was taken in the meantime.
     """
-    from app.ui import build
+    from app.page import build
 
     # What was uploaded and not taken in, or offered and not fetched, when the studio was last open.
     uploads = home / "uploads"

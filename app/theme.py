@@ -6,16 +6,12 @@ another host: fonts are the system's.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-from app.texts import TEXTS
 
 if TYPE_CHECKING:
     from gradio.themes import Base
 
-STATIC = Path(__file__).parent / "static"
+from app.scripts import STATIC
 
 _SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
@@ -165,7 +161,6 @@ def css() -> str:
 
 
 def head() -> str:
-    """What the page's head gets: the script that keeps address and looks. It is inlined, so nothing is fetched."""
-    script = (STATIC / "patina.js").read_text(encoding="utf-8")
-    script += f"document.documentElement.lang = {json.dumps(TEXTS.language)};"
+    """What the page's head gets: the script that paints light or dark, inlined so that it runs before all else."""
+    script = (STATIC / "start.js").read_text(encoding="utf-8")
     return f'<meta name="color-scheme" content="light dark"><script>{script}</script>'

@@ -1,77 +1,17 @@
-"""How the tabs tie events to the studio: the settings every listener shares, errors as sentences, and polling.
-
-Polling: one `gradio.Timer` per tab ticks only while that tab is open. A tick renders the full state from the
-studio and passes it through `news`, which sends only what differs from what this page has; so a reload, a second
-page and a missed tick need no care at all.
-"""
+"""What the Preview and Library tabs still send by digest; `app.refresh` is how the page follows the studio."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import html
-import inspect
 import json
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import gradio as gr
 
-from app.texts import TEXTS
-from trainer.errors import PatinaError
+from app.refresh import ACTION, POLL, tell, told
 
-ACTION: dict[str, Any] = {
-    "api_visibility": "private",
-    "show_progress": "hidden",
-    "concurrency_limit": None,
-}
-"""Keyword arguments of every listener that does what a user asked for."""
-
-POLL: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-"""Keyword arguments of listeners that only look, and must not wait in Gradio's queue.
-
-`gradio.Warning` and the like do not reach the page from these.
-"""
-
-
-def told(function: Callable[..., Any], sentence: Callable[[str], Any] | None = None) -> Callable[..., Any]:
-    """Show a `PatinaError` on the page instead of failing; for listeners with `ACTION`.
-
-    Args:
-        function: the listener.
-        sentence: makes the listener's answer from the error; without it the sentence pops up and every output stays.
-    """
-
-    def answer(error: PatinaError) -> Any:
-        if sentence is not None:
-            return sentence(str(error))
-        tell(str(error))
-        return gr.skip()
-
-    if inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def stream(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            try:
-                yield from function(*args, **kwargs)
-            except PatinaError as error:
-                yield answer(error)
-
-        return stream
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except PatinaError as error:
-            return answer(error)
-
-    return call
-
-
-def tell(sentence: str) -> None:
-    """Show a sentence on the page for ten seconds; the text is escaped here."""
-    gr.Warning(html.escape(sentence), title=TEXTS.frame.note)
+__all__ = ["ACTION", "POLL", "news", "tell", "told"]
 
 
 def news(seen: MutableMapping[str, str], values: Sequence[Any]) -> list[Any]:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from app.html import text
 from app.library.view import about, cards, downloads, families
 from app.texts import TEXTS
-from app.views import text
 from app.widgets import widget
 from app.wiring import ACTION, POLL, news, tell, told
 from trainer.errors import PatinaError
 
 if TYPE_CHECKING:
-    from app.ui import Shell, Visit
+    from app.shell import Shell, Visit
     from trainer.studio.studio import Studio
 
 WORDS = TEXTS.library

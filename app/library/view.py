@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from app.files import download_url, picture_url
-from app.plots import loss_plot
+from app.html import text
 from app.texts import TEXTS
-from app.views import duration, size, text
+from app.train.loss import loss_plot
+from app.units import duration, size
 from trainer.bases.registry import FAMILIES
 from trainer.studio.views import RunView, SampleView, StyleCard, StyleView
 

@@ -13,14 +13,14 @@ from app.preview.scene import OPEN, Scene
 from app.preview.sheet import Kind, sheet_html, sheet_order
 from app.preview.view import results, viewer
 from app.texts import TEXTS
-from app.views import duration
+from app.units import duration
 from app.wiring import ACTION, POLL, news, told
 from trainer.errors import PatinaError, StudioError
 from trainer.studio.views import JobView
 
 if TYPE_CHECKING:
     from app.preview.page import Parts
-    from app.ui import Shell, Visit
+    from app.shell import Shell, Visit
     from trainer.studio.studio import Studio
 
 WORDS = TEXTS.preview

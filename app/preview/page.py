@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from app.html import text
 from app.preview.form import MOST_PICTURES, Mix
 from app.preview.listeners import wire
 from app.preview.scene import Scene
 from app.preview.sheet import sheet_html
 from app.preview.view import viewer
 from app.texts import TEXTS
-from app.views import text
 from app.widgets import widget
 from trainer.bases.registry import BUNDLED
 from trainer.events import PreviewSettings
 
 if TYPE_CHECKING:
-    from app.ui import Shell
+    from app.shell import Shell
 
 WORDS = TEXTS.preview
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from app.files import picture_url
+from app.html import text
 from app.preview.form import HIGHEST, LOWEST, SHEET, Form
 from app.texts import TEXTS
-from app.views import text
 from trainer.errors import ConfigError
 from trainer.events import PreviewRow
 from trainer.studio.views import JobView, PreviewOrder, StyleUse

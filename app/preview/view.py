@@ -9,7 +9,7 @@ from app.files import picture_url
 from app.preview.form import FRAME, SHEET, STRIP, Form, frames
 from app.preview.scene import OPEN, Scene
 from app.texts import TEXTS
-from app.views import duration
+from app.units import duration
 from trainer.studio.views import JobView, PreviewOrder
 
 WORDS = TEXTS.preview

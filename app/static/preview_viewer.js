@@ -141,7 +141,7 @@ const draw = () => {
   else bar.removeAttribute("value");
   setText(status, value.message || "");
   status.classList.toggle("problem", value.state === "failed");
-  if (value.job) patina.setAddress({ job: value.job });
+  if (value.job) patina.module("page.js").then((page) => page.setAddress({ job: value.job }));
   drawOthers(pictures);
   drawFilm(picture, frames, strength);
 };

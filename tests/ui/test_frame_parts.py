@@ -14,17 +14,17 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app import api, wiring
-from app.effects import DIALS, POSITIONS, at, preset_values
+from app import api, texts, wiring
 from app.files import allowed, picture_url
-from app.forms import ELSEWHERE, advanced, form_fields
+from app.html import el, join
 from app.launch import Address, find_address
-from app.markup import el, join
-from app.panels import Shown, changed, render
-from app.plots import loss_plot, smooth
+from app.refresh import Panels, Shown, render, told
 from app.texts import TEXTS
 from app.theme import STATIC, css, head
-from app.views import duration, of_total, size
+from app.train.dials import DIALS, POSITIONS, at, preset_values
+from app.train.loss import loss_plot, smooth
+from app.train.settings import ELSEWHERE, advanced, form_fields
+from app.units import duration, of_total, size
 from trainer.config import RunConfig, parse, settings
 from trainer.config.presets import PRESETS, preset_for
 from trainer.errors import ConfigError, StudioError
@@ -75,9 +75,10 @@ def test_a_panel_is_sent_only_to_a_page_that_shows_another_version() -> None:
     version = Elements(first).found[0][1]["data-version"]
     page = Shown.parse(json.dumps({"run": "run-1", "panels": {"one": version, "two": "old"}}))
     assert page.run == "run-1"
-    skipped, sent = changed(page, {"one": first, "two": second})
-    assert skipped == gr.skip()
-    assert sent == second
+    panels = Panels()
+    panels.place("one")
+    two = panels.place("two")
+    assert panels.updates(page, {"one": first, "two": second}) == {two: second}
 
 
 def test_a_panel_s_version_follows_its_content() -> None:
@@ -86,7 +87,7 @@ def test_a_panel_s_version_follows_its_content() -> None:
 
 @pytest.mark.parametrize("sent", ["", "[]", "null", '{"run": 1}', '{"run": "a", "panels": 3}', "{"])
 def test_a_page_that_says_nonsense_shows_nothing(sent: str) -> None:
-    assert Shown.parse(sent) == Shown("", {})
+    assert Shown.parse(sent) == Shown()
 
 
 # ---- polling and errors
@@ -113,9 +114,9 @@ def test_a_user_s_error_becomes_an_answer_and_another_one_does_not() -> None:
     def broken() -> None:
         raise ZeroDivisionError
 
-    assert wiring.told(mendable, sentence=str.upper)() == "DO THIS INSTEAD."
+    assert told(mendable, sentence=str.upper)() == "DO THIS INSTEAD."
     with pytest.raises(ZeroDivisionError):
-        wiring.told(broken)()
+        told(broken)()
 
 
 # ---- settings
@@ -237,6 +238,46 @@ def test_the_loss_is_drawn_raw_smoothed_and_held_out() -> None:
 
 def test_one_value_is_no_curve() -> None:
     assert loss_plot([1], [0.5], [], 100) == ""
+
+
+def test_a_visitor_is_spoken_to_in_a_language_that_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "zh.toml").write_text(
+        'name = "中文"\n[frame]\ntrain = "训练"\n[train.phases]\nloading = "正在加载"\n', encoding="utf-8"
+    )
+    monkeypatch.setattr("app.texts.FOLDER", tmp_path)
+    for cached in (texts.languages, texts.texts):
+        cached.cache_clear()
+    try:
+        assert texts.languages() == {"en": "English", "zh": "中文"}
+        assert texts.wanted("", "zh-CN,zh;q=0.9,en;q=0.8") == "zh"
+        assert texts.wanted("", "de, en;q=0.5, zh;q=0.4") == "en"
+        assert texts.wanted("en", "zh") == "en"
+        assert texts.wanted("xx", "zh;q=nonsense, *") == "en"
+        with texts.speaking("zh"):
+            assert TEXTS.frame.train == "训练"
+            assert TEXTS.train.phases["loading"] == "正在加载"
+            # What a language does not say stays English.
+            assert TEXTS.train.phases["training"] == "Training"
+        assert TEXTS.frame.train == "Train"
+        assert "train.phases.training" in texts.missing("zh")
+        assert "frame.train" not in texts.missing("zh")
+    finally:
+        for cached in (texts.languages, texts.texts):
+            cached.cache_clear()
+
+
+def test_a_text_that_is_unknown_or_lost_a_value_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "zh.toml").write_text(
+        'name = "中文"\n[frame]\nmemory_of = "{used}"\nmoon = "x"\nrun_chip = "{percent} {name}"\n', encoding="utf-8"
+    )
+    monkeypatch.setattr("app.texts.FOLDER", tmp_path)
+    assert texts.unlike("zh") == ["frame.memory_of", "frame.moon"]
+
+
+@pytest.mark.parametrize("code", [code for code in texts.languages() if code != texts.ENGLISH])
+def test_a_language_is_whole(code: str) -> None:
+    assert texts.missing(code) == []
+    assert texts.unlike(code) == []
 
 
 def test_numbers_carry_units() -> None:
@@ -361,7 +402,7 @@ def test_a_picture_s_address_changes_with_its_bytes(tmp_path: Path) -> None:
 def test_the_page_is_built_without_torch() -> None:
     code = (
         "import sys\n"
-        "import app.__main__, app.ui, app.launch, trainer.studio.studio, app.api\n"
+        "import app.__main__, app.page, app.launch, trainer.studio.studio, app.api\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'peft', 'accelerate'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)"
     )

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from app.panels import Shown, changed
-from app.tabs import train_monitor, train_runs
-from app.tabs.train import PANELS, panels
-from app.tabs.train_actions import Actions
+from app.refresh import Panels, Shown
 from app.texts import TEXTS
+from app.train import monitor, runs
+from app.train.actions import Actions
+from app.train.page import DRAWN, draw
 from trainer.errors import ConfigError, StudioError
 from trainer.studio.store import State, Wish
 from trainer.studio.studio import Studio
@@ -64,33 +64,33 @@ def acts(page: str) -> list[str]:
     ],
 )
 def test_each_state_offers_what_can_be_done_and_nothing_else(run: RunView, offered: list[str]) -> None:
-    assert acts(train_monitor.progress(run, next_up=False)) == offered
+    assert acts(monitor.progress(run, next_up=False)) == offered
 
 
 def test_progress_says_steps_speed_and_time_left() -> None:
-    page = train_monitor.progress(view(State.TRAINING), next_up=False)
+    page = monitor.progress(view(State.TRAINING), next_up=False)
     assert "20 of 80 steps, 12.0 images/s, 30 s left" in page
     assert 'aria-valuenow="20"' in page
 
 
 def test_work_that_is_no_training_step_is_named() -> None:
-    page = train_monitor.progress(view(State.TRAINING, phase=PhaseView("caching", 3, 16, "")), next_up=False)
+    page = monitor.progress(view(State.TRAINING, phase=PhaseView("caching", 3, 16, "")), next_up=False)
     assert f"{WORDS.phases['caching']} 3 / 16" in page
 
 
 def test_the_first_in_a_queue_without_a_training_is_starting() -> None:
     run = view(State.QUEUED, queue_place=1)
-    assert WORDS.starting_worker in train_monitor.progress(run, next_up=True)
-    assert WORDS.place.format(place=1) in train_monitor.progress(run, next_up=False)
+    assert WORDS.starting_worker in monitor.progress(run, next_up=True)
+    assert WORDS.place.format(place=1) in monitor.progress(run, next_up=False)
 
 
 def test_an_error_is_an_alert() -> None:
-    page = train_monitor.progress(view(State.FAILED, error=NASTY), next_up=False)
+    page = monitor.progress(view(State.FAILED, error=NASTY), next_up=False)
     assert 'role="alert"' in page
 
 
 def test_a_screen_reader_hears_of_progress_ten_times_a_run() -> None:
-    said = {str(train_monitor.live(view(State.TRAINING, step=step, steps=100))) for step in range(1, 100)}
+    said = {str(monitor.live(view(State.TRAINING, step=step, steps=100))) for step in range(1, 100)}
     assert len(said) == 10
 
 
@@ -100,9 +100,9 @@ def test_strips_run_from_oldest_to_newest_for_each_prompt() -> None:
         for step in (40, 0, 20)
         for index in (1, 0)
     )
-    page = str(train_monitor.pictures(view(State.TRAINING, samples=shots)))
+    page = str(monitor.pictures(view(State.TRAINING, samples=shots)))
     assert re.findall(r"samples/(\d+-\d)\.png\?v=0&amp;w", page) == ["0-0", "20-0", "40-0", "0-1", "20-1", "40-1"]
-    done = str(train_monitor.pictures(view(State.FINISHED, samples=shots)))
+    done = str(monitor.pictures(view(State.FINISHED, samples=shots)))
     pairs = done.partition("<details")[0]
     assert re.findall(r"samples/(\d+-\d)\.png\?v=0&amp;w", pairs) == ["0-0", "40-0", "0-1", "40-1"]
 
@@ -112,11 +112,11 @@ def test_names_and_prompts_are_never_markup(state: State) -> None:
     shots = (SampleView(0, 0, NASTY, Path("/home/runs/run-1/samples/a.png")),)
     run = view(state, samples=shots, error=NASTY, verified=(NASTY,))
     drawn = [
-        train_monitor.progress(run, next_up=True),
-        train_monitor.pictures(run) or "",
-        train_monitor.losses(run) or "",
-        train_monitor.live(run),
-        train_runs.runs([summary("run-1", state, name=NASTY, message=NASTY)], "run-1"),
+        monitor.progress(run, next_up=True),
+        monitor.pictures(run) or "",
+        monitor.losses(run) or "",
+        monitor.live(run),
+        runs.runs([summary("run-1", state, name=NASTY, message=NASTY)], "run-1"),
     ]
     assert not any("<script" in str(part) for part in drawn)
 
@@ -128,7 +128,7 @@ def test_only_the_queue_can_be_reordered() -> None:
         summary("c", State.QUEUED, queue_place=2),
         summary("d", State.FINISHED),
     ]
-    rows = str(train_runs.runs(listed, "b")).split("<li")[1:]
+    rows = str(runs.runs(listed, "b")).split("<li")[1:]
     assert [acts(row) for row in rows] == [
         ["open"],
         ["open", "move", "unqueue"],
@@ -176,7 +176,7 @@ def test_a_new_style_is_a_draft_without_images(actions: Actions, run: str) -> No
 
 
 def test_every_button_of_the_page_is_known_and_others_are_refused(actions: Actions, run: str) -> None:
-    drawn = "".join(panels(actions, run).values())
+    drawn = "".join(draw(actions, run).values())
     known = {name.removeprefix("click_").replace("_", "-") for name in dir(actions) if name.startswith("click_")}
     assert set(acts(drawn)) <= known
     with pytest.raises(StudioError, match="format-disk"):
@@ -240,15 +240,19 @@ def test_deleting_what_is_shown_leads_elsewhere_and_can_be_undone(actions: Actio
 
 
 def test_a_page_that_shows_it_all_is_sent_nothing(actions: Actions, run: str) -> None:
-    drawn = panels(actions, run)
-    assert tuple(drawn) == PANELS
+    drawn = draw(actions, run)
+    assert tuple(drawn) == DRAWN
     versions = {name: re.findall(r'data-version="(.*?)"', content)[0] for name, content in drawn.items()}
-    assert all(isinstance(sent, dict) for sent in changed(Shown(run, versions), panels(actions, run)))
+    parts = Panels()
+    for name in drawn:
+        parts.place(name)
+    assert parts.updates(Shown(run, versions), draw(actions, run)) == {}
+    assert set(parts.updates(Shown(), draw(actions, run))) == parts.all
 
 
 def test_a_change_of_one_caption_sends_the_captions_only(actions: Actions, run: str) -> None:
-    drawn = panels(actions, run)
+    drawn = draw(actions, run)
     image = actions.studio.drafts.view(run).images[0]
     actions.set(run, {"set": "caption", "image": image.id, "value": "something else"})
-    again = panels(actions, run)
-    assert [name for name in PANELS if drawn[name] != again[name]] == ["captions"]
+    again = draw(actions, run)
+    assert [name for name in DRAWN if drawn[name] != again[name]] == ["captions"]

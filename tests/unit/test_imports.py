@@ -204,7 +204,7 @@ def test_a_light_module_loads_no_heavy_library(module: str) -> None:
 
 
 def test_the_whole_page_loads_without_torch() -> None:
-    assert loaded_by("app.launch, app.ui, trainer.studio.studio") & {"torch", "diffusers", "transformers"} == set()
+    assert loaded_by("app.launch, app.page, trainer.studio.studio") & {"torch", "diffusers", "transformers"} == set()
 
 
 def public_names(path: Path) -> list[str] | None:

@@ -8,10 +8,10 @@ from itertools import groupby
 from markupsafe import Markup
 
 from app.files import download_url, picture_url
-from app.markup import el
-from app.plots import loss_plot
+from app.html import el
 from app.texts import TEXTS
-from app.views import duration, size
+from app.train.loss import loss_plot
+from app.units import duration, size
 from trainer.studio.store import Wish
 from trainer.studio.views import RunView, SampleView
 

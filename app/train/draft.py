@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
-from app.effects import at
 from app.files import picture_url
-from app.markup import Child, el
+from app.html import Child, el
 from app.texts import TEXTS
-from app.views import size
+from app.train.dials import at
+from app.units import size
 from trainer.bases.probe import BaseInfo
 from trainer.studio.views import DraftView, FindingView, ImageView, SampleSet
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from app.effects import DIALS, POSITIONS, Dial, at
-from app.forms import advanced as advanced_fields
-from app.markup import Child, el
+from app.html import Child, el
 from app.texts import TEXTS
-from app.views import duration, of_total, size
+from app.train.dials import DIALS, POSITIONS, Dial, at
+from app.train.settings import advanced as advanced_fields
+from app.units import duration, of_total, size
 from trainer.studio.views import DraftView, PlanView
 
 

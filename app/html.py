@@ -52,3 +52,8 @@ def join(children: Iterable[Child]) -> Markup:
         else:
             parts.append(join(child))
     return Markup("".join(parts))
+
+
+def text(value: object) -> str:
+    """``value`` as text that is safe inside an element and inside a quoted attribute, for a string of markup."""
+    return str(escape(str(value)))

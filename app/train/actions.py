@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
 
-from app.effects import DIALS, at, preset_values
-from app.forms import form_fields
-from app.markup import el
+from app.html import el
 from app.texts import TEXTS
+from app.train.dials import DIALS, at, preset_values
+from app.train.settings import form_fields
 from trainer.config.presets import PRESETS, preset_for
 from trainer.errors import StudioError
 

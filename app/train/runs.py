@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from app.files import picture_url
-from app.markup import el
+from app.html import el
 from app.texts import TEXTS
 from trainer.studio.views import RunSummary
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from app.effects import at
-from app.markup import el, join
+from app.html import el, join
 from app.texts import TEXTS
+from app.train.dials import at
 from trainer.config import Setting, settings
 
 ELSEWHERE = frozenset({"name", "trigger", "base.source", "data.images", "train.preset"})

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from app.markup import el
+from app.html import el
 from app.texts import TEXTS
 from trainer.studio.views import ValidationPoint
 

@@ -1,0 +1,68 @@
+"""The right side of the page's header: the machine, the run in training, the language, and light or dark."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from app.html import el
+from app.texts import TEXTS, language, languages
+from app.units import of_total
+from trainer.studio.views import MachineView, RunSummary
+
+
+def wordmark() -> Markup:
+    """The name at the left, the page's heading, behind a link past it for who goes by keyboard."""
+    words = TEXTS.frame
+    return Markup("").join(
+        [
+            el("button", words.skip, type="button", class_="skip", data_skip=True),
+            el("h1", words.title, class_="wordmark"),
+        ]
+    )
+
+
+def chips(machine: MachineView, active: RunSummary | None) -> Markup:
+    """The panel at the right."""
+    words = TEXTS.frame
+    memory = ""
+    if machine.memory_total_bytes:
+        memory = of_total(machine.memory_used_bytes, machine.memory_total_bytes)
+    return Markup("").join(
+        [
+            el("span", machine.name or words.device, el("span", memory), class_="chip device", title=words.device),
+            _run(active) if active is not None else Markup(""),
+            _languages(),
+            el("button", el("i"), type="button", class_="chip looks", data_looks=True, aria_label=words.light_dark,
+               title=words.light_dark),
+        ]
+    )  # fmt: skip
+
+
+def _run(active: RunSummary) -> Markup:
+    words = TEXTS.frame
+    share = active.step / active.steps if active.steps else 0.0
+    label = words.run_chip.format(name=active.name, percent=round(100 * share))
+    return el(
+        "button",
+        el("span", label),
+        el("i", style=f"width:{100 * share:.1f}%"),
+        type="button",
+        class_="chip run",
+        data_act="run",
+        aria_label=f"{label}: {words.to_run}",
+    )
+
+
+def _languages() -> Markup:
+    """A choice of languages, once there are several."""
+    names = languages()
+    if len(names) < 2:
+        return Markup("")
+    now = language()
+    return el(
+        "select",
+        [el("option", name, value=code, selected=code == now) for code, name in names.items()],
+        class_="chip language",
+        data_language=True,
+        aria_label=TEXTS.frame.language,
+    )

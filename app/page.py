@@ -1,0 +1,119 @@
+"""The page: header, tabs, and how a visitor arrives. What the tabs share is `app.shell`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import gradio as gr
+
+from app import api, header
+from app.library import page as library
+from app.preview import page as preview
+from app.refresh import MANY, POLL, SHOWN, Panels, Shown, Updates, answered, render
+from app.shell import Shell, TabName, Visit
+from app.texts import ENGLISH, TEXTS, language
+from app.train import page as train
+
+if TYPE_CHECKING:
+    from trainer.studio.studio import Studio
+
+TABS: dict[TabName, Callable[[Shell, gr.Tab], None]] = {
+    "train": train.build,
+    "preview": preview.build,
+    "library": library.build,
+}
+
+
+def build(studio: Studio) -> gr.Blocks:
+    """The whole page over an open studio; nothing is started by it."""
+    with gr.Blocks(
+        title=TEXTS.frame.title, analytics_enabled=False, fill_width=True, delete_cache=(3600, 24 * 3600)
+    ) as page:
+        # First, because a name goes to whoever asks for it first.
+        api.build(studio)
+        query = gr.Textbox(visible=False)
+        arrivals = {tab: gr.State(Visit()) for tab in TABS}
+        panels = Panels()
+        with gr.Row(elem_id="patina-header"):
+            panels.place("wordmark", script="wordmark.js", first=render("wordmark", header.wordmark()))
+            panels.place("chips", script="header.js")
+        with gr.Tabs(elem_id="patina-tabs") as tabs:
+            shell = Shell(studio, tabs, arrivals["train"], arrivals["preview"], arrivals["library"])
+            opened: dict[TabName, gr.Tab] = {}
+            for name, fill in TABS.items():
+                with gr.Tab(_title(name), id=name, elem_id=f"patina-tab-{name}") as tab:
+                    fill(shell, tab)
+                opened[name] = shell.says(tab, partial(_label, name))
+        _arrivals(page, shell, panels, query, opened)
+        _header(shell, panels)
+    return page
+
+
+def _title(name: TabName) -> str:
+    return str(getattr(TEXTS.frame, name))
+
+
+def _label(name: TabName) -> dict[str, str]:
+    return {"label": _title(name)}
+
+
+def _drawn(studio: Studio) -> dict[str, str]:
+    """The header's panels."""
+    return {
+        "wordmark": render("wordmark", header.wordmark()),
+        "chips": render("chips", header.chips(studio.machine.view(), studio.runs.active())),
+    }
+
+
+def _arrivals(page: gr.Blocks, shell: Shell, panels: Panels, query: gr.Textbox, opened: dict[TabName, gr.Tab]) -> None:
+    """What happens when the page or one of its tabs is opened."""
+    timers = {timer for group in shell.timers.values() for timer in group}
+
+    def ticking(name: str) -> Updates:
+        return {timer: gr.Timer(active=group == name) for group, members in shell.timers.items() for timer in members}
+
+    for name, tab in opened.items():
+        tab.select(ticking, inputs=query, outputs=timers, js=_in_page(f"select('{name}')"), **POLL)
+
+    def arrive(address: str) -> Updates:
+        asked = {key: values[-1] for key, values in parse_qs(address.lstrip("?")).items()}
+        name = asked.get("tab", "train")
+        name = name if name in TABS else "train"
+        told: Updates = {}
+        if language() != ENGLISH:
+            told = {component: gr.update(**words()) for component, words in shell.named.items()}
+        return {
+            **told,
+            **panels.updates(Shown(), _drawn(shell.studio)),
+            shell.tabs: gr.Tabs(selected=name),
+            shell.to_train: Visit(asked.get("run", ""), at=time.time()),
+            **ticking(name),
+        }
+
+    outputs = {shell.tabs, shell.to_train, *timers, *panels.all, *shell.named}
+    page.load(arrive, inputs=query, outputs=outputs, js=_in_page("address()"), **POLL)
+
+
+def _header(shell: Shell, panels: Panels) -> None:
+    """The header follows the studio on every tab."""
+    studio = shell.studio
+
+    def beat(page: str) -> Any:
+        return answered(panels.updates(Shown.parse(page), _drawn(studio)))
+
+    def show_running() -> Updates:
+        active = studio.runs.active()
+        return shell.visit("train", active.id if active else "")
+
+    page = gr.Textbox(visible=False)
+    gr.Timer(2.0).tick(beat, inputs=page, outputs=panels.all, js=SHOWN, **POLL)
+    panels.parts["chips"].click(show_running, outputs=shell.going("train"), **MANY)
+
+
+def _in_page(call: str) -> str:
+    """A listener's ``js`` that calls a function of ``static/page.js``."""
+    return f"async () => (await patina.module('page.js')).{call}"
