@@ -37,7 +37,7 @@ from trainer.studio.worker.protocol import (
     parse_reply,
     parse_request,
 )
-from trainer.styles.metadata import sshs_model_hash
+from trainer.styles.metadata import copy_titled, sshs_model_hash
 from trainer.styles.read import read_style
 from trainer.styles.write import write_style
 from trainer.training.run_folder import RunFolder
