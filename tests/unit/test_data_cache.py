@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from trainer.data.cache import (
     LatentCache,
@@ -173,6 +174,19 @@ def test_the_files_are_plain_safetensors(tmp_path: Path, examples: list[Example]
     assert tensors.keys() == {"mean", "std"}
     assert tensors["mean"].dtype == latents.mean.dtype == torch.float16
     assert torch.equal(tensors["std"], latents.std)
+
+
+def test_what_0_1_kept_is_still_good(tmp_path: Path, examples: list[Example]) -> None:
+    ((latents,),) = cache_latents(examples[:1], Encoder(), tmp_path / "c", vae="v")
+    (file,) = (tmp_path / "c").iterdir()
+    tensors = {"mean": latents.mean, "std": latents.std}
+    data = save(tensors)
+    body = data[8 + int.from_bytes(data[:8], "little") :]
+    file.write_bytes(save(tensors, {"sha256": hashlib.sha256(body).hexdigest()}))
+    encode = Encoder()
+    ((kept,),) = cache_latents(examples[:1], encode, tmp_path / "c", vae="v")
+    assert not encode.shapes
+    assert torch.equal(kept.mean, latents.mean)
 
 
 def test_a_file_that_changed_since_it_was_examined_is_refused(tmp_path: Path, examples: list[Example]) -> None:
