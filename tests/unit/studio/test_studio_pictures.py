@@ -20,7 +20,6 @@ from trainer.events import PreviewRow, PreviewSettings
 from trainer.studio import weights
 from trainer.studio.folder import StudioFolder
 from trainer.studio.library import Library
-from trainer.studio.relabel import copy_titled
 from trainer.studio.store import State
 from trainer.studio.views import PreviewOrder, StyleUse
 from trainer.studio.worker.protocol import (
