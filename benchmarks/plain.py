@@ -20,6 +20,7 @@ from trainer.adapters.weights import LayerWeights
 from trainer.bases.folder import BUNDLED_FOLDER
 from trainer.data.cache import load_pixels
 from trainer.data.dataset import Example
+from trainer.data.decoder import Decoder
 
 ATTN2 = r".*attn2\.(to_q|to_k|to_v|to_out\.0)"
 
@@ -105,7 +106,8 @@ class PlainLoop:
         return found
 
     def _means(self, examples: Sequence[Example]) -> Tensor:
-        pixels = torch.stack([load_pixels(example) for example in examples])
+        with Decoder() as decoder:
+            pixels = torch.stack([load_pixels(example, decoder) for example in examples])
         mean: Tensor = self.vae.encode(pixels).latent_dist.mode()
         return mean
 

@@ -75,6 +75,12 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """Files made once by other programs, or by earlier versions of this one."""
+    return REPOSITORY / "tests" / "fixtures"
+
+
+@pytest.fixture(scope="session")
 def bundled_dir() -> Path:
     """The base model that ships with the package, in Stable Diffusion's folder layout."""
     return REPOSITORY / "trainer" / "bases" / "bundled"

@@ -18,6 +18,7 @@ Kind = Literal[
     "caption_long",
     "caption_encoding",
     "caption_unmatched",
+    "caption_language",
     "not_read",
     "repeats",
     "no_images",

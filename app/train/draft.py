@@ -13,7 +13,8 @@ from app.texts import TEXTS
 from app.train.dials import at
 from app.units import size
 from trainer.bases.probe import BaseInfo
-from trainer.studio.views import DraftView, FindingView, ImageView, SampleSet
+from trainer.findings import Finding
+from trainer.studio.views import DraftView, ImageView, SampleSet
 
 THUMB = 320
 CAPTIONS_SHOWN = 3
@@ -99,7 +100,7 @@ def _drop_zone(compact: bool) -> Markup:
 def _summary(draft: DraftView) -> Markup:
     """Such as "12 images: 1 turned upright, 2 near-duplicates", with one click for what one can mend."""
     words = TEXTS.train
-    counts = Counter(
+    counts: Counter[str] = Counter(
         kind
         for image in draft.images
         for kind in sorted({finding.kind for finding in image.findings})
@@ -162,7 +163,7 @@ def _image(image: ImageView) -> Markup:
     )
 
 
-def _badges(findings: Iterable[FindingView]) -> Markup | None:
+def _badges(findings: Iterable[Finding]) -> Markup | None:
     words = TEXTS.train
     badges = [
         el(

@@ -11,7 +11,6 @@ import pytest
 
 from trainer.data.captions import (
     Caption,
-    add_trigger,
     compose,
     find_replace,
     from_names,
@@ -107,7 +106,8 @@ def test_names_that_people_gave_are_captions(stem: str, caption: str) -> None:
 
 
 def read_one(folder: Path, name: str = "cat face.png") -> Caption:
-    return read_captions(folder, [folder / name])[name]
+    captions, _ = read_captions(folder, [folder / name])
+    return captions[name]
 
 
 def test_a_sidecar_wins_over_metadata_and_metadata_over_the_name(tmp_path: Path) -> None:
@@ -146,6 +146,33 @@ def test_a_latin_1_caption_is_refused_by_name_with_the_way_out(tmp_path: Path) -
         read_one(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["Bébé", "Übermut", "naïve façade", "Ærø"])
+def test_other_accented_captions_are_not_taken_for_chinese(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cat face.txt").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DatasetError, match="is not saved as UTF-8"):
+        read_one(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "gb18030"])
+@pytest.mark.parametrize("text", ["一只猫，坐在红色的垫子上", "红苹果, ink style", "她说：“喵”", "鬱金香花園，春天"])
+def test_chinese_captions_of_older_programs_are_read_and_said(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "cat face.txt").write_bytes(text.encode(encoding))
+    captions, (finding,) = read_captions(tmp_path, [tmp_path / "cat face.png"])
+    assert captions["cat face.png"] == Caption(text, "sidecar")
+    assert (finding.image, finding.kind, finding.severity) == ("cat face.png", "caption_encoding", "note")
+    assert text in finding.action
+
+
+def test_a_caption_that_belongs_to_no_image_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "cat face.txt").write_text("a cat")
+    (tmp_path / "dog face.txt").write_text("a dog")
+    (tmp_path / ".hidden.txt").write_text("x")
+    captions, (finding,) = read_captions(tmp_path, [tmp_path / "cat face.png"])
+    assert list(captions) == ["cat face.png"]
+    assert (finding.image, finding.kind, finding.severity) == ("dog face.txt", "caption_unmatched", "warning")
+    assert "no image is called dog face" in finding.action
+
+
 def test_a_huge_text_file_is_no_caption(tmp_path: Path) -> None:
     (tmp_path / "cat face.txt").write_bytes(b"x" * 100_000)
     with pytest.raises(DatasetError, match=r"cat face\.txt is too large"):
@@ -161,7 +188,8 @@ def test_metadata_serves_subfolders_from_above_and_from_within(tmp_path: Path) -
     ]
     (tmp_path / "metadata.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
     (inner / "metadata.jsonl").write_text(json.dumps({"file_name": "b.png", "text": "within"}))
-    captions = read_captions(tmp_path, [inner / "a.png", inner / "b.png"])
+    captions, findings = read_captions(tmp_path, [inner / "a.png", inner / "b.png"])
+    assert findings == []
     assert captions == {
         "cats/a.png": Caption("above", "metadata"),
         "cats/b.png": Caption("within", "metadata"),
@@ -203,10 +231,6 @@ def test_malformed_metadata_is_refused_with_the_line(tmp_path: Path, line: str, 
 def test_the_trigger_is_in_every_caption_once(caption: str | None, trigger: str, result: str) -> None:
     assert compose(caption, trigger) == result
     assert compose(result, trigger) == result
-
-
-def test_add_trigger_keeps_every_image_and_its_key() -> None:
-    assert add_trigger({"a": "cat", "b": ""}, "ink") == {"a": "cat, ink", "b": "ink"}
 
 
 def test_find_and_replace_takes_words_literally_and_whole() -> None:

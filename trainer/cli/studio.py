@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-import trainer
+from trainer import child
 
 if TYPE_CHECKING:
+    import subprocess
     from types import FrameType
 
 # Everything after the command's name is the app's: its options, its --help and what it says of mistakes.
@@ -34,8 +32,7 @@ def studio(context: typer.Context) -> None:
 
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        # -P: a folder named app where the user stands must not be taken for ours.
-        process = subprocess.Popen([sys.executable, "-P", "-m", "app", *context.args], env=_environment())
+        process = child.start("app", *context.args)
         if received:
             hand_on(received[-1], None)
         code = process.wait()
@@ -44,12 +41,3 @@ def studio(context: typer.Context) -> None:
             signal.signal(number, handler)
     # Ended by a signal before the app could listen for it: as a shell says it.
     raise typer.Exit(code if code >= 0 else 128 - code)
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment, in which the app is found where this package lies, installed or not."""
-    root = Path(trainer.__file__).resolve().parents[1]
-    if root.name in {"site-packages", "dist-packages"}:
-        return dict(os.environ)
-    paths = (str(root), os.environ.get("PYTHONPATH"))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -16,18 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as spell_tensors
 
+from trainer.atomic import replace_file
 from trainer.data.dataset import Example
-from trainer.data.doctor import file_sha256
-from trainer.data.images import open_image
+from trainer.data.decoder import Decoder, Source
 from trainer.errors import BaseError, DatasetError, ImageError, RunError
-from trainer.safetensors_file import HASH_KEY, hash_of_tensors, read_header, read_tensors, write
 
 PIXELS_VERSION = 1
 """Part of every latent's key: raise it when `load_pixels` makes other pixels of the same image."""
-
-_HASH_KEY_OF_0_1 = "sha256"
 
 Progress = Callable[[int, int], None]
 """Told (items done, items in all)."""
@@ -72,10 +71,13 @@ class _TensorFiles:
     def read(self, key: str) -> dict[str, torch.Tensor] | None:
         """The tensors under a key; None when there are none or the file is torn or altered."""
         try:
-            header = read_header(self.path(key), RunError)
-            stored = header.metadata.get(HASH_KEY) or header.metadata.get(_HASH_KEY_OF_0_1)
-            return read_tensors(header, raises=RunError) if stored == hash_of_tensors(header) else None
-        except (OSError, RunError):
+            data = self.path(key).read_bytes()
+            body = data[8 + int.from_bytes(data[:8], "little") :]
+            header = json.loads(data[8 : len(data) - len(body)])
+            if header["__metadata__"]["sha256"] != hashlib.sha256(body).hexdigest():
+                return None
+            return parse_tensors(data)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
 
     def write(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -84,8 +86,12 @@ class _TensorFiles:
         Raises:
             RunError: the disk is full or the folder may not be written.
         """
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        draft = spell_tensors(plain)
+        body = draft[8 + int.from_bytes(draft[:8], "little") :]
+        data = spell_tensors(plain, metadata={"sha256": hashlib.sha256(body).hexdigest()})
         try:
-            write(self.path(key), tensors, {})
+            replace_file(self.path(key), lambda file: file.write(data))
         except OSError as error:
             raise RunError(
                 f"The cache folder {self.folder} cannot be written ({error.strerror or error}): free some space there."
@@ -167,26 +173,22 @@ def text_key(text: str, *, encoder: str, clip_skip: int, dtype: torch.dtype) -> 
     return _key("text", text, encoder, clip_skip, str(dtype))
 
 
-def load_pixels(example: Example, *, background: str = "white", flip: bool = False) -> torch.Tensor:
+def load_pixels(example: Example, decoder: Decoder) -> torch.Tensor:
     """The training picture of an example: (3, H, W), float32 in [-1, 1], H and W its bucket's.
-
-    The crop is scaled in one step by a Lanczos filter, which when it shrinks looks at every pixel of
-    the crop (no aliasing).
 
     Raises:
         ImageError: the file cannot be read any more.
-        DatasetError: it is another image than the one that was examined.
-        ConfigError: `background` is no colour.
+        DatasetError: it is another file than the one that was examined.
     """
-    image = open_image(example.path, background=background)
-    if image.size != (example.width, example.height):
+    source = Source.read(example.path)
+    if source.sha256 != example.sha256:
         raise DatasetError(_changed(example))
-    # Cropped first: resize(box=...) would let the pixels around the box bleed into its edges.
-    picture = image.crop(example.crop).resize(example.bucket, Image.Resampling.LANCZOS)
+    picture, facts = decoder.picture(source, crop=example.crop, size=example.bucket)
+    if (facts.width, facts.height) != (example.width, example.height):
+        raise DatasetError(_changed(example))
     width, height = example.bucket
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    chw = pixels.view(height, width, 3).permute(2, 0, 1).float() / 127.5 - 1.0
-    return (chw.flip(-1) if flip else chw).contiguous()
+    return (pixels.view(height, width, 3).permute(2, 0, 1).float() / 127.5 - 1.0).contiguous()
 
 
 def cache_latents(
@@ -216,18 +218,21 @@ def cache_latents(
     cache = LatentCache(folder)
     variants = (False, True) if flip else (False,)
     result: list[tuple[Latents, ...]] = []
-    for done, example in enumerate(examples, start=1):
-        found: list[Latents] = []
-        for flipped in variants:
-            key = latent_key(example, vae=vae, background=background, dtype=dtype, flip=flipped)
-            latents = cache.load(key)
-            if latents is None:
-                latents = _encode_image(example, encode, background, flipped, dtype)
-                cache.store(key, latents)
-            found.append(latents)
-        result.append(tuple(found))
-        if progress is not None:
-            progress(done, len(examples))
+    with Decoder(background=background) as decoder:
+        for done, example in enumerate(examples, start=1):
+            pixels: torch.Tensor | None = None
+            found: list[Latents] = []
+            for flipped in variants:
+                key = latent_key(example, vae=vae, background=background, dtype=dtype, flip=flipped)
+                latents = cache.load(key)
+                if latents is None:
+                    pixels = _pixels(example, decoder) if pixels is None else pixels
+                    latents = _encode_image(example, encode, pixels.flip(-1) if flipped else pixels, dtype)
+                    cache.store(key, latents)
+                found.append(latents)
+            result.append(tuple(found))
+            if progress is not None:
+                progress(done, len(examples))
     return result
 
 
@@ -262,15 +267,16 @@ def cache_texts(
     return result
 
 
-def _encode_image(example: Example, encode: EncodeImages, background: str, flip: bool, dtype: torch.dtype) -> Latents:
+def _pixels(example: Example, decoder: Decoder) -> torch.Tensor:
     try:
-        if file_sha256(example.path) != example.sha256:
-            raise DatasetError(_changed(example))
-        pixels = load_pixels(example, background=background, flip=flip)
+        return load_pixels(example, decoder)
     except ImageError as error:
         raise DatasetError(f"{error} The run needs it: put it back or start a new run.") from error
+
+
+def _encode_image(example: Example, encode: EncodeImages, pixels: torch.Tensor, dtype: torch.dtype) -> Latents:
     with torch.no_grad():
-        mean, std = encode(pixels.unsqueeze(0))
+        mean, std = encode(pixels.contiguous().unsqueeze(0))
     latents = Latents(_kept(mean[0], dtype), _kept(std[0], dtype))
     if not (_finite(latents.mean) and _finite(latents.std)):
         raise BaseError(f"The base's VAE makes no finite latents of {example.name}: it needs float32, or is damaged.")

@@ -9,12 +9,13 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from trainer.data.names import caption_from_name
 from trainer.errors import DatasetError
+from trainer.findings import Finding
 
 CaptionSource = Literal["sidecar", "metadata", "name", "none"]
 
@@ -32,20 +33,56 @@ class Caption:
     source: CaptionSource
 
 
-def read_captions(folder: Path, files: Sequence[Path]) -> dict[str, Caption]:
-    """A caption per file, by its name relative to `folder` (with `/` on every system).
+def read_captions(folder: Path, files: Sequence[Path]) -> tuple[dict[str, Caption], list[Finding]]:
+    """A caption per file, by its name relative to `folder` (with `/` on every system), and what was noticed.
 
     A sidecar (`cat.txt` or `cat.caption` beside `cat.png`) wins over the `metadata.jsonl` of the
     image's folder, that one over the one of `folder`, and all over the file's name. An empty
     sidecar says that the image has no caption.
 
     Raises:
-        DatasetError: a caption file cannot be read, is not UTF-8, or is malformed.
+        DatasetError: a caption file cannot be read, is in an encoding that cannot be told, or is malformed.
     """
+    homes = sorted({file.parent for file in files} | {folder}, key=lambda home: len(home.parts))
     metadata: dict[Path, str] = {}
-    for home in sorted({file.parent for file in files} | {folder}, key=lambda p: len(p.parts)):
+    for home in homes:
         metadata |= read_metadata(home / METADATA)
-    return {file.relative_to(folder).as_posix(): _caption_of(file, metadata.get(file)) for file in files}
+    captions: dict[str, Caption] = {}
+    findings: list[Finding] = []
+    for file in files:
+        name = file.relative_to(folder).as_posix()
+        captions[name] = _caption_of(file, name, metadata.get(file), findings)
+    sidecars = [
+        entry for home in homes if home.is_dir() for entry in home.iterdir() if entry.suffix in SIDECAR_SUFFIXES
+    ]
+    owners = {file.with_suffix("") for file in files}
+    findings += [
+        unmatched(entry.relative_to(folder).as_posix())
+        for entry in sorted(sidecars)
+        if entry.with_suffix("") not in owners and entry.name[0] != "."
+    ]
+    return captions, findings
+
+
+def read_sidecar(path: Path) -> tuple[str, Finding | None]:
+    """The caption in a text file, empty where it says that there is none, and what is worth knowing about it.
+
+    Raises:
+        DatasetError: it cannot be read, or is in an encoding that cannot be told.
+    """
+    text, encoding = _read_text(path)
+    caption = _one_line(text)
+    if encoding != "gb18030":
+        return caption, None
+    message = f"its caption file {path.name} is no UTF-8"
+    return caption, Finding(path.name, "caption_encoding", "note", message, f"read as Chinese (GB 18030): {caption}")
+
+
+def unmatched(name: str) -> Finding:
+    """A caption file that lies beside no image of its name."""
+    stem = Path(name).stem
+    advice = f"left out: no image is called {stem}; give it its image's name"
+    return Finding(name, "caption_unmatched", "warning", "is a caption without an image", advice)
 
 
 def read_metadata(path: Path) -> dict[Path, str]:
@@ -59,7 +96,7 @@ def read_metadata(path: Path) -> dict[Path, str]:
     if not path.is_file():
         return {}
     captions: dict[Path, str] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(_read_text(path)[0].splitlines(), start=1):
         if not line.strip():
             continue
         where = f"Line {number} of {path.name}"
@@ -89,11 +126,6 @@ def compose(caption: str | None, trigger: str) -> str:
     return f"{content.rstrip(' ,.;:')}, {style}"
 
 
-def add_trigger(captions: Mapping[str, str], trigger: str) -> dict[str, str]:
-    """Every caption with the trigger in it, once."""
-    return {name: compose(caption, trigger) for name, caption in captions.items()}
-
-
 def find_replace(captions: Mapping[str, str], find: str, replace: str, *, whole_words: bool = True) -> dict[str, str]:
     """Every caption with `find` replaced, in whatever case it is written; both are plain text.
 
@@ -116,19 +148,22 @@ def from_names(names: Iterable[str]) -> dict[str, str]:
     return {name: caption_from_name(Path(name).stem) or "" for name in names}
 
 
-def _caption_of(file: Path, from_metadata: str | None) -> Caption:
+def _caption_of(file: Path, name: str, from_metadata: str | None, findings: list[Finding]) -> Caption:
     for suffix in SIDECAR_SUFFIXES:
         sidecar = file.with_suffix(suffix)
         if sidecar.is_file():
-            return Caption(_one_line(_read_text(sidecar)) or None, "sidecar")
+            text, finding = read_sidecar(sidecar)
+            if finding is not None:
+                findings.append(replace(finding, image=name))
+            return Caption(text or None, "sidecar")
     if from_metadata is not None:
         return Caption(from_metadata or None, "metadata")
-    name = caption_from_name(file.stem)
-    return Caption(name, "name" if name else "none")
+    said = caption_from_name(file.stem)
+    return Caption(said, "name" if said else "none")
 
 
-def _read_text(path: Path) -> str:
-    """A small text file as text: UTF-8, or UTF-16 when its byte order mark says so."""
+def _read_text(path: Path) -> tuple[str, str]:
+    """A small text file and its encoding: UTF-8, UTF-16 when its byte order mark says so, or GB 18030."""
     limit = MAX_CAPTION_BYTES if path.name != METADATA else MAX_CAPTION_BYTES * 1024
     try:
         if path.stat().st_size > limit:
@@ -137,12 +172,29 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise DatasetError(f"{path.name} cannot be read ({error.strerror or error}).") from error
     is_utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return data.decode("utf-16" if is_utf_16 else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise DatasetError(
-            f"{path.name} is not saved as UTF-8 text: open it in a text editor and save it with the encoding UTF-8."
-        ) from None
+    for encoding in ("utf-16",) if is_utf_16 else ("utf-8-sig", "gb18030"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if encoding != "gb18030" or _is_chinese(text):
+            return text, encoding
+    raise DatasetError(
+        f"{path.name} is not saved as UTF-8 text: open it in a text editor and save it with the encoding UTF-8."
+    )
+
+
+def _is_chinese(text: str) -> bool:
+    """Whether what GB 18030 makes of some bytes is Chinese: accented Latin letters come out as rare characters."""
+    foreign = [character for character in text if not character.isascii()]
+    common = 0
+    for character in foreign:
+        # GB 2312 holds the 6,763 characters in daily use, and punctuation; GB 18030 holds everything.
+        try:
+            common += bool(character.encode("gb2312"))
+        except UnicodeEncodeError:
+            continue
+    return 2 * common > len(foreign)
 
 
 def _row(line: str, where: str) -> dict[str, Any]:

@@ -57,11 +57,6 @@ class Dataset:
             counts[example.bucket] = counts.get(example.bucket, 0) + 1
         return dict(sorted(counts.items()))
 
-    def bucket_numbers(self) -> list[int]:
-        """For each example the number of its bucket, as `sampler.BatchPlan` wants it."""
-        number = {bucket: i for i, bucket in enumerate(self.bucket_counts())}
-        return [number[example.bucket] for example in self.examples]
-
     def to_json(self) -> str:
         """This dataset as the text of a dataset.json; `from_json` gives an equal one back."""
         examples = [{**asdict(e), "path": str(e.path)} for e in self.examples]

@@ -1,39 +1,23 @@
-"""Looks at a folder of images before anything is trained: what is wrong, and what is done about it."""
+"""Looks at images before anything is trained: what is wrong, and what is done about it.
+
+`judge` decides for a folder of the command line and for a draft of the studio alike.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.data.buckets import (
-    Size,
-    center_crop_box,
-    choose_bucket,
-    enlargement,
-    kept_share,
-    make_buckets,
-)
+from trainer.data.buckets import center_crop_box, choose_bucket, enlargement, kept_share, make_buckets
 from trainer.data.captions import Caption, compose, read_captions
 from trainer.data.dataset import Dataset, Example
-from trainer.data.duplicates import Fingerprint, fingerprint
+from trainer.data.decoder import Decoder, Source
+from trainer.data.duplicates import Fingerprint
 from trainer.data.folder import common_folder, list_images, natural_key
-from trainer.data.images import ImageFacts, decode
+from trainer.data.images import ImageFacts
 from trainer.errors import DatasetError, ImageError
-from trainer.findings import Finding, Kind, Severity
-
-__all__ = [
-    "Dataset",
-    "Example",
-    "Finding",
-    "Kind",
-    "Severity",
-    "caption_findings",
-    "crop_findings",
-    "examine",
-    "file_findings",
-    "near_duplicate",
-]
+from trainer.findings import Finding
 
 MIN_SIDE = 16
 """Pixels; an image with a shorter side shows no style."""
@@ -41,6 +25,41 @@ MIN_KEPT = 2 / 3
 """Share of an image that a crop should keep; below it somebody should look at what is left."""
 CLEAR_ENLARGEMENT = 1.1
 """Smaller enlargements cannot be seen."""
+FEW_IMAGES = 5
+MANY_IMAGES = 200
+
+CountTokens = Callable[[str], int]
+"""Tokens of a text without start and end."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that was opened, before anything is decided about it.
+
+    Attributes:
+        path, name, sha256: as in `Example`.
+        width, height: of the upright image in pixels.
+        look: what it is compared by.
+        opened: what was done to it on opening, from `file_findings`.
+    """
+
+    path: Path
+    name: str
+    sha256: str
+    width: int
+    height: int
+    caption: Caption
+    look: Fingerprint
+    opened: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How an image would be trained on, and what is to be said of it; `usable` is False where it is left out."""
+
+    example: Example
+    findings: tuple[Finding, ...]
+    usable: bool
 
 
 def examine(
@@ -51,21 +70,16 @@ def examine(
     background: str = "white",
     trigger: str = "",
     bucketing: bool = True,
-    count_tokens: Callable[[str], int] | None = None,
+    count_tokens: CountTokens | None = None,
     token_limit: int = 75,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Read every image of a folder (or the given files) and decide how each is trained on.
+    """Read every image of a folder (or the given files), in a child process, and decide how each is trained on.
 
     Args:
         source: a folder, or image files.
-        resolution: side in pixels of the square bucket, see `buckets.make_buckets`.
-        multiple: every side of a bucket is a multiple of this many pixels.
         background: colour behind transparent images.
-        trigger: added to each caption.
-        bucketing: False crops every image to a square.
-        count_tokens: tokens of a caption without start and end, to find captions that are cut.
-        token_limit: tokens that the text encoder reads.
+        resolution, multiple, bucketing, trigger, count_tokens, token_limit: as in `judge`.
         progress: told (images done, images in all) after each image.
 
     Returns:
@@ -85,42 +99,125 @@ def examine(
         files, findings = [file.absolute() for file in source], []
         files.sort(key=lambda f: natural_key(f.relative_to(root).as_posix()))
 
-    captions = read_captions(root, files)
-    buckets = make_buckets(resolution, multiple, bucketing=bucketing)
-    seen = _Seen()
-    examples: list[Example] = []
-    for number, file in enumerate(files, start=1):
-        name = file.relative_to(root).as_posix()
-        try:
-            digest = file_sha256(file)
-            if (twin := seen.same_file(name, digest)) is not None:
-                findings.append(_exact_duplicate(name, twin))
-                continue
-            decoded = decode(file, background=background)
-            facts = decoded.facts
-            if min(facts.width, facts.height) < MIN_SIDE:
-                findings.append(_tiny(name, facts))
-                continue
-            example = _example(file, name, digest, facts, captions[name], trigger, buckets)
-            findings += file_findings(name, facts, background=background)
-            findings += crop_findings(example)
-            if (twin := seen.same_look(name, fingerprint(decoded.image))) is not None:
-                findings.append(near_duplicate(name, twin))
-            findings += caption_findings(example, trigger, count_tokens, token_limit)
-            examples.append(example)
-        except ImageError as error:
-            message = str(error).rstrip(".")
-            findings.append(Finding(name, "unreadable", "skipped", message, "left out"))
-        finally:
+    captions, about_captions = read_captions(root, files)
+    opened: list[Candidate | Finding] = []
+    names: dict[str, str] = {}
+    with Decoder(background=background) as decoder:
+        for number, file in enumerate(files, start=1):
+            name = file.relative_to(root).as_posix()
+            opened.append(_opened(file, name, captions[name], names, decoder, background))
             if progress is not None:
                 progress(number, len(files))
+    judged = iter(
+        judge(
+            [each for each in opened if isinstance(each, Candidate)],
+            resolution=resolution,
+            multiple=multiple,
+            bucketing=bucketing,
+            trigger=trigger,
+            count_tokens=count_tokens,
+            token_limit=token_limit,
+        )
+    )
+    examples: list[Example] = []
+    for each in opened:
+        if isinstance(each, Finding):
+            findings.append(each)
+            continue
+        verdict = next(judged)
+        findings += verdict.findings
+        if verdict.usable:
+            examples.append(verdict.example)
     if not examples:
         raise DatasetError(_nothing_usable(root, findings))
-    return Dataset(tuple(examples), tuple(findings))
+    about = about_the_set([example.content for example in examples], trigger)
+    return Dataset(tuple(examples), (*findings, *about_captions, *about))
+
+
+def judge(
+    candidates: Sequence[Candidate],
+    *,
+    resolution: int,
+    multiple: int,
+    bucketing: bool,
+    trigger: str,
+    count_tokens: CountTokens | None,
+    token_limit: int,
+) -> list[Judged]:
+    """How each image would be trained on; no file is opened.
+
+    Args:
+        resolution: side in pixels of the square bucket, see `buckets.make_buckets`.
+        multiple: every side of a bucket is a multiple of this many pixels.
+        bucketing: False crops every image to a square.
+        trigger: added to each caption.
+        count_tokens: to find captions that are cut; None where the base is not known yet.
+        token_limit: tokens that the text encoder reads.
+    """
+    sizes = make_buckets(resolution, multiple, bucketing=bucketing)
+    looks: list[tuple[Fingerprint, str]] = []
+    verdicts: list[Judged] = []
+    for each in candidates:
+        bucket = choose_bucket(each.width, each.height, sizes)
+        example = Example(
+            path=each.path,
+            name=each.name,
+            sha256=each.sha256,
+            width=each.width,
+            height=each.height,
+            content=each.caption.text or "",
+            caption=compose(each.caption.text, trigger),
+            caption_source=each.caption.source,
+            bucket=bucket,
+            crop=center_crop_box(each.width, each.height, bucket),
+        )
+        if min(each.width, each.height) < MIN_SIDE:
+            verdicts.append(Judged(example, (*each.opened, _tiny(each)), usable=False))
+            continue
+        found = [*each.opened, *_crop_findings(example)]
+        twin = next((name for look, name in looks if look.looks_like(each.look)), None)
+        if twin is None:
+            looks.append((each.look, each.name))
+        else:
+            found.append(_near_duplicate(each.name, twin))
+        found += _caption_findings(example, trigger, count_tokens, token_limit)
+        verdicts.append(Judged(example, tuple(found), usable=True))
+    return verdicts
+
+
+def about_the_set(contents: Sequence[str], trigger: str) -> list[Finding]:
+    """What concerns no single image: how many there are, and their captions as a whole.
+
+    Args:
+        contents: each image's caption without the trigger, empty where there is none.
+    """
+    count = len(contents)
+    if not count:
+        return [Finding("", "no_images", "skipped", "there are no images yet", "add 8 to 50 pictures of one style")]
+    findings = []
+    if count < FEW_IMAGES:
+        few = "1 image is not much" if count == 1 else f"{count} images are few"
+        advice = "8 or more show the style rather than the pictures"
+        findings.append(Finding("", "few_images", "warning", few, advice))
+    if count > MANY_IMAGES:
+        advice = "a choice of the 50 most typical often learns better"
+        findings.append(Finding("", "many_images", "note", f"{count} images are many", advice))
+    without = sum(not content for content in contents)
+    if without and count > 1:
+        have = "has" if without == 1 else "have"
+        message = f"{without} of {count} images {have} no caption"
+        advice = "a few words on what each shows keep the content apart from the style"
+        findings.append(Finding("", "caption_missing", "note" if trigger else "warning", message, advice))
+    foreign = sum(any("\u2e80" <= character <= "\uffdc" for character in content) for content in contents)
+    if foreign:
+        message = "captions are in Chinese, Japanese or Korean" if foreign > 1 else "a caption is not in English"
+        advice = "Stable Diffusion's text models were taught in English and hardly know others; translate them"
+        findings.append(Finding("", "caption_language", "warning", f"{foreign} of {count} {message}", advice))
+    return findings
 
 
 def file_findings(name: str, facts: ImageFacts, *, background: str) -> list[Finding]:
-    """What is done to a file on opening it, from `images.decode` or an upload's `reencode`."""
+    """What is done to a file on opening it."""
     findings = []
     if facts.rotated:
         findings.append(Finding(name, "rotated", "note", "the camera was held sideways or mirrored", "turned upright"))
@@ -131,65 +228,24 @@ def file_findings(name: str, facts: ImageFacts, *, background: str) -> list[Find
     return findings
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits.
-
-    Raises:
-        ImageError: the file cannot be read.
-    """
+def _opened(
+    file: Path, name: str, caption: Caption, names: dict[str, str], decoder: Decoder, background: str
+) -> Candidate | Finding:
+    """The image, or why it is left out; `names` holds the images so far by the hash of their bytes."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ImageError(f"{path.name} cannot be read ({error.strerror or error}).") from error
+        source = Source.read(file)
+        twin = names.setdefault(source.sha256, name)
+        if twin != name:
+            return Finding(name, "exact_duplicate", "skipped", f"is the same file as {twin}", "left out")
+        seen = decoder.look(source)
+    except ImageError as error:
+        return Finding(name, "unreadable", "skipped", str(error).rstrip("."), "left out")
+    found = file_findings(name, seen.facts, background=background)
+    facts = seen.facts
+    return Candidate(file.absolute(), name, source.sha256, facts.width, facts.height, caption, seen.look, tuple(found))
 
 
-class _Seen:
-    """The images so far, to recognise the next one by."""
-
-    def __init__(self) -> None:
-        self._by_digest: dict[str, str] = {}
-        self._by_look: list[tuple[Fingerprint, str]] = []
-
-    def same_file(self, name: str, digest: str) -> str | None:
-        """The earlier image with the same bytes; else None, and this one is remembered."""
-        first = self._by_digest.setdefault(digest, name)
-        return None if first == name else first
-
-    def same_look(self, name: str, look: Fingerprint) -> str | None:
-        """The first image that looks like this one; else None, and this one is remembered."""
-        for other, twin in self._by_look:
-            if other.looks_like(look):
-                return twin
-        self._by_look.append((look, name))
-        return None
-
-
-def _example(
-    file: Path,
-    name: str,
-    digest: str,
-    facts: ImageFacts,
-    caption: Caption,
-    trigger: str,
-    buckets: Sequence[Size],
-) -> Example:
-    bucket = choose_bucket(facts.width, facts.height, buckets)
-    return Example(
-        path=file.absolute(),
-        name=name,
-        sha256=digest,
-        width=facts.width,
-        height=facts.height,
-        content=caption.text or "",
-        caption=compose(caption.text, trigger),
-        caption_source=caption.source,
-        bucket=bucket,
-        crop=center_crop_box(facts.width, facts.height, bucket),
-    )
-
-
-def crop_findings(example: Example) -> Iterator[Finding]:
+def _crop_findings(example: Example) -> Iterator[Finding]:
     """What becomes of an image's size and shape in its bucket."""
     bucket = f"{example.bucket[0]} x {example.bucket[1]}"
     times = enlargement(example.crop, example.bucket)
@@ -212,13 +268,10 @@ def crop_findings(example: Example) -> Iterator[Finding]:
         )
 
 
-def caption_findings(
-    example: Example,
-    trigger: str,
-    count_tokens: Callable[[str], int] | None,
-    token_limit: int,
+def _caption_findings(
+    example: Example, trigger: str, count_tokens: CountTokens | None, token_limit: int
 ) -> Iterator[Finding]:
-    """What is to be said of an image's caption; arguments as in `examine`."""
+    """What is to be said of an image's caption."""
     if not example.content:
         yield Finding(
             example.name,
@@ -237,11 +290,7 @@ def caption_findings(
         )
 
 
-def _exact_duplicate(name: str, twin: str) -> Finding:
-    return Finding(name, "exact_duplicate", "skipped", f"is the same file as {twin}", "left out")
-
-
-def near_duplicate(name: str, twin: str) -> Finding:
+def _near_duplicate(name: str, twin: str) -> Finding:
     """Two images that look the same although their files differ."""
     return Finding(
         name,
@@ -252,14 +301,8 @@ def near_duplicate(name: str, twin: str) -> Finding:
     )
 
 
-def _tiny(name: str, facts: ImageFacts) -> Finding:
-    return Finding(
-        name,
-        "too_small",
-        "skipped",
-        f"is only {facts.width} x {facts.height} pixels",
-        "left out",
-    )
+def _tiny(each: Candidate) -> Finding:
+    return Finding(each.name, "too_small", "skipped", f"is only {each.width} x {each.height} pixels", "left out")
 
 
 def _nothing_usable(root: Path, findings: Sequence[Finding]) -> str:

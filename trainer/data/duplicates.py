@@ -20,6 +20,7 @@ MIN_CORRELATION = 0.98
 0.99, the likest different glyphs (O and Q) reach 0.972 and all others less than 0.94."""
 
 _GRID = 24
+FINGERPRINT_BYTES = _GRID * _GRID * 3
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Opening image files that nobody vouches for: checked from the header first, then made upright RGB.
+"""Image files that nobody vouches for: checked from the header first, then made upright RGB.
 
-Nothing here changes Pillow's global switches. Sizes are (width, height) in pixels.
+This runs in the decoder's child process (`trainer.data.decoder`); nobody else opens a stranger's image. Sizes are
+(width, height) in pixels.
 """
 
 from __future__ import annotations
@@ -11,24 +12,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from pathlib import PurePath
 from typing import Any, cast
 
 from PIL import ExifTags, Image, ImageCms, ImageColor, UnidentifiedImageError
 
-from trainer.atomic import replace_file
+from trainer.data.folder import REFUSED_SUFFIXES
 from trainer.errors import ConfigError, ImageError, PatinaError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "HEIF")
 """What Pillow may try to read; its other readers are older and seldom used, so seldom hardened."""
-
-READABLE_SUFFIXES = frozenset({".apng", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-REFUSED_SUFFIXES = frozenset(
-    {".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga", ".xcf"}
-    | {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}
-)
-IMAGE_SUFFIXES = READABLE_SUFFIXES | REFUSED_SUFFIXES
-"""Files that somebody means as images: others in a folder are passed over without a word."""
 
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded: a medium-format camera's, 400 MB as Pillow keeps it."""
@@ -42,7 +36,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = frozenset({5, 6, 7, 8})
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 
@@ -50,8 +43,7 @@ _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b
 class ImageFacts:
     """What an image file is, before anything is done to it.
 
-    `width` and `height` are those of the upright image; `mode` is Pillow's. `transparent` means
-    that the file has an alpha channel or a transparent colour, used or not.
+    `width` and `height` are those of the upright image; `mode` is Pillow's. `transparent` tells of alpha in use.
     """
 
     width: int
@@ -65,102 +57,46 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright RGB image and what its file was; `facts.transparent` tells of alpha in use."""
+    """An upright RGB image and what its file was."""
 
     image: Image.Image
     facts: ImageFacts
 
 
-def open_image(path: Path, *, background: str = "white", max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The file's (first) picture, upright, in sRGB, transparency laid over `background`.
+def decode(data: bytes, name: str, *, background: str = "white", max_pixels: int = MAX_PIXELS) -> Decoded:
+    """A file's (first) picture, upright, in sRGB, transparency laid over `background`.
+
+    Args:
+        data: the file's bytes.
+        name: what the file is called, for the message when it cannot be used.
 
     Raises:
         ImageError: the file cannot be used; the message says why and what to do.
         ConfigError: `background` is no colour.
     """
-    return decode(path, background=background, max_pixels=max_pixels).image
-
-
-def decode(path: Path, *, background: str = "white", max_pixels: int = MAX_PIXELS) -> Decoded:
-    """As `open_image`, with the facts about the file.
-
-    Raises:
-        ImageError, ConfigError: as `open_image`.
-    """
     colour = background_colour(background)
-    with _reading(path, max_pixels) as image:
-        facts = _facts(image)
+    with _reading(data, name, max_pixels) as image:
+        is_turned = _orientation(image) in _TRANSPOSE
         image.load()
         # Pillow turns a TIFF upright while loading it and forgets the tag; other formats keep it.
         left_to_do = _TRANSPOSE.get(_orientation(image))
         rgb, transparent = _to_rgb(image, colour)
         upright = rgb if left_to_do is None else rgb.transpose(left_to_do)
+    # Two-lens phones store a second view beside the photo (MPO): that is no animation.
+    is_mpo = image.format == "MPO"
     upright.info = {}
-    facts = ImageFacts(
-        width=upright.width,
-        height=upright.height,
-        format=facts.format,
-        mode=facts.mode,
-        rotated=facts.rotated or left_to_do is not None,
-        animated=facts.animated,
-        transparent=transparent,
+    return Decoded(
+        upright,
+        ImageFacts(
+            width=upright.width,
+            height=upright.height,
+            format="JPEG" if is_mpo else str(image.format),
+            mode=image.mode,
+            rotated=is_turned,
+            animated=not is_mpo and bool(getattr(image, "is_animated", False)),
+            transparent=transparent,
+        ),
     )
-    return Decoded(upright, facts)
-
-
-def image_facts(path: Path, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
-    """What the header says, without decoding the picture.
-
-    Raises:
-        ImageError: the header cannot be read or announces more than `max_pixels`.
-    """
-    with _reading(path, max_pixels) as image:
-        return _facts(image)
-
-
-def reencode(
-    src: Path,
-    dst: Path,
-    *,
-    max_side: int,
-    background: str = "white",
-    max_pixels: int = MAX_PIXELS,
-) -> ImageFacts:
-    """Write `src` as a clean picture: upright RGB, no metadata, longest side at most `max_side`.
-
-    Args:
-        dst: a `.png`, or a `.webp` (lossless); replaced in one step, so never half-written.
-
-    Returns:
-        The facts about `src`, with `width` and `height` as before shrinking.
-
-    Raises:
-        ImageError: `src` cannot be used, or `dst` cannot be written.
-        ConfigError: `background` is no colour.
-        ValueError: `dst` has another suffix.
-    """
-    options: dict[str, dict[str, Any]] = {
-        ".png": {"format": "PNG"},
-        ".webp": {"format": "WEBP", "lossless": True, "method": 2},
-    }
-    if dst.suffix.lower() not in options:
-        raise ValueError(f"a clean copy is a .png or a .webp, not {dst.name}")
-    decoded = decode(src, background=background, max_pixels=max_pixels)
-    image = decoded.image
-    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    _write(image, dst, options[dst.suffix.lower()])
-    return decoded.facts
-
-
-def thumbnail(src: Path, dst: Path, *, side: int = 320, background: str = "white") -> None:
-    """Write a small WEBP of `src`, at most `side` pixels each way, for tables and cards.
-
-    Raises:
-        ImageError, ConfigError: as `reencode`.
-    """
-    image = open_image(src, background=background)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    _write(image, dst, {"format": "WEBP", "quality": 85, "method": 4})
 
 
 def background_colour(background: str) -> tuple[int, int, int]:
@@ -178,58 +114,45 @@ def background_colour(background: str) -> tuple[int, int, int]:
 
 
 @contextmanager
-def _reading(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+def _reading(data: bytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
     """The opened, checked, not yet decoded file; whatever goes wrong inside becomes an ImageError."""
-    if path.suffix.lower() in REFUSED_SUFFIXES:
-        raise ImageError(_refusal(path, path.suffix[1:].upper()))
+    suffix = PurePath(name).suffix.lower()
+    if suffix in REFUSED_SUFFIXES:
+        raise ImageError(_refusal(name, suffix[1:].upper()))
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes): copy it again from its source.")
+    _know_heif()
     try:
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path.name} is empty (0 bytes): copy it again from its source.")
         with warnings.catch_warnings():
             # Pillow warns of what the checks here or the decoder's errors say better.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 pixels = image.width * image.height
                 if pixels > max_pixels:
-                    raise ImageError(_too_large(path, max_pixels))
+                    raise ImageError(_too_large(name, max_pixels))
                 if pixels == 0:
-                    raise ImageError(f"{path.name} has no pixels: leave it out.")
+                    raise ImageError(f"{name} has no pixels: leave it out.")
                 yield image
     except PatinaError:
         raise
     except Image.DecompressionBombError:
-        raise ImageError(_too_large(path, max_pixels)) from None
+        raise ImageError(_too_large(name, max_pixels)) from None
     except MemoryError:
-        raise ImageError(f"{path.name} needs more memory than there is to open it: make it smaller.") from None
-    except FileNotFoundError:
-        raise ImageError(f"{path.name} is not there any more: add it again.") from None
-    except PermissionError:
-        raise ImageError(f"{path.name} may not be read: check the file's permissions.") from None
+        raise ImageError(f"{name} needs more memory than there is to open it: make it smaller.") from None
     except UnidentifiedImageError:
-        raise ImageError(_unidentified(path)) from None
+        raise ImageError(_unidentified(data[:512], name)) from None
     except Exception as error:
         # Pillow's readers raise nearly anything on a broken file: OSError, SyntaxError, ValueError,
         # struct.error, KeyError, zlib.error ...
-        raise ImageError(f"{path.name} is cut short or damaged ({error}): copy or export it again.") from error
+        raise ImageError(f"{name} is cut short or damaged ({error}): copy or export it again.") from error
 
 
-def _facts(image: Image.Image) -> ImageFacts:
-    orientation = _orientation(image)
-    width, height = image.size
-    # A TIFF's size is told as it will be once loaded, that of other formats as it is stored.
-    if orientation in _SIDEWAYS and image.format != "TIFF":
-        width, height = height, width
-    # Two-lens phones store a second view beside the photo (MPO): that is no animation.
-    is_mpo = image.format == "MPO"
-    return ImageFacts(
-        width=width,
-        height=height,
-        format="JPEG" if is_mpo else str(image.format),
-        mode=image.mode,
-        rotated=orientation in _TRANSPOSE,
-        animated=not is_mpo and bool(getattr(image, "is_animated", False)),
-        transparent=image.has_transparency_data,
-    )
+@cache
+def _know_heif() -> None:
+    """Give Pillow the reader of iPhone photos: the picture alone, in this thread."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -293,14 +216,17 @@ def _transform(image: Image.Image, source: Any) -> Image.Image:
     return converted
 
 
-def _unidentified(path: Path) -> str:
+def _unidentified(head: bytes, name: str) -> str:
     """Why Pillow knew none of the formats: the commonest cases, told by the first bytes."""
-    with path.open("rb") as file:
-        head = file.read(512)
     if head[4:8] == b"ftyp":
-        return _refusal(path, "AVIF" if b"avif" in head[8:32] else "HEIC")
+        brands = head[8:32]
+        if b"avif" in brands or b"avis" in brands:
+            return _refusal(name, "AVIF")
+        if not any(brand in brands for brand in (b"heic", b"heix", b"mif1")):
+            return f"{name} is a film, not an image: export one of its pictures as JPEG or PNG."
+        return f"{name} is cut short or damaged: copy or export it again."
     if head.startswith(_SIGNATURES):
-        return f"{path.name} is cut short or damaged: copy or export it again."
+        return f"{name} is cut short or damaged: copy or export it again."
     if b"\0" not in head:
         try:
             # Not final: the 512 bytes may end within a character.
@@ -308,21 +234,13 @@ def _unidentified(path: Path) -> str:
         except UnicodeDecodeError:
             pass
         else:
-            return f"{path.name} is a text file, not an image: replace it by the image."
-    return f"{path.name} is not an image that can be read: save it as PNG or JPEG."
+            return f"{name} is a text file, not an image: replace it by the image."
+    return f"{name} is not an image that can be read: save it as PNG or JPEG."
 
 
-def _refusal(path: Path, kind: str) -> str:
-    return f"{path.name} is in {kind} format, which Patina does not read: export it as JPEG or PNG."
+def _refusal(name: str, kind: str) -> str:
+    return f"{name} is in {kind} format, which Patina does not read: export it as JPEG or PNG."
 
 
-def _too_large(path: Path, max_pixels: int) -> str:
-    return f"{path.name} has more than {max_pixels // 1_000_000} million pixels: save a smaller copy of it."
-
-
-def _write(image: Image.Image, dst: Path, options: dict[str, Any]) -> None:
-    """Save beside `dst` and move into place."""
-    try:
-        replace_file(dst, lambda file: image.save(file, **options))
-    except (OSError, ValueError, MemoryError) as error:
-        raise ImageError(f"{dst.name} could not be written ({error}).") from error
+def _too_large(name: str, max_pixels: int) -> str:
+    return f"{name} has more than {max_pixels // 1_000_000} million pixels: save a smaller copy of it."

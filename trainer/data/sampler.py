@@ -49,10 +49,6 @@ class BatchPlan:
         epoch, position = divmod(index, self.batches_per_epoch)
         return list(self._epoch(epoch)[position])
 
-    def epoch_of(self, index: int) -> int:
-        """The epoch that the `index`-th batch belongs to, counted from 0."""
-        return index // self.batches_per_epoch
-
     def _batches_of_epoch(self, epoch: int) -> list[tuple[int, ...]]:
         batches: list[tuple[int, ...]] = []
         for bucket, members in self._members.items():

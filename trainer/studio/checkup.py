@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from trainer.data.buckets import center_crop_box, choose_bucket, make_buckets
-from trainer.data.captions import compose
-from trainer.data.dataset import Example
-from trainer.data.doctor import MIN_SIDE, caption_findings, crop_findings, near_duplicate
-from trainer.findings import Finding
+from trainer.data.captions import Caption
+from trainer.data.doctor import Candidate, CountTokens, judge
 from trainer.studio.images import MAX_SIDE, DraftImage
-from trainer.studio.views import FindingView, ImageView
-
-FEW_IMAGES = 5
-MANY_IMAGES = 200
+from trainer.studio.views import ImageView
 
 
 def check(
@@ -25,67 +20,46 @@ def check(
     multiple: int,
     buckets: bool,
     trigger: str,
-    count_tokens: Callable[[str], int] | None,
+    count_tokens: CountTokens | None,
     token_limit: int,
 ) -> list[ImageView]:
     """Every image with its crop and findings, in the given order.
 
     Args:
         path_of: the image's file.
-        resolution, multiple, buckets: as in `trainer.data.buckets.make_buckets`.
-        count_tokens, token_limit: as in `trainer.data.doctor.examine`.
+        resolution, multiple, buckets, trigger, count_tokens, token_limit: as in `trainer.data.doctor.judge`.
     """
-    sizes = make_buckets(resolution, multiple, bucketing=buckets)
-    views: list[ImageView] = []
-    for place, image in enumerate(images):
+    candidates = []
+    for image in images:
         width, height = copy_size(image.width, image.height)
-        bucket = choose_bucket(width, height, sizes)
-        example = Example(
-            path=path_of(image),
+        caption = Caption(image.caption or None, "sidecar")
+        candidates.append(
+            Candidate(path_of(image), image.name, "", width, height, caption, image.look, opened=image.findings)
+        )
+    verdicts = judge(
+        candidates,
+        resolution=resolution,
+        multiple=multiple,
+        bucketing=buckets,
+        trigger=trigger,
+        count_tokens=count_tokens,
+        token_limit=token_limit,
+    )
+    return [
+        ImageView(
+            id=image.id,
             name=image.name,
-            sha256="",
-            width=width,
-            height=height,
-            content=image.caption,
-            caption=compose(image.caption, trigger),
-            caption_source="sidecar",
-            bucket=bucket,
-            crop=center_crop_box(width, height, bucket),
+            path=verdict.example.path,
+            width=verdict.example.width,
+            height=verdict.example.height,
+            caption=image.caption,
+            crop=verdict.example.crop,
+            bucket=verdict.example.bucket,
+            findings=tuple(replace(finding, image=image.id) for finding in verdict.findings),
+            removed=image.removed,
         )
-        found = list(image.findings)
-        found += [_tiny(image)] if min(width, height) < MIN_SIDE else crop_findings(example)
-        twin = next((other for other in images[:place] if other.look.looks_like(image.look)), None)
-        if twin is not None:
-            found.append(near_duplicate(image.name, twin.name))
-        found += caption_findings(example, trigger, count_tokens, token_limit)
-        views.append(
-            ImageView(
-                id=image.id,
-                name=image.name,
-                path=example.path,
-                width=width,
-                height=height,
-                caption=image.caption,
-                crop=example.crop,
-                bucket=bucket,
-                findings=tuple(_view(image.id, finding) for finding in found),
-                removed=image.removed,
-            )
-        )
-    return views
-
-
-def about_the_set(images: Sequence[DraftImage]) -> list[FindingView]:
-    """What concerns no single image."""
-    if not images:
-        return [FindingView("", "no_images", "skipped", "there are no images yet", "add 8 to 50 pictures of one style")]
-    if len(images) < FEW_IMAGES:
-        text = f"{len(images)} images are few"
-        return [FindingView("", "few_images", "warning", text, "8 or more show the style rather than the pictures")]
-    if len(images) > MANY_IMAGES:
-        text = f"{len(images)} images are many"
-        return [FindingView("", "many_images", "note", text, "a choice of the 50 most typical often learns better")]
-    return []
+        for image, verdict in zip(images, verdicts, strict=True)
+    ]
 
 
 def copy_size(width: int, height: int) -> tuple[int, int]:
@@ -95,11 +69,3 @@ def copy_size(width: int, height: int) -> tuple[int, int]:
     if width >= height:
         return MAX_SIDE, max(1, round(height * MAX_SIDE / width))
     return max(1, round(width * MAX_SIDE / height)), MAX_SIDE
-
-
-def _tiny(image: DraftImage) -> Finding:
-    return Finding(image.name, "too_small", "skipped", f"is only {image.width} x {image.height} pixels", "left out")
-
-
-def _view(image_id: str, finding: Finding) -> FindingView:
-    return FindingView(image_id, finding.kind, finding.severity, finding.message, finding.action)

@@ -12,6 +12,7 @@ from trainer import config as configs
 from trainer.bases.probe import BaseInfo
 from trainer.config import RunConfig
 from trainer.data.captions import compose, find_replace, from_names
+from trainer.data.doctor import about_the_set
 from trainer.data.folder import list_images
 from trainer.errors import PatinaError, StudioError
 from trainer.studio import checkup, tokens
@@ -168,7 +169,7 @@ class Drafts:
             for images in (present, removed)
         ]
         findings = [finding for image in shown[0] for finding in image.findings]
-        about = checkup.about_the_set(present)
+        about = about_the_set([image.caption for image in present], config.trigger)
         return DraftView(run_id, run.name, run.settings, tuple(shown[0]), tuple(shown[1]), (*about, *findings))
 
     def plan(self, run_id: str) -> PlanView:

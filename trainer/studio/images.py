@@ -11,14 +11,15 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.atomic import write_file
-from trainer.data.captions import METADATA, SIDECAR_SUFFIXES, read_captions, read_metadata
+from trainer.atomic import replace_file, write_file
+from trainer.data.captions import METADATA, SIDECAR_SUFFIXES, read_metadata, read_sidecar, unmatched
 from trainer.data.duplicates import Fingerprint
-from trainer.data.folder import natural_key
+from trainer.data.folder import IMAGE_SUFFIXES, natural_key
 from trainer.data.names import caption_from_name
 from trainer.errors import DatasetError, ImageError, StudioError
 from trainer.findings import Finding
@@ -26,7 +27,7 @@ from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder
 
 if TYPE_CHECKING:
-    from trainer.data.images import ImageFacts
+    from trainer.data.decoder import Seen
 
 MAX_SIDE = 2048
 """Longest side of a copy in pixels: twice what the largest family is trained at."""
@@ -82,10 +83,8 @@ class DraftImages:
         Raises:
             StudioError: too many images, or the disk is full.
         """
-        from trainer.data.decode_child import reencode_many
-        from trainer.data.doctor import file_findings, file_sha256
-        from trainer.data.duplicates import fingerprint
-        from trainer.data.images import IMAGE_SUFFIXES, open_image
+        from trainer.data.decoder import Decoder, Source
+        from trainer.data.doctor import file_findings
 
         images = sorted((file for file in files if file.suffix.lower() in IMAGE_SUFFIXES), key=_by_name)
         refused = [
@@ -97,38 +96,38 @@ class DraftImages:
         if len(present) + len(images) > MAX_IMAGES:
             raise StudioError(f"A run holds at most {MAX_IMAGES} images, and a style needs 8 to 50. Choose fewer.")
         self._home.require_space(sum(file.stat().st_size for file in images) * 4, "Adding these images")
-        captions, complaints = _captions(files, images)
-        refused += complaints
-        added: list[str] = []
-        fresh: dict[str, tuple[Path, str]] = {}
-        for file in images:
-            try:
-                digest = file_sha256(file)
-            except ImageError as error:
-                refused.append((file.name, str(error)))
-                continue
-            image_id = digest[:16]
-            if image_id in present and present[image_id].removed:
-                self.restore(run_id, image_id)
-                added.append(image_id)
-            elif image_id in present or image_id in fresh:
-                twin = present[image_id].name if image_id in present else fresh[image_id][0].name
-                refused.append((file.name, f"{file.name} is the same file as {twin}; it was left out."))
-            else:
-                fresh[image_id] = (file, digest)
-
+        texts = _Texts(files)
+        refused += texts.complaints
         folder = self._home.images(run_id)
         folder.mkdir(parents=True, exist_ok=True)
-        pairs = [(file, folder / f"{image_id}.png") for image_id, (file, _) in fresh.items()]
-        outcomes = reencode_many(pairs, max_side=MAX_SIDE, background=background)
-        for (image_id, (file, digest)), outcome in zip(fresh.items(), outcomes, strict=True):
-            if isinstance(outcome, ImageError):
-                refused.append((file.name, str(outcome)))
-                continue
-            found = file_findings(file.name, outcome, background=background)
-            look = fingerprint(open_image(folder / f"{image_id}.png"))
-            self._insert(run_id, image_id, file.name, captions.get(file, ""), digest, outcome, found, look)
-            added.append(image_id)
+        names = {image.id: image.name for image in present.values()}
+        added: list[str] = []
+        with Decoder(background=background) as decoder:
+            for file in images:
+                try:
+                    source = Source.read(file)
+                    image_id = source.sha256[:16]
+                    if image_id in present and present[image_id].removed and image_id not in added:
+                        self.restore(run_id, image_id)
+                        added.append(image_id)
+                        continue
+                    if image_id in names:
+                        twin = names[image_id]
+                        refused.append((file.name, f"{file.name} is the same file as {twin}; it was left out."))
+                        continue
+                    names[image_id] = file.name
+                    picture, seen = decoder.copy(source, max_side=MAX_SIDE)
+                    replace_file(folder / f"{image_id}.png", partial(picture.save, format="PNG"))
+                except (ImageError, OSError) as error:
+                    is_ours = isinstance(error, ImageError)
+                    sentence = str(error) if is_ours else f"{file.name} could not be kept ({error})."
+                    refused.append((file.name, sentence))
+                    continue
+                caption, notes = texts.of(file)
+                found = [*file_findings(file.name, seen.facts, background=background), *notes]
+                self._insert(run_id, image_id, file.name, caption, source.sha256, seen, found)
+                added.append(image_id)
+        refused += self._caption_present(run_id, texts.left_over(images))
         return added, refused
 
     def remove(self, run_id: str, image_id: str) -> None:
@@ -171,6 +170,19 @@ class DraftImages:
             (target, source),
         )
 
+    def _caption_present(self, run_id: str, captions: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Give captions, by file name, to images that came earlier; a sentence for each that belongs to none."""
+        by_stem = {Path(image.name).stem: image.id for image in self.images(run_id)}
+        refused = []
+        for name, caption in captions.items():
+            image_id = by_stem.get(Path(name).stem)
+            if image_id is None:
+                finding = unmatched(name)
+                refused.append((name, f"{name} {finding.message}; it was {finding.action}."))
+            else:
+                self.set_captions(run_id, {image_id: caption})
+        return refused
+
     def _insert(
         self,
         run_id: str,
@@ -178,9 +190,8 @@ class DraftImages:
         name: str,
         caption: str,
         digest: str,
-        facts: ImageFacts,
+        seen: Seen,
         found: Sequence[Finding],
-        look: Fingerprint,
     ) -> None:
         self._write_caption(run_id, image_id, caption)
         # Images that were uploaded together arrive in the natural order of their names.
@@ -192,14 +203,14 @@ class DraftImages:
                 image_id,
                 name,
                 caption,
-                facts.width,
-                facts.height,
+                seen.facts.width,
+                seen.facts.height,
                 digest,
                 json.dumps(
                     {
                         "findings": [asdict(finding) for finding in found],
-                        "bits": look.bits,
-                        "colours": base64.b64encode(look.colours).decode(),
+                        "bits": seen.look.bits,
+                        "colours": base64.b64encode(seen.look.colours).decode(),
                     }
                 ),
                 run_id,
@@ -247,26 +258,37 @@ def _is_caption(file: Path) -> bool:
     return file.suffix.lower() in SIDECAR_SUFFIXES or file.name == METADATA
 
 
-def _captions(files: Iterable[Path], images: Iterable[Path]) -> tuple[dict[Path, str], list[tuple[str, str]]]:
-    """Captions of uploaded images, and complaints about caption files that cannot be read.
+class _Texts:
+    """Captions among uploaded files, and complaints about caption files that cannot be read.
 
     A browser's upload puts every file into a folder of its own, so what belongs together is told by its name.
     """
-    captions: dict[Path, str] = {}
-    complaints: list[tuple[str, str]] = []
-    sidecars: dict[str, str] = {}
-    listed: dict[str, str] = {}
-    for file in files:
-        if not _is_caption(file):
-            continue
-        try:
-            if file.name == METADATA:
-                listed |= {path.name: text for path, text in read_metadata(file).items()}
-            else:
-                sidecars[file.stem] = read_captions(file.parent, [file])[file.name].text or ""
-        except DatasetError as error:
-            complaints.append((file.name, str(error)))
-    for image in images:
-        beside = sidecars.get(image.stem, listed.get(image.name))
-        captions[image] = beside if beside is not None else caption_from_name(image.stem) or ""
-    return captions, complaints
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.complaints: list[tuple[str, str]] = []
+        self._beside: dict[str, tuple[str, str, Finding | None]] = {}
+        self._listed: dict[str, str] = {}
+        for file in files:
+            if not _is_caption(file):
+                continue
+            try:
+                if file.name == METADATA:
+                    self._listed |= {path.name: text for path, text in read_metadata(file).items()}
+                else:
+                    self._beside[file.stem] = (file.name, *read_sidecar(file))
+            except DatasetError as error:
+                self.complaints.append((file.name, str(error)))
+
+    def of(self, image: Path) -> tuple[str, list[Finding]]:
+        """An image's caption, empty where nothing says it, and what is worth knowing about it."""
+        if image.stem in self._beside:
+            _, caption, finding = self._beside[image.stem]
+            return caption, [] if finding is None else [replace(finding, image=image.name)]
+        if image.name in self._listed:
+            return self._listed[image.name], []
+        return caption_from_name(image.stem) or "", []
+
+    def left_over(self, images: Iterable[Path]) -> dict[str, str]:
+        """Captions by the name of their file that lie beside none of some images."""
+        stems = {image.stem for image in images}
+        return {name: caption for stem, (name, caption, _) in self._beside.items() if stem not in stems}

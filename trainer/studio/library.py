@@ -9,21 +9,24 @@ import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trainer import config as configs
+from trainer.atomic import replace_file
+from trainer.bases.headers import Header, read_header
 from trainer.bases.registry import FAMILIES
 from trainer.config import FileLayout, RunConfig
-from trainer.errors import AdapterFileError, ImageError, StudioError
-from trainer.safetensors_file import Header, read_header
+from trainer.errors import AdapterFileError, BaseError, ImageError, StudioError
 from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder, new_id
+from trainer.studio.relabel import copy_titled
 from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import StyleCard, StyleView
 from trainer.studio.worker.protocol import Convert, Inspect
-from trainer.styles.metadata import copy_titled, family_of
+from trainer.styles.metadata import family_of
 from trainer.training.run_folder import RunFolder
 
 THUMBNAILS = 4
@@ -114,7 +117,10 @@ class Library:
         Raises:
             AdapterFileError: it is no style file that can be used, with the reason.
         """
-        size = read_header(source, AdapterFileError).size
+        try:
+            size = read_header(source).size
+        except BaseError as error:
+            raise AdapterFileError(str(error)) from None
         self._home.require_space(size, "Importing this style")
         style_id = new_id("style")
         folder = self._home.styles / style_id
@@ -233,7 +239,7 @@ class Library:
             origin=origin,
             base=base or said.get("ss_sd_model_name", "") or titles,
             family=family,
-            rank=int(rank) if rank.isascii() and rank.isdecimal() and len(rank) < 6 else None,
+            rank=int(rank) if rank.isdigit() else None,
             size_bytes=header.size,
             created=created,
             file=file,
@@ -246,29 +252,28 @@ class Library:
             status = file.stat()
             key = (file, status.st_mtime_ns, status.st_size)
             if key not in self._headers:
-                self._headers[key] = read_header(file, AdapterFileError)
+                self._headers[key] = read_header(file)
                 while len(self._headers) > _KEPT_HEADERS:
                     self._headers.popitem(last=False)
             return self._headers[key]
-        except (OSError, AdapterFileError):
+        except (OSError, BaseError, KeyError):
             return None
 
     def _unpack_thumbnail(self, header: Header, folder: Path) -> None:
         """The picture that came with a file; decoded in a child, as nobody knows who made it."""
-        from trainer.data.decode_child import reencode_safely
+        from trainer.data.decoder import Decoder, Source
 
         kind, _, data = header.metadata.get("modelspec.thumbnail", "").partition(";base64,")
         if not kind.startswith("data:image/"):
             return
-        raw = folder / "thumbnail.raw"
         try:
-            raw.write_bytes(base64.b64decode(data, validate=True))
-            reencode_safely(raw, folder / "thumbnail.png", max_side=512)
+            source = Source("thumbnail", base64.b64decode(data, validate=True))
+            with Decoder() as decoder:
+                picture, _ = decoder.copy(source, max_side=512)
         except (binascii.Error, ValueError, ImageError):
             # A style without a picture is still a style.
-            pass
-        finally:
-            raw.unlink(missing_ok=True)
+            return
+        replace_file(folder / "thumbnail.png", partial(picture.save, format="PNG"))
 
 
 def layout_of(header: Header) -> FileLayout:

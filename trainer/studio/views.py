@@ -14,20 +14,10 @@ from pydantic import Field
 
 from trainer.config import BaseConfig, FileLayout
 from trainer.events import Message, Notice, Planned, PreviewRow, PreviewSettings
+from trainer.findings import Finding
 from trainer.studio.store import State, Wish
 
 # ---- drafts
-
-
-@dataclass(frozen=True)
-class FindingView:
-    """What is worth knowing about an image; ``image`` is empty when it concerns the whole set."""
-
-    image: str
-    kind: str
-    severity: Literal["skipped", "warning", "note"]
-    message: str
-    action: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +31,7 @@ class ImageView:
         crop: (left, top, right, bottom) of what training will see, in pixels of the copy.
         bucket: (width, height) it is resized to.
         caption: what the picture shows, without the trigger.
+        findings: what is said of it, each under its id.
     """
 
     id: str
@@ -51,7 +42,7 @@ class ImageView:
     caption: str
     crop: tuple[int, int, int, int]
     bucket: tuple[int, int]
-    findings: tuple[FindingView, ...]
+    findings: tuple[Finding, ...]
     removed: bool = False
 
 
@@ -64,7 +55,7 @@ class DraftView:
     settings: Mapping[str, Any]
     images: tuple[ImageView, ...]
     removed: tuple[ImageView, ...]
-    findings: tuple[FindingView, ...]
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)

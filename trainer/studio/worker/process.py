@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-import trainer
+from trainer import child
 from trainer.studio.folder import StudioFolder
 from trainer.studio.worker.protocol import AnyReply, AnyRequest, Hello, Status, parse_reply
 
@@ -47,17 +44,14 @@ class WorkerProcess:
         self._over = False
         self._sent: set[str] = set()
         self._on_reply, self._on_end = on_reply, on_end
-        package_home = str(Path(trainer.__file__).parent.parent)
-        path = os.pathsep.join(part for part in (package_home, os.environ.get("PYTHONPATH")) if part)
-        command = [sys.executable, "-m", "trainer.studio.worker.main", "--home", str(home.path)]
         # Until the worker has opened its log by itself: a Python that cannot start says why there.
         with home.worker_log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, "--idle-seconds", str(idle_seconds)],
+            self._process = child.start(
+                "trainer.studio.worker.main",
+                *("--home", str(home.path), "--idle-seconds", str(idle_seconds)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": path},
                 # Closing the terminal must reach the app alone; the worker then saves.
                 start_new_session=True,
             )
