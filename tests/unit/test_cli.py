@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from trainer.cli import COMMANDS, app
@@ -15,8 +16,7 @@ from trainer.cli.mending import mending
 from trainer.cli.options import SETTINGS, flag, given, names_of
 from trainer.cli.progress import duration, size
 from trainer.cli.sample import Column, StyleUse, columns_of, size_of, strengths_of
-from trainer.cli.train import assignment
-from trainer.config import settings
+from trainer.config import assignment, settings
 from trainer.errors import ConfigError, ImageError
 
 runner = CliRunner()
@@ -107,6 +107,55 @@ def test_any_setting_can_be_set(text: str, path: str, value: object) -> None:
 def test_what_sets_nothing_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"should look like optim\.ema_decay=0\.99"):
         assignment(text)
+
+
+DEEP = "[" * 3000 + "]" * 3000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train.steps=" + "9" * 5000, "--set train.steps should be a smaller number."),
+        ("samples.prompts=" + DEEP, "--set samples.prompts is nested too deeply to be read."),
+        ("train.\x1b[31msteps", "--set train.\\x1b[31msteps should look like optim.ema_decay=0.99."),
+    ],
+)
+def test_a_value_that_no_setting_could_take_is_a_sentence(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        assignment(text)
+    assert str(caught.value) == said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its own limit on a path's length is another error")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", ".", "--out", "o" * 300],
+        ["train", "--resume", "o" * 300],
+        ["train", ".", "--config", "o" * 300],
+        ["train", "i" * 300],
+        ["train", ".", "--set", "train.steps=0x" + "9" * 5000],
+        ["train", ".", "--set", 'base.source="a\\u0000b"'],
+        ["train", "--set", 'data.images="a\\u0000b"'],
+        ["train", ".", "--set", "a." * 3000 + "b=1"],
+        ["train", ".", "--name", "\x1b[31mred"],
+        ["sample", "--prompt", "x", "--out", "o" * 300 + ".png"],
+        ["export", "a.safetensors", "--out", "o" * 300 + ".safetensors"],
+        ["inspect", "o" * 300],
+    ],
+    ids=lambda arguments: " ".join(word[:12] for word in arguments),
+)
+def test_whatever_is_written_ends_in_a_sentence(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    said = runner.invoke(app, arguments)
+    assert said.exit_code == 2, said.output
+    (line,) = said.output.splitlines()
+    assert line.startswith("patina: ")
+    assert line.isprintable()
+    assert "did not expect" not in line
 
 
 def test_options_stand_for_settings_that_exist() -> None:

@@ -87,6 +87,14 @@ def printed(story: Sequence[events.Event], *, width: int, terminal: bool) -> lis
     return out.getvalue().splitlines()
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_name_cannot_talk_to_the_terminal(terminal: bool) -> None:
+    finding = Finding("\x1b[2Ja.png", "not_read", "note", "is \x07 a link", "left\r out")
+    text = "\n".join(printed([events.Found(images=1, findings=(finding,))], width=120, terminal=terminal))
+    assert not {"\x1b", "\x07", "\r"} & set(text)
+    assert "\\x1b[2Ja.png" in text
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_tables_fit_the_terminal_and_paths_stay_whole(width: int) -> None:
     lines = printed(STORY, width=width, terminal=True)

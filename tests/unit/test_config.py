@@ -41,7 +41,8 @@ def test_every_setting_explains_itself(path: str) -> None:
         ({"data": {"flip": "maybe"}}, "data.flip is 'maybe', but should be true or false."),
         ({"name": ""}, "name is '', but should not be empty."),
         ({"name": "..."}, "name needs at least one letter or digit."),
-        ({"trigger": "ink\x00style"}, "trigger holds characters that cannot be shown."),
+        ({"trigger": "ink\x07style"}, "trigger holds characters that cannot be shown."),
+        ({"trigger": "ink\x00style"}, "trigger holds a NUL character, which no path and no text needs."),
         ({"samples": {"prompts": "cat"}}, 'samples.prompts is \'cat\', but should be a list, such as ["one", "two"].'),
         ({"samples": {"prompts": [1]}}, "samples.prompts.0 is 1, but should be a text."),
         (
@@ -151,6 +152,8 @@ def test_overlay_refuses_a_section_that_is_a_value() -> None:
         ("name = 'ä'".encode("latin-1"), "always UTF-8 text"),
         (b"[adapter]\nrnk = 3", "There is no setting adapter.rnk (did you mean adapter.rank?)."),
         (b"[train]\nseed = " + b"9" * 5000, "is not valid TOML"),
+        (b"a = " + b"[" * 20_000 + b"]" * 20_000, "is nested too deeply"),
+        (b"[" + b".".join([b"a"] * 5000) + b"]\nb = 1", "There is no setting a."),
     ],
 )
 def test_a_broken_file_is_named_once(tmp_path: Path, content: bytes, said: str) -> None:

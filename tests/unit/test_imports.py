@@ -23,6 +23,7 @@ LAYERS = {
     "trainer.config": 1,
     "trainer.events": 1,
     "trainer.findings": 1,
+    "trainer.printable": 0,
     "trainer.hardware": 1,
     "trainer.randomness": 1,
     "trainer.safetensors_file": 1,

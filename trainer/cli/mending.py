@@ -18,6 +18,7 @@ from typing import NoReturn
 import typer
 
 from trainer.errors import PatinaError
+from trainer.printable import printable
 
 BUG = 1
 MENDABLE = 2
@@ -53,6 +54,8 @@ def mending(*, as_json: bool = False) -> Iterator[None]:
 
 
 def _end(sentence: str, code: int, as_json: bool) -> NoReturn:
+    # It may quote a file's name or a setting's value, which may try to talk to the terminal.
+    sentence = printable(sentence)
     if as_json:
         typer.echo(json.dumps({"type": "error", "message": sentence}))
     typer.secho(f"patina: {sentence}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
@@ -66,6 +69,9 @@ def _of_the_system(error: OSError) -> str | None:
         return f"The disk is full and{where or ' a file'} cannot be written: free some space, then try again."
     if error.errno in _NO_RIGHTS and where:
         return f"You may not read or write{where} ({error.strerror}): change its rights, or choose another place."
+    if error.errno == errno.ENAMETOOLONG:
+        name = max(Path(error.filename or "").parts, key=len, default="")
+        return f"The name {name[:40]}... is longer than this system allows: choose a shorter one."
     return None
 
 

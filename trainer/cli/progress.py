@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from trainer import events
+from trainer.printable import printable
 from trainer.training.run_folder import RunFolder
 
 PHASES = {
@@ -109,7 +110,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """A line above the bar, with nothing in it taken for markup."""
-        self.console.print(text, markup=False)
+        self.console.print(printable(text, most=8000), markup=False)
 
     def _phase(self, event: events.Phase) -> None:
         title = PHASES[event.name]
@@ -140,7 +141,8 @@ class Terminal:
         table.add_column("What is done about it", overflow="fold")
         for row in event.findings:
             colour = COLOURS.get(row.severity, "dim")
-            table.add_row(escape(row.image), f"[{colour}]{escape(row.message)}[/]", escape(row.action))
+            image, message, action = (escape(printable(text)) for text in (row.image, row.message, row.action))
+            table.add_row(image, f"[{colour}]{message}[/]", action)
         self.console.print(table, soft_wrap=False)
 
     def _planned(self, event: events.Planned) -> None:

@@ -15,7 +15,7 @@ import typer
 
 from trainer.cli.mending import INTERRUPTED, mending, quiet_libraries
 from trainer.cli.options import given, names_of, setting
-from trainer.config import RunConfig, load, overlay, parse, read_toml
+from trainer.config import RunConfig, assignment, load, overlay, parse, read_toml
 from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
 from trainer.training.pausing import Session, Signal
 
@@ -104,23 +104,6 @@ def _settings(images: Path | None, asked: Mapping[str, Any], extra: list[str], f
     if not settings.data.images:
         raise ConfigError("There is nothing to train on: name the folder with your images, patina train FOLDER.")
     return settings
-
-
-def assignment(text: str) -> tuple[str, Any]:
-    """``optim.ema_decay=0.99`` as a path and a value in TOML's spelling; a bare word is a text.
-
-    Raises:
-        ConfigError: there is no name, or no equals sign.
-    """
-    import tomllib
-
-    path, sign, value = text.partition("=")
-    if not (sign and path.strip()):
-        raise ConfigError(f"--set {text} should look like optim.ema_decay=0.99.")
-    try:
-        return path.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return path.strip(), value.strip()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ what is wrong with it, `presets` fills in what was left open, `describe` tells f
 from __future__ import annotations
 
 from trainer.config.describe import Setting, help_of, settings
-from trainer.config.loading import load, overlay, parse, read_toml, sentence
+from trainer.config.loading import assignment, load, overlay, parse, read_toml, sentence
 from trainer.config.sections import (
     AdapterConfig,
     BaseConfig,
@@ -41,6 +41,7 @@ __all__ = [
     "Section",
     "Setting",
     "TrainConfig",
+    "assignment",
     "help_of",
     "load",
     "overlay",

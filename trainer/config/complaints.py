@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import ValidationError
 
+from trainer.printable import printable
+
 
 def worded(error: ValidationError, called: Mapping[str, str], known: Iterable[str]) -> str:
     """Pydantic's findings as sentences a user can act on.
@@ -18,7 +20,7 @@ def worded(error: ValidationError, called: Mapping[str, str], known: Iterable[st
     """
     parts = []
     for item in error.errors(include_url=False):
-        path = ".".join(str(step) for step in item["loc"])
+        path = printable(".".join(str(step) for step in item["loc"]), 80)
         where = called.get(path, path)
         kind = item["type"]
         context = {key: _plain(value) for key, value in item.get("ctx", {}).items()}
@@ -49,6 +51,7 @@ _ALLOWED = {
     "bool_parsing": "be true or false",
     "bool_type": "be true or false",
     "string_type": "be a text",
+    "string_unicode": "be text in UTF-8",
     "list_type": 'be a list, such as ["one", "two"]',
     "tuple_type": 'be a list, such as ["one", "two"]',
     "model_type": "be a section with settings",
@@ -75,5 +78,11 @@ def _plain(value: object) -> object:
 
 
 def _shown(value: object) -> str:
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):
+        # A list in a list in a list ..., or a number of more digits than Python converts.
+        return "too much to be shown"
     return text if len(text) <= 60 else text[:57] + "..."

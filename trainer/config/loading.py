@@ -13,6 +13,7 @@ from trainer.config.complaints import worded
 from trainer.config.describe import settings
 from trainer.config.tree import RunConfig
 from trainer.errors import ConfigError
+from trainer.printable import printable
 
 
 def parse(values: Mapping[str, Any], called: Mapping[str, str] | None = None) -> RunConfig:
@@ -51,6 +52,26 @@ def overlay(tree: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def assignment(text: str) -> tuple[str, Any]:
+    """``optim.ema_decay=0.99`` as a path and a value in TOML's spelling; a bare word is a text.
+
+    Raises:
+        ConfigError: there is no name, no equals sign, or a value that no setting could take.
+    """
+    path, sign, value = text.partition("=")
+    if not (sign and path.strip()):
+        raise ConfigError(f"--set {printable(text, 80)} should look like optim.ema_decay=0.99.")
+    try:
+        return path.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return path.strip(), value.strip()
+    except RecursionError:
+        raise ConfigError(f"--set {printable(path, 80)} is nested too deeply to be read.") from None
+    except ValueError:
+        # More digits than Python converts.
+        raise ConfigError(f"--set {printable(path, 80)} should be a smaller number.") from None
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A config file as a nested mapping, not yet checked.
 
@@ -67,6 +88,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not valid TOML, which is always UTF-8 text: save it in that encoding.") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply to be read: no setting needs that.") from None
     except ValueError as error:
         # Numbers of more digits than Python converts are no TOMLDecodeError.
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -22,6 +22,15 @@ class Section(BaseModel):
     """A branch of the tree: unknown keys are refused, values are checked whenever they are set."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _no_end_of_text(cls, value: Any) -> Any:
+        # Systems take it for the end of a path.
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise ValueError("holds a NUL character, which no path and no text needs")
+        return value
 
 
 class BaseConfig(Section):

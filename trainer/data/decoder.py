@@ -33,6 +33,7 @@ from trainer import child, sandbox
 from trainer.data.duplicates import FINGERPRINT_BYTES, Fingerprint, fingerprint
 from trainer.data.images import FORMATS, MAX_PIXELS, ImageFacts, background_colour, decode
 from trainer.errors import ImageError, PatinaError
+from trainer.printable import printable
 
 START_SECONDS = 30.0
 """For a child to start up: Python and Pillow on a cold disk of a busy machine."""
@@ -162,7 +163,7 @@ class Decoder:
             self.close()
             raise
         if "error" in reply:
-            raise ImageError(_printable(str(reply["error"])))
+            raise ImageError(printable(str(reply["error"]), MAX_MESSAGE))
         return reply, pixels
 
 
@@ -277,10 +278,6 @@ def _picture(reply: dict[str, Any], pixels: bytes, name: str) -> Image.Image:
         return Image.frombytes("RGB", (width, height), pixels)
     except (KeyError, TypeError, ValueError):
         raise _lost(name) from None
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text[:MAX_MESSAGE])
 
 
 # ---- the child
