@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.bases.headers import Header
 from trainer.bases.layout import names_a_class
 from trainer.bases.registry import FAMILIES, SD1, SD2, SDXL, Family, Prediction
 from trainer.errors import BaseError
+from trainer.safetensors_file import Header
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from trainer.bases.detect import Detected
-from trainer.bases.headers import read_header
+from trainer.errors import BaseError
+from trainer.safetensors_file import read_header
 
 # Types of the safetensors format that weights may be stored in; the rest (8-bit floats) is widened when read.
 STORED_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
@@ -49,7 +50,7 @@ def stored_dtype(names: Collection[str]) -> torch.dtype:
 
 def stored_dtype_of(file: Path) -> torch.dtype:
     """As `stored_dtype`, of a safetensors file."""
-    return stored_dtype(list(read_header(file).dtypes.values()))
+    return stored_dtype(list(read_header(file, BaseError).dtypes.values()))
 
 
 def first_line(error: Exception) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from trainer.bases.detect import UNET_PREFIX, VAE_PREFIX, Detected, detect_file, detect_folder, read_json
-from trainer.bases.headers import read_header
 from trainer.bases.hub import cached_copy, look_up
 from trainer.bases.layout import choose_weights, components_of
 from trainer.bases.registry import BUNDLED, Family, Prediction
 from trainer.bases.sources import Source, SourceKind, parse_source
 from trainer.errors import BaseError
+from trainer.safetensors_file import read_header
 
 _PACKAGE = Path(__file__).parent
 
@@ -91,7 +91,7 @@ def _of_folder(source: str, kind: SourceKind, folder: Path, detected: Detected, 
     for component in components_of(read_json(folder / "model_index.json")):
         part = component if component in ("unet", "vae") else "text"
         for name in choose_weights(names, component, variant, str(folder)).files:
-            header = read_header(folder / name)
+            header = read_header(folder / name, BaseError)
             parameters[part] = parameters.get(part, 0) + header.parameters("")
             size += header.size
     return BaseInfo(
@@ -138,7 +138,7 @@ def _of_hub(source: str, repo: str, revision: str | None, variant: str | None, o
 
 
 def _of_file(source: str, path: Path) -> BaseInfo:
-    header = read_header(path)
+    header = read_header(path, BaseError)
     detected = detect_file(header, path)
     family = detected.family
     config = _PACKAGE / "configs" / family.configs[detected.prediction or "epsilon"]

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from trainer.bases.detect import UNET_PREFIX, VAE_PREFIX, detect_file, read_json
 from trainer.bases.folder import read_tokenizers, text_encoder_class, zero_empty_negative
-from trainer.bases.headers import Header, read_header
 from trainer.bases.parts import STORED_TYPES, Parts, first_line, stored_dtype
 from trainer.bases.registry import Family, TextEncoderSpec
 from trainer.errors import BaseError
+from trainer.safetensors_file import Header, read_header
 
 CONFIGS = Path(__file__).parent / "configs"
 CLIP_TOKENIZER = CONFIGS / "clip_tokenizer"
@@ -48,7 +48,7 @@ def read_single_file(path: Path, config_folder: Path | None = None) -> Parts:
     Raises:
         BaseError: it is no checkpoint of a known family, is incomplete, or differs from the configuration.
     """
-    header = read_header(path)
+    header = read_header(path, BaseError)
     detected = detect_file(header, path)
     family = detected.family
     configs = config_folder or CONFIGS / family.configs[detected.prediction or "v_prediction"]

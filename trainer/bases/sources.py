@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trainer.bases.headers import refuse_pickle
 from trainer.errors import BaseError
 
 SourceKind = Literal["bundled", "hub", "folder", "file"]
 
+_PICKLE_ENDINGS = {".ckpt", ".pt", ".pth", ".bin"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _WEB_PAGE = re.compile(r"https?://[^/]+/([\w.-]+/[\w.-]+)(/.*)?")
 _LOOKS_LIKE_FILE = re.compile(r"\.(safetensors|ckpt|pt|pth|bin|gguf|onnx)$", re.IGNORECASE)
@@ -45,7 +45,7 @@ def parse_source(text: str) -> Source:
     if path is not None and path.is_dir():
         return Source("folder", path)
     if path is not None and path.is_file():
-        refuse_pickle(path)
+        _refuse_pickle(path)
         if path.suffix.lower() != ".safetensors":
             raise BaseError(f"{path} is no .safetensors file; Patina reads only those, and diffusers folders.")
         return Source("file", path)
@@ -59,6 +59,15 @@ def parse_source(text: str) -> Source:
         f"The base {text!r} is not known: write 'bundled', a Hugging Face id such as "
         "'stable-diffusion-v1-5/stable-diffusion-v1-5', a diffusers folder, or a .safetensors file."
     )
+
+
+def _refuse_pickle(path: Path) -> None:
+    """Refuse file types that can run code when they are opened, as their names end."""
+    if path.suffix.lower() in _PICKLE_ENDINGS:
+        raise BaseError(
+            f"{path} is a pickled checkpoint, which can run code when it is opened; Patina reads only .safetensors. "
+            "Most models are offered in that format too; look for it where you found this one."
+        )
 
 
 def _expanded(text: str) -> Path | None:

@@ -16,17 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_tensors
-from safetensors.torch import save as spell_tensors
 
-from trainer.atomic import replace_file
 from trainer.data.dataset import Example
 from trainer.data.decoder import Decoder, Source
 from trainer.errors import BaseError, DatasetError, ImageError, RunError
+from trainer.safetensors_file import HASH_KEY, hash_of_tensors, read_header, read_tensors, write
 
 PIXELS_VERSION = 1
 """Part of every latent's key: raise it when `load_pixels` makes other pixels of the same image."""
+
+_HASH_KEY_OF_0_1 = "sha256"
 
 Progress = Callable[[int, int], None]
 """Told (items done, items in all)."""
@@ -71,13 +70,10 @@ class _TensorFiles:
     def read(self, key: str) -> dict[str, torch.Tensor] | None:
         """The tensors under a key; None when there are none or the file is torn or altered."""
         try:
-            data = self.path(key).read_bytes()
-            body = data[8 + int.from_bytes(data[:8], "little") :]
-            header = json.loads(data[8 : len(data) - len(body)])
-            if header["__metadata__"]["sha256"] != hashlib.sha256(body).hexdigest():
-                return None
-            return parse_tensors(data)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            header = read_header(self.path(key), RunError)
+            stored = header.metadata.get(HASH_KEY) or header.metadata.get(_HASH_KEY_OF_0_1)
+            return read_tensors(header, raises=RunError) if stored == hash_of_tensors(header) else None
+        except (OSError, RunError):
             return None
 
     def write(self, key: str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -86,12 +82,8 @@ class _TensorFiles:
         Raises:
             RunError: the disk is full or the folder may not be written.
         """
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        draft = spell_tensors(plain)
-        body = draft[8 + int.from_bytes(draft[:8], "little") :]
-        data = spell_tensors(plain, metadata={"sha256": hashlib.sha256(body).hexdigest()})
         try:
-            replace_file(self.path(key), lambda file: file.write(data))
+            write(self.path(key), tensors, {})
         except OSError as error:
             raise RunError(
                 f"The cache folder {self.folder} cannot be written ({error.strerror or error}): free some space there."

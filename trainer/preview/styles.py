@@ -25,9 +25,9 @@ def base_of(paths: Sequence[Path]) -> str:
         return "bundled"
     for path in paths:
         try:
-            settings = json.loads(read_header(path).metadata.get("patina.config", "{}"))
+            settings = json.loads(read_header(path, AdapterFileError).metadata.get("patina.config", "{}"))
             return str(settings["base"]["source"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             continue
     raise AdapterFileError(f"{paths[0]} does not say which base it was trained on: name it with --base.")
 

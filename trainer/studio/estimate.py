@@ -17,12 +17,12 @@ from typing import Any
 
 from trainer.adapters.targets import TARGETS
 from trainer.bases import registry
-from trainer.bases.headers import read_header
 from trainer.bases.layout import choose_weights
 from trainer.bases.probe import BaseInfo
 from trainer.config import RunConfig
 from trainer.config.presets import resolve
 from trainer.errors import BaseError
+from trainer.safetensors_file import read_header
 from trainer.studio.database import Database
 from trainer.studio.machine import Device, DeviceKind, cores
 
@@ -116,7 +116,7 @@ def file_bytes(config: RunConfig, info: BaseInfo) -> int | None:
 def _values_in(base: Path, pattern: str) -> int | None:
     names = [f"unet/{path.name}" for path in (base / "unet").glob("*")]
     try:
-        headers = [read_header(base / name) for name in choose_weights(names, "unet", None, str(base)).files]
+        headers = [read_header(base / name, BaseError) for name in choose_weights(names, "unet", None, str(base)).files]
     except BaseError:
         return None
     wanted = re.compile(rf"({pattern})\.weight")

@@ -15,18 +15,17 @@ from typing import Any
 
 from trainer import config as configs
 from trainer.atomic import replace_file
-from trainer.bases.headers import Header, read_header
 from trainer.bases.registry import FAMILIES
 from trainer.config import FileLayout, RunConfig
-from trainer.errors import AdapterFileError, BaseError, ImageError, StudioError
+from trainer.errors import AdapterFileError, ImageError, StudioError
+from trainer.safetensors_file import Header, read_header
 from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder, new_id
-from trainer.studio.relabel import copy_titled
 from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import StyleCard, StyleView
 from trainer.studio.worker.protocol import Convert, Inspect
-from trainer.styles.metadata import family_of
+from trainer.styles.metadata import copy_titled, family_of
 from trainer.training.run_folder import RunFolder
 
 THUMBNAILS = 4
@@ -117,10 +116,7 @@ class Library:
         Raises:
             AdapterFileError: it is no style file that can be used, with the reason.
         """
-        try:
-            size = read_header(source).size
-        except BaseError as error:
-            raise AdapterFileError(str(error)) from None
+        size = read_header(source, AdapterFileError).size
         self._home.require_space(size, "Importing this style")
         style_id = new_id("style")
         folder = self._home.styles / style_id
@@ -239,7 +235,7 @@ class Library:
             origin=origin,
             base=base or said.get("ss_sd_model_name", "") or titles,
             family=family,
-            rank=int(rank) if rank.isdigit() else None,
+            rank=int(rank) if rank.isascii() and rank.isdecimal() and len(rank) < 6 else None,
             size_bytes=header.size,
             created=created,
             file=file,
@@ -252,11 +248,11 @@ class Library:
             status = file.stat()
             key = (file, status.st_mtime_ns, status.st_size)
             if key not in self._headers:
-                self._headers[key] = read_header(file)
+                self._headers[key] = read_header(file, AdapterFileError)
                 while len(self._headers) > _KEPT_HEADERS:
                     self._headers.popitem(last=False)
             return self._headers[key]
-        except (OSError, BaseError, KeyError):
+        except (OSError, AdapterFileError):
             return None
 
     def _unpack_thumbnail(self, header: Header, folder: Path) -> None:

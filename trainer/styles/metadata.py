@@ -6,7 +6,6 @@ All values are strings. Sources: kohya's sd-scripts (``train_network.py``), the 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 from collections import Counter
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import AdapterFileError
+from trainer.safetensors_file import copy_with_metadata, hash_of_tensors, read_header
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,6 +28,8 @@ FAMILY_TITLES: Mapping[str, str] = {
     "sdxl": "Stable Diffusion XL",
 }
 """Families by key, for sentences."""
+
+TITLE_KEYS = ("ss_output_name", "modelspec.title")
 
 _FAMILY_PREFIXES: tuple[tuple[str, str], ...] = (
     ("sd_v1", "sd1"),
@@ -162,16 +164,26 @@ def thumbnail_url(picture: Image.Image, side: int = 256) -> str:
 
 
 def sshs_model_hash(path: Path) -> str:
-    """SHA-256 over a safetensors file's bytes after the header, hexadecimal, as kohya and A1111 compute it.
+    """SHA-256 of a style file's weights, see `trainer.safetensors_file.hash_of_tensors`.
 
-    It tells the weights alone, whatever a tool has written into the metadata since.
+    Raises:
+        AdapterFileError: it is no safetensors file.
     """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(8 + int.from_bytes(file.read(8), "little"))
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return hash_of_tensors(read_header(path, AdapterFileError))
+
+
+def copy_titled(source: Path, target: Path, title: str) -> None:
+    """Write ``source`` as ``target`` with ``title`` in its metadata; its weights and their hash stay the same.
+
+    Raises:
+        AdapterFileError: the source is missing, is no safetensors file, or the copy cannot be written.
+    """
+    header = read_header(source, AdapterFileError)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy_with_metadata(header, target, dict.fromkeys(TITLE_KEYS, title))
+    except OSError as error:
+        raise AdapterFileError(f"{source.name} cannot be copied ({error.strerror or error}).") from None
 
 
 def family_of(metadata: Mapping[str, str]) -> str | None:

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from trainer.errors import AdapterFileError
+from trainer.safetensors_file import Header
 from trainer.styles.unsupported import explain
-
-if TYPE_CHECKING:
-    from trainer.safetensors_file import Header
 
 # Every name of a module that has an underscore of its own, in diffusers, in the original code and in CLIP.
 _COMPOUND = (

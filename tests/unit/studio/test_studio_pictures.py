@@ -20,7 +20,6 @@ from trainer.events import PreviewRow, PreviewSettings
 from trainer.studio import weights
 from trainer.studio.folder import StudioFolder
 from trainer.studio.library import Library
-from trainer.studio.relabel import copy_titled
 from trainer.studio.store import State
 from trainer.studio.views import PreviewOrder, StyleUse
 from trainer.studio.worker.protocol import (
@@ -37,7 +36,7 @@ from trainer.studio.worker.protocol import (
     parse_reply,
     parse_request,
 )
-from trainer.styles.metadata import sshs_model_hash
+from trainer.styles.metadata import copy_titled, sshs_model_hash
 from trainer.styles.read import read_style
 from trainer.styles.write import write_style
 from trainer.training.run_folder import RunFolder

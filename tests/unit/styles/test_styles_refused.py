@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer import safetensors_file
 from trainer.adapters.bank import Bank
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError
-from trainer.styles import peft_config
+from trainer.styles import peft_config, read
 from trainer.styles.fit import attach
 from trainer.styles.read import read_style
 from trainer.styles.write import write_style
@@ -53,6 +52,12 @@ def cut_in_header(path: Path) -> None:
 def stretched(path: Path) -> None:
     with_parts()(path)
     path.write_bytes(path.read_bytes().replace(b"[4,16]", b"[4,17]"))
+
+
+def with_settings(settings: str | dict[str, Any]) -> Callable[[Path], None]:
+    text = settings if isinstance(settings, str) else json.dumps(settings)
+    parts = {f"unet.{PATH}.lora_A.weight": DOWN, f"unet.{PATH}.lora_B.weight": UP}
+    return lambda path: save_file(parts, path, {peft_config.KEY: text})
 
 
 LOKR = f"lora_unet_{PLACE}.lokr_w1"
@@ -119,6 +124,24 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         ),
         "LoRA settings",
     ),
+    "alpha is zero": (with_parts(alpha=torch.tensor(0.0)), "alpha of .* is 0, but should be a number other than 0"),
+    "alpha is huge": (with_parts(alpha=torch.tensor(1e30)), "at most 1e[+]06"),
+    "alpha is a list": (with_parts(alpha=torch.ones(3)), "should be one number"),
+    "alpha is a truth value": (with_parts(alpha=torch.tensor(True)), "keeps alpha of .* as BOOL"),
+    "whole numbers": (with_parts(lora_down__weight=torch.ones(4, 16).to(torch.int8)), "as I8; weights must be float"),
+    "truth values": (with_parts(lora_up__weight=torch.ones(16, 4).bool()), "as BOOL; weights must be float"),
+    "rank above the layer's size": (
+        with_parts(lora_down__weight=torch.ones(20, 16), lora_up__weight=torch.ones(16, 20)),
+        "has rank 20 in .* room for 16 at most",
+    ),
+    "settings without end": (with_settings("[" * 100_000), "LoRA settings .* cannot be read"),
+    "alpha is no table": (with_settings({"unet.alpha_pattern": [1]}), "alpha_pattern .* should be a table"),
+    "alpha of zero in the settings": (with_settings({"unet.lora_alpha": 0}), "alpha is '0' in its LoRA settings"),
+    "endless alpha in the settings": (with_settings('{"unet.lora_alpha": Infinity}'), "alpha is 'inf'"),
+    "huge alpha in the settings": (with_settings('{"unet.lora_alpha": 1' + "0" * 999 + "}"), "alpha is '1000"),
+    "alpha as a table": (with_settings({"unet.lora_alpha": {}}), "alpha is '{}'"),
+    "alpha as a truth value": (with_settings({"unet.lora_alpha": True}), "alpha is 'True'"),
+    "zero in the pattern": (with_settings({"unet.alpha_pattern": {PATH: 0}}), "alpha is '0'"),
     "alpha by a wild pattern": (
         lambda path: save_file(
             {f"unet.{PATH}.lora_A.weight": DOWN, f"unet.{PATH}.lora_B.weight": UP},
@@ -139,6 +162,30 @@ def test_bad_files_are_refused_with_the_reason(tmp_path: Path, kind: str) -> Non
         read_style(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_header_shows_to_be_wrong_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "read_tensors", lambda *_, **__: pytest.fail("tensors were read"))
+    for kind in ("rank above the layer's size", "whole numbers", "ranks differ", "alpha is no table"):
+        make, sentence = BAD[kind]
+        make(tmp_path / "bad.safetensors")
+        with pytest.raises(AdapterFileError, match=sentence):
+            read_style(tmp_path / "bad.safetensors")
+
+
+def test_checking_a_large_layer_takes_less_memory_than_twice_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with_parts(
+        lora_down__weight=torch.zeros(64, 400_000, dtype=torch.half), lora_up__weight=torch.zeros(64, 64).half()
+    )(path)
+    code = (
+        "import resource, sys; from trainer.styles.read import read_style;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; read_style(sys.argv[1]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    kibibytes = int(done.stdout) / (1024 if sys.platform == "darwin" else 1)
+    assert kibibytes * 1024 < 2 * path.stat().st_size
 
 
 def test_pickles_are_refused_by_their_ending_too(tmp_path: Path) -> None:
@@ -199,7 +246,7 @@ def test_one_by_one_convolutions_and_linear_layers_stand_for_each_other(make_une
 
 def test_a_whole_model_is_told_from_its_header_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only("model.diffusion_model.input_blocks.0.0.weight")(tmp_path / "a.safetensors")
-    monkeypatch.setattr(safetensors_file, "read_tensors", lambda *_: pytest.fail("tensors were read"))
+    monkeypatch.setattr(read, "read_tensors", lambda *_: pytest.fail("tensors were read"))
     with pytest.raises(AdapterFileError, match="whole model"):
         read_style(tmp_path / "a.safetensors")
 

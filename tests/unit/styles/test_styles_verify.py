@@ -14,7 +14,7 @@ from trainer import safetensors_file
 from trainer.adapters.bank import Bank
 from trainer.adapters.layers import adaptable
 from trainer.adapters.weights import LayerWeights
-from trainer.errors import RunError
+from trainer.errors import AdapterFileError, RunError
 from trainer.styles.names import flatten, from_original, text_path
 from trainer.styles.read import read_style
 from trainer.styles.verify import verify_export
@@ -112,9 +112,9 @@ def test_an_sdxl_file_with_text_encoders_and_original_names_proves_itself(
     assert f"{len(paths)} of {len(paths)} layers" in proof.sentence()
 
     original = {flatten(path): flatten(name) for path, name in original_of(sdxl_pipeline.unet).items()}
-    header = safetensors_file.read_header(tmp_path / "a.safetensors")
+    header = safetensors_file.read_header(tmp_path / "a.safetensors", AdapterFileError)
     renamed = {}
-    for key, value in safetensors_file.read_tensors(header).items():
+    for key, value in safetensors_file.read_tensors(header, raises=AdapterFileError).items():
         module, part = key.split(".", 1)
         flat = module.removeprefix("lora_unet_")
         renamed[f"lora_unet_{original[flat]}.{part}" if flat != module else key] = value
