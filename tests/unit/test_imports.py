@@ -16,14 +16,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # From the ground up. A module may import its own layer and those below; the longest name that
 # matches decides.
 LAYERS = {
-    "trainer": 0,  # the package itself: its public names load when they are used
     "trainer.errors": 0,
+    "trainer.printable": 0,
+    "trainer.version": 0,
     "trainer.atomic": 1,
     "trainer.child": 1,
     "trainer.config": 1,
     "trainer.events": 1,
     "trainer.findings": 1,
-    "trainer.printable": 0,
     "trainer.hardware": 1,
     "trainer.randomness": 1,
     "trainer.safetensors_file": 1,
@@ -34,11 +34,15 @@ LAYERS = {
     "trainer.styles": 2,
     "trainer.preview": 3,
     "trainer.training": 3,
+    "trainer.public": 4,
     "trainer.studio": 4,
     "trainer.cli": 5,
     "trainer.__main__": 5,
+    "trainer": 5,  # the package itself, which names what it offers and which nothing inside may import
     "app": 6,
 }
+NOT_YET_MENDED = {frozenset({"app.preview.listeners", "app.preview.page"})}
+"""Circles that are known."""
 HEAVY = ("torch", "diffusers", "transformers", "peft", "accelerate", "gradio", "numpy", "PIL")
 
 
@@ -136,22 +140,33 @@ def test_the_library_knows_neither_the_app_nor_gradio() -> None:
     assert wrong == []
 
 
-def test_modules_do_not_import_each_other_in_a_circle() -> None:
-    edges = {
-        name: {each.module for each in imports if each.at_top and each.module in MODULES and each.module != name}
-        for name, imports in IMPORTS.items()
-    }
+def test_nothing_inside_imports_the_package_itself() -> None:
+    assert [
+        name for name, imports in IMPORTS.items() if is_inside(name, "trainer") and "trainer" in targets(imports)
+    ] == []
+
+
+def targets(imports: list[Import]) -> set[str]:
+    return {each.module for each in imports}
+
+
+def test_modules_do_not_know_each_other_in_a_circle() -> None:
+    """Imports inside functions and for types alone count: a circle is a circle whenever it is walked."""
+    edges = {name: sorted(targets(imports) & MODULES.keys() - {name}) for name, imports in IMPORTS.items()}
     done: set[str] = set()
+    circles = []
 
     def walk(name: str, trail: tuple[str, ...]) -> None:
-        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
-        if name not in done:
-            for other in sorted(edges[name]):
+        if name in trail:
+            circles.append(frozenset(trail[trail.index(name) :]))
+        elif name not in done:
+            for other in edges[name]:
                 walk(other, (*trail, name))
             done.add(name)
 
     for name in edges:
         walk(name, ())
+    assert [" <-> ".join(sorted(circle)) for circle in circles if circle not in NOT_YET_MENDED] == []
 
 
 def test_model_libraries_are_imported_only_where_they_are_used() -> None:
@@ -226,6 +241,7 @@ def test_public_names_are_sorted_and_exist() -> None:
         assert names is None or names == sorted(names), name
     for name in trainer.__all__:
         assert getattr(trainer, name) is not None
+    assert set(trainer.__all__) <= set(dir(trainer))
 
 
 def test_no_module_is_a_grab_bag() -> None:

@@ -62,7 +62,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from trainer import __version__
+        from trainer.version import __version__
 
         typer.echo(f"patina {__version__}")
         raise typer.Exit

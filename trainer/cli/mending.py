@@ -90,8 +90,8 @@ def _first_line(error: Exception) -> str:
 
 def _write_log(error: Exception) -> Path | None:
     """The traceback and what helps to understand it, in the studio folder or, where that cannot be, a temporary one."""
-    from trainer import __version__
     from trainer.studio.folder import studio_path
+    from trainer.version import __version__
 
     torch = getattr(sys.modules.get("torch"), "__version__", "not loaded")
     lines = [

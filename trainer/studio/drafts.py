@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import trainer
 from trainer import config as configs
 from trainer.bases.probe import BaseInfo
 from trainer.config import RunConfig
@@ -256,7 +255,7 @@ class Drafts:
 
 def sample_sets() -> list[SampleSet]:
     """The sample styles of a source checkout; an installed wheel has none."""
-    root = Path(trainer.__file__).parent.parent / "sample_data"
+    root = Path(__file__).parents[2] / "sample_data"
     sets: list[SampleSet] = []
     for folder in sorted(root.glob("*")):
         try:

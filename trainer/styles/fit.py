@@ -20,6 +20,10 @@ def attach(bank: Bank, name: str, file: StyleFile, *, trainable: bool = False, d
     Layers of models that the bank does not hold (text encoders, when only the UNet is here) are left out, and the
     adapter's notes say so.
 
+    Args:
+        trainable: it may learn further; otherwise its matrices are frozen.
+        dropout: share of its update that is switched off at random while training, 0 to 1.
+
     Raises:
         AdapterFileError: the file does not fit the bank's models.
         ConfigError: a name in use.

@@ -6,7 +6,6 @@ import time
 
 from PIL import Image
 
-import trainer
 from trainer.bases.pipeline import pipeline_of
 from trainer.bases.placement import PARTS, is_out_of_memory
 from trainer.config import RunConfig
@@ -16,6 +15,7 @@ from trainer.styles.verify import Verification, verify_export
 from trainer.styles.write import write_style
 from trainer.training.loop import Trainer
 from trainer.training.run_folder import RunFolder
+from trainer.version import __version__
 
 
 def export(
@@ -74,7 +74,7 @@ def provenance(
         family=family.key,
         version_name=family.version_names.get(base.prediction, next(iter(family.version_names.values()))),
         architecture=family.architectures.get(base.prediction, next(iter(family.architectures.values()))),
-        version=trainer.__version__,
+        version=__version__,
         base_name=base.source,
         base_sha256=base.identity,
         prediction=base.prediction,
