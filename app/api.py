@@ -253,7 +253,7 @@ def _run_facts(run: RunView) -> dict[str, Any]:
     return {
         "run": run.id,
         "name": run.name,
-        "state": run.state,
+        "state": "disk full" if run.waits else run.state,
         "step": run.step,
         "steps": run.steps,
         "loss": run.losses[-1] if run.losses else None,
@@ -262,7 +262,7 @@ def _run_facts(run: RunView) -> dict[str, Any]:
         "queue_place": run.queue_place,
         "samples": [{"step": s.step, "prompt": s.prompt} for s in run.samples],
         "verified": list(run.verified),
-        "error": run.error,
+        "error": run.error or run.waits,
     }
 
 
@@ -270,7 +270,7 @@ def _summary_facts(run: RunSummary) -> dict[str, Any]:
     return {
         "run": run.id,
         "name": run.name,
-        "state": run.state,
+        "state": "disk full" if run.waits else run.state,
         "step": run.step,
         "steps": run.steps,
         "queue_place": run.queue_place,

@@ -10,12 +10,15 @@ PatinaError
 ├── DeviceError         the device cannot do what was asked
 │   └── DoesNotFit      not enough memory, with what would fit
 └── StudioError         the studio folder or its worker cannot do what was asked
+    └── DiskFull        there is no room left where the studio lies
 
 Each message is one sentence or two: what is wrong with which file or field, and what to do next.
 Messages are shown as they are; whoever shows them in HTML escapes them.
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class PatinaError(Exception):
@@ -56,3 +59,21 @@ class DoesNotFit(DeviceError):
 
 class StudioError(PatinaError):
     """The studio folder or its worker cannot do what was asked."""
+
+
+class DiskFull(StudioError):
+    """There is no room left where the studio lies; what was asked can be asked again when there is."""
+
+
+def means_full_disk(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, says that a disk or a quota is full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, DiskFull) or (isinstance(seen, OSError) and seen.errno in _NO_ROOM):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+# EDQUOT is missing on Windows, whose own numbers for this Python translates.
+_NO_ROOM = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})

@@ -7,6 +7,7 @@ its adapter must have the same weights, bit for bit.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +22,12 @@ from PIL import Image, ImageChops, ImageDraw
 from trainer.config import BaseConfig
 from trainer.errors import AdapterFileError, StudioError
 from trainer.events import PreviewRow, PreviewSettings
+from trainer.studio import drafts, folder
 from trainer.studio.folder import StudioFolder
 from trainer.studio.store import State
 from trainer.studio.studio import Studio
 from trainer.studio.views import JobView, PreviewOrder, RunView, StyleUse
+from trainer.studio.worker import supervisor
 from trainer.studio.worker.protocol import Hello, RunEnded, Train, parse_reply
 from trainer.styles.metadata import sshs_model_hash
 
@@ -399,3 +402,44 @@ def test_an_idle_worker_lets_go_of_its_memory_and_then_ends(tmp_path: Path) -> N
         until(lambda: studio.machine.view().worker == "off", "the worker's end")
         again = row.model_copy(update={"rows": (PreviewRow(prompt="a fish"),)})
         assert done(studio, studio.pictures.order(again)).state == "done"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB, where this machine and user may make one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(place)]
+    if (
+        sys.platform != "linux"
+        or shutil.which("mount") is None
+        or subprocess.run(command, capture_output=True).returncode
+    ):
+        pytest.skip("no small file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_pauses_a_run_which_goes_on_by_itself_to_the_same_weights(
+    small_disk: Path, uploads: list[Path], undisturbed: RunView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "SPARE_BYTES", 0)
+    monkeypatch.setattr(drafts, "START_BYTES", 0)
+    monkeypatch.setattr(supervisor, "ROOM_BYTES", 2**20)
+    with Studio(small_disk / "studio") as studio:
+        run_id = prepare(studio, uploads)
+        studio.runs.enqueue(run_id)
+        reach(studio, run_id, 5)
+        filler = small_disk / "filler"
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+            while True:
+                file.write(bytes(4096))
+        until(lambda: studio.runs.view(run_id).waits != "", "the full disk")
+        assert studio.machine.view().disk_full
+        assert studio.runs.view(run_id).state in (State.QUEUED, State.TRAINING)
+        assert not studio.runs.view(run_id).error
+        filler.unlink()
+        view = rest(studio, run_id, State.FINISHED)
+        assert not studio.machine.view().disk_full
+        assert view.loss_steps == tuple(range(1, STEPS + 1))
+        assert weights(view) == weights(undisturbed)

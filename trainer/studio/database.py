@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import StudioError
+from trainer.errors import DiskFull, StudioError
 
 # Entry i brings a file from version i to i + 1; entries are never changed once released, only added.
 MIGRATIONS: Sequence[str] = (
@@ -84,6 +84,23 @@ MIGRATIONS: Sequence[str] = (
         at REAL NOT NULL
     ) STRICT;
     """,
+    """
+    -- Locks of the system's own took the place of leases.
+    DROP TABLE leases;
+    -- SHA-256 of a style's tensors; empty where it is not known.
+    ALTER TABLE styles ADD COLUMN weights TEXT NOT NULL DEFAULT '';
+    CREATE TABLE past_runs (                -- what runs took on this machine, to tell the next one's time
+        run TEXT PRIMARY KEY,
+        kind TEXT NOT NULL,                 -- what decides how long a step takes
+        seconds_per_step REAL NOT NULL,
+        memory_bytes INTEGER NOT NULL,
+        busy REAL NOT NULL,                 -- share of the run's own time that other programs took from it, 0 to 1
+        at REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX past_runs_by_kind ON past_runs(kind, at);
+    INSERT INTO past_runs SELECT 'before ' || rowid, what, seconds_per_step, memory_bytes, 0, at FROM measured;
+    DROP TABLE measured;
+    """,
 )
 
 
@@ -96,6 +113,7 @@ class Database:
         Raises:
             StudioError: the file is no database, is damaged, or was made by a later Patina.
         """
+        self._path = path
         self._lock = threading.RLock()
         self._depth = 0
         try:
@@ -109,6 +127,8 @@ class Database:
             self._migrate(path)
         except sqlite3.DatabaseError as error:
             self._connection.close()
+            if _is_full(error):
+                raise DiskFull(_FULL.format(folder=path.parent)) from None
             raise StudioError(
                 f"The studio's file {path} is damaged or no database ({error}). "
                 "Move it away to start with an empty list; the runs' folders are kept and found again."
@@ -139,22 +159,27 @@ class Database:
             if self._depth:
                 yield
                 return
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._execute("BEGIN IMMEDIATE")
             self._depth = 1
             try:
                 yield
+                self._execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                # SQLite ends some transactions by itself, that of a full disk among them.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
-            else:
-                self._connection.execute("COMMIT")
             finally:
                 self._depth = 0
 
     def write(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Run a statement; returns the number of rows it changed."""
+        """Run a statement; returns the number of rows it changed.
+
+        Raises:
+            DiskFull: there is no room for it; nothing is changed then.
+        """
         with self._lock:
-            return self._connection.execute(statement, values).rowcount
+            return self._execute(statement, values).rowcount
 
     def all(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of a query."""
@@ -166,7 +191,23 @@ class Database:
         with self._lock:
             return self._connection.execute(query, values).fetchone()
 
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            if _is_full(error):
+                raise DiskFull(_FULL.format(folder=self._path.parent)) from None
+            raise
+
     def close(self) -> None:
         """Close the connection; the object cannot be used afterwards."""
         with self._lock:
             self._connection.close()
+
+
+_FULL = "The disk that holds {folder} is full. Free some space, then try again; nothing that was saved is lost."
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    # The write-ahead log's own files report a failed write rather than the reason for it.
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")

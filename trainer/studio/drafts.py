@@ -192,6 +192,11 @@ class Drafts:
                 f"At full speed it needs about {expected.memory_bytes / 2**30:.1f} GB, and "
                 f"{device.available / 2**30:.1f} GB are free at the moment. {way}"
             )
+        if expected.busy:
+            notes.append(
+                "Other programs kept this machine busy during the last run like this one, which therefore took longer "
+                "than is said here; this one may, too."
+            )
         asked = run.settings
         choices = {
             path: value

@@ -1,6 +1,6 @@
 """What a draft would do, told before anything is loaded: steps, time, memory, file size.
 
-Steps are exact. Time and memory are those of the last run of the same kind on this machine; without one they are
+Steps are exact. Time and memory are those of earlier runs of the same kind on this machine; without one they are
 estimated from the base's size: a UNet step costs about half a FLOP for each weight and latent cell (Stable Diffusion
 1.5 at 512 pixels: 1.81 TFLOP for 860 M weights and 4,096 cells; SDXL at 1,024: 14.8 for 2.57 G and 16,384).
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ _RATE: Mapping[DeviceKind, float] = {"cuda": 2.0e13, "mps": 2.0e12, "cpu": 2.5e1
 _STEP_OVERHEAD: Mapping[DeviceKind, float] = {"cuda": 0.05, "mps": 0.1, "cpu": 0.06}
 """Seconds a step takes however small the model is."""
 _START_SECONDS = 12.0
+COUNTED_RUNS = 7
+BUSY_SHARE = 0.25
+"""From here on a run's time says more about what else ran than about the run."""
 _VALUES_PER_RANK: Mapping[str, Mapping[str, int]] = {
     "sd1": {"cross": 99_456, "qv": 99_648, "self": 99_840, "attention": 199_296, "all-linear": 374_016},
     "sd2": {"cross": 107_648, "qv": 103_744, "self": 99_840, "attention": 207_488, "all-linear": 382_208},
@@ -47,11 +51,19 @@ _HEADER_BYTES = 32 * 1024
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds for the whole run, bytes held at its peak, and whether a run like it was measured here."""
+    """What a run is expected to take.
+
+    Attributes:
+        seconds: for the whole run, with pictures, writing and checking where it was measured.
+        memory_bytes: held at its peak.
+        measured: whether a run like it was measured here.
+        busy: whether other programs held up the last one that was.
+    """
 
     seconds: float
     memory_bytes: int
     measured: bool
+    busy: bool = False
 
 
 def resolved(config: RunConfig, info: BaseInfo, images: int) -> RunConfig:
@@ -73,8 +85,8 @@ def estimate(config: RunConfig, info: BaseInfo, device: Device, past: PastRuns) 
     steps, batch = config.train.steps or 1, (config.optim.batch_size or 1)
     known = past.get(kind_of(config, device.kind))
     if known is not None:
-        seconds, memory = known
-        return Estimate(_START_SECONDS + seconds * steps, memory, measured=True)
+        seconds = _START_SECONDS + known.seconds_per_step * steps
+        return Estimate(seconds, known.memory_bytes, measured=True, busy=known.last_was_busy)
     weights = info.parameters.get("unet", 0)
     side = config.data.resolution or info.resolution
     cells = (side / 8) ** 2
@@ -128,22 +140,40 @@ def _folder(info: BaseInfo) -> Path:
     return Path(registry.__file__).parent / "bundled" if info.kind == "bundled" else Path(info.source)
 
 
+@dataclass(frozen=True)
+class Past:
+    """What runs of a kind took here: seconds a step, bytes at the peak, and whether the last one was held up."""
+
+    seconds_per_step: float
+    memory_bytes: int
+    last_was_busy: bool
+
+
 class PastRuns:
-    """What runs took on this machine: seconds of a step and bytes at the peak, by `kind_of`."""
+    """What runs took on this machine, by `kind_of`."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def get(self, kind: str) -> tuple[float, int] | None:
-        """The last measurement."""
-        row = self._db.one("SELECT seconds_per_step, memory_bytes FROM measured WHERE what = ?", (kind,))
-        return None if row is None else (row["seconds_per_step"], row["memory_bytes"])
+    def get(self, kind: str) -> Past | None:
+        """What to expect of the next one.
 
-    def note(self, kind: str, seconds_per_step: float, memory_bytes: int) -> None:
-        """Remember a measurement."""
+        It is the median of the last runs that had the machine to themselves. While there is none it is the quickest of
+        the others, as whatever held them up may be gone by then.
+        """
+        rows = self._db.all("SELECT * FROM past_runs WHERE kind = ? ORDER BY at DESC LIMIT ?", (kind, COUNTED_RUNS))
+        if not rows:
+            return None
+        quiet = [row["seconds_per_step"] for row in rows if row["busy"] < BUSY_SHARE]
+        seconds = statistics.median_low(quiet) if quiet else min(row["seconds_per_step"] for row in rows)
+        return Past(seconds, max(row["memory_bytes"] for row in rows), rows[0]["busy"] >= BUSY_SHARE)
+
+    def note(self, run: str, kind: str, seconds_per_step: float, memory_bytes: int, busy: float = 0.0) -> None:
+        """Remember what a run took; ``busy`` is the share of its own time that other programs took from it."""
         self._db.write(
-            "INSERT OR REPLACE INTO measured (what, seconds_per_step, memory_bytes, at) VALUES (?, ?, ?, ?)",
-            (kind, seconds_per_step, memory_bytes, time.time()),
+            "INSERT OR REPLACE INTO past_runs (run, kind, seconds_per_step, memory_bytes, busy, at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (run, kind, seconds_per_step, memory_bytes, busy, time.time()),
         )
 
 

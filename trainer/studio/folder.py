@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from trainer.errors import StudioError
 
@@ -24,6 +30,38 @@ def studio_path() -> Path:
     return user_data_path("patina", appauthor=False)
 
 
+@contextmanager
+def opened(home: StudioFolder, address: str = "") -> Iterator[None]:
+    """Have the studio folder for this process alone; the system ends that with the process, however that ends.
+
+    Args:
+        address: told to whoever tries to open the folder meanwhile.
+
+    Raises:
+        StudioError: another studio has the folder open, or its disk knows no locks.
+    """
+    try:
+        with FileLock(home.lock_file, timeout=0):
+            with contextlib.suppress(OSError):
+                home.opened_file.write_text(json.dumps({"pid": os.getpid(), "address": address}), encoding="utf-8")
+            yield
+            home.opened_file.unlink(missing_ok=True)
+    except Timeout:
+        raise StudioError(
+            f"The studio folder {home.path} is open already{_by_whom(home)}. "
+            "Use that one, or set PATINA_HOME to another folder."
+        ) from None
+
+
+def _by_whom(home: StudioFolder) -> str:
+    try:
+        said = json.loads(home.opened_file.read_text(encoding="utf-8"))
+        at = f" at {said['address']}" if said["address"] else ""
+        return f" (process {said['pid']}{at})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def new_id(prefix: str) -> str:
     """A name for a new run, job or style: sorts by time, is safe in file names, and cannot be guessed twice."""
     return f"{prefix}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
@@ -38,6 +76,15 @@ class StudioFolder:
     @property
     def database(self) -> Path:
         return self.path / "studio.sqlite3"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the one studio that has the folder open; beside it lies what that one says of itself."""
+        return self.path / "studio.lock"
+
+    @property
+    def opened_file(self) -> Path:
+        return self.path / "opened.json"
 
     @property
     def runs(self) -> Path:

@@ -46,6 +46,7 @@ class Machine:
             memory_total_bytes=device.total,
             worker=state,
             disk_free_bytes=self._home.free_bytes(),
+            disk_full=self._supervisor.disk_full,
         )
 
     def device(self) -> Device:

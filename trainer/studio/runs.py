@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from trainer import config as configs
 from trainer.errors import PatinaError, StudioError
 from trainer.events import Phase
@@ -90,13 +88,14 @@ class Runs:
         standing, log_version = self._log(run_id).read()
         phase = self._supervisor.phase(run_id) if run.state is State.TRAINING else None
         place = self._places().get(run_id) if run.state is State.QUEUED else None
-        inputs = (run, log_version, phase, place)
+        waits = self._waits(run)
+        inputs = (run, log_version, phase, place, waits)
         with self._lock:
             before = self._shown.get(run_id)
             if before is not None and before[0] == inputs:
                 return before[1]
             count = before[1].version[1] + 1 if before is not None else 0
-            view = self._view(run, standing, phase, place, (run.created, count))
+            view = self._view(run, standing, phase, place, waits, (run.created, count))
             self._shown[run_id] = (inputs, view)
             return view
 
@@ -206,7 +205,7 @@ class Runs:
         known = self._store.known()
         for path in sorted(self._home.runs.iterdir()):
             folder = RunFolder(path)
-            if path.name not in known and path.is_dir() and folder.exists() and not _is_locked(folder):
+            if path.name not in known and path.is_dir() and folder.exists() and not folder.is_held():
                 self._adopt(folder)
 
     def _adopt(self, folder: RunFolder) -> None:
@@ -258,6 +257,14 @@ class Runs:
     def _places(self) -> dict[str, int]:
         return {run.id: place for place, run in enumerate(self._store.in_state(State.QUEUED), start=1)}
 
+    def _waits(self, run: RunRow) -> str:
+        if run.state not in (State.QUEUED, State.TRAINING) or not self._supervisor.disk_full:
+            return ""
+        return (
+            f"The disk that holds {self._home.path} is full. What was learned is saved up to the last checkpoint; "
+            "free some space, and this goes on by itself."
+        )
+
     def _summary(self, run: RunRow, place: int | None) -> RunSummary:
         standing = self.standing(run.id)
         last = standing.sampled[-1].path if standing.sampled else None
@@ -270,6 +277,7 @@ class Runs:
             step=standing.step,
             steps=standing.steps,
             queue_place=place,
+            waits=self._waits(run),
             created=run.created,
             updated=max(run.updated, standing.last_at or 0.0),
             thumbnail=self._home.run(run.id) / last if last else self._first_image(run.id),
@@ -277,7 +285,13 @@ class Runs:
         )
 
     def _view(
-        self, run: RunRow, standing: Standing, phase: Phase | None, place: int | None, version: tuple[float, int]
+        self,
+        run: RunRow,
+        standing: Standing,
+        phase: Phase | None,
+        place: int | None,
+        waits: str,
+        version: tuple[float, int],
     ) -> RunView:
         folder = RunFolder(self._home.run(run.id))
         # The worker's own word is newer, and tells of parts done; without one (another studio's run) the log's is left.
@@ -317,6 +331,7 @@ class Runs:
             verified=finished.verified if finished is not None else (),
             seconds=finished.seconds if finished is not None else None,
             error=run.message if run.state is State.FAILED else "",
+            waits=waits,
             queue_place=place,
             created=run.created,
             folder=folder.path,
@@ -331,12 +346,3 @@ def chosen_settings(folder: RunFolder, run: RunRow) -> dict[str, Any]:
         return configs.read_toml(folder.config_file)
     except PatinaError:
         return run.settings
-
-
-def _is_locked(folder: RunFolder) -> bool:
-    """Whether some process trains this run at the moment."""
-    try:
-        with FileLock(folder.lock_file, timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True

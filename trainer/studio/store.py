@@ -1,4 +1,4 @@
-"""The studio's list of runs: their states, the queue, and the rule that one run is worked on by one process.
+"""The studio's list of runs: their states and the queue.
 
     draft -> queued -> training -> finished | failed | cancelled | paused -> queued ...
 
@@ -18,7 +18,6 @@ from typing import Any
 
 from trainer.errors import StudioError
 from trainer.studio.database import Database
-from trainer.studio.lease import Leases, Owner
 
 MAX_CRASHES = 3
 
@@ -79,7 +78,6 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.db = database
-        self.leases = Leases(database)
 
     def add(
         self,
@@ -211,55 +209,45 @@ class Store:
 
     # ---- work
 
-    def claim(self, run_id: str, owner: Owner) -> bool:
-        """Begin a queued run as its only worker; False when it is not queued, or a living process has it."""
+    def claim(self, run_id: str) -> bool:
+        """Begin a queued run, which the caller holds (`RunFolder.held`); False when it is not queued."""
         with self.db.transaction():
             row = self.db.one("SELECT state, trashed FROM runs WHERE id = ?", (run_id,))
             if row is None or row["state"] != State.QUEUED or row["trashed"] is not None:
                 return False
-            if self.leases.take(_lease(run_id), owner) is not None:
-                return False
             self.move_to(run_id, State.TRAINING)
             return True
 
-    def hand_back(self, run_id: str, owner: Owner, state: State, message: str = "") -> None:
-        """End the work on a claimed run.
+    def hand_back(self, run_id: str, state: State, message: str = "") -> None:
+        """End the work on a claimed run, which the caller still holds.
 
         Args:
             state: ``finished``, ``failed``, or ``queued`` for a run that was saved before its end: the user's wish
                 then decides whether it rests (paused, cancelled) or goes on as the next.
 
         Raises:
-            StudioError: the run is another's by now; then nothing is changed.
+            StudioError: the run is not in training.
         """
         with self.db.transaction():
-            holder = self.leases.holder(_lease(run_id))
-            if holder is None or holder.owner != owner:
-                raise StudioError(f"Run {run_id} is not this worker's any more.")
             if state is State.QUEUED:
                 self._requeue(run_id)
             else:
                 self.move_to(run_id, state, message)
                 self._change(run_id, wish=Wish.NONE, crashes=0, crash_step=-1)
-            self.leases.give_back(_lease(run_id), owner)
 
-    def worked_on(self, run_id: str) -> bool:
-        """Whether a living process has the run."""
-        return self.leases.holder(_lease(run_id)) is not None
-
-    def abandoned(self) -> list[RunRow]:
-        """Runs in training whose worker is dead."""
-        return [run for run in self.in_state(State.TRAINING) if not self.worked_on(run.id)]
-
-    def recover(self, run_id: str, step: int) -> RunRow:
-        """Put an abandoned run back at the head of the queue, or fail it when it keeps dying at the same place.
+    def recover(self, run_id: str, step: int, *, crashed: bool) -> RunRow:
+        """Put a run that nobody holds any more back at the head of the queue.
 
         Args:
-            step: how far its saved states reach; getting further than at the last death forgives it.
+            step: how far its saved states reach.
+            crashed: its worker died over it; a run that keeps dying without getting further fails.
         """
         with self.db.transaction():
             row = self.db.one("SELECT crashes, crash_step FROM runs WHERE id = ?", (run_id,))
-            if self.get(run_id).state is not State.TRAINING or self.worked_on(run_id):
+            if self.get(run_id).state is not State.TRAINING:
+                return self.get(run_id)
+            if not crashed:
+                self._requeue(run_id)
                 return self.get(run_id)
             crashes = 1 if step > row["crash_step"] else row["crashes"] + 1
             if crashes >= MAX_CRASHES:
@@ -296,10 +284,6 @@ class Store:
         )
         if not changed:
             self.get(run_id)
-
-
-def _lease(run_id: str) -> str:
-    return f"run:{run_id}"
 
 
 def _run(row: sqlite3.Row) -> RunRow:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from trainer.errors import StudioError
 from trainer.studio.bases import Bases
 from trainer.studio.database import Database
 from trainer.studio.drafts import Drafts
 from trainer.studio.estimate import PastRuns
-from trainer.studio.folder import StudioFolder, studio_path
+from trainer.studio.folder import StudioFolder, opened, studio_path
 from trainer.studio.images import DraftImages
 from trainer.studio.jobs import Jobs
-from trainer.studio.lease import this_process
 from trainer.studio.library import Library
 from trainer.studio.machine import Machine
 from trainer.studio.pictures import Pictures
 from trainer.studio.runs import TRASH_SECONDS, Runs
 from trainer.studio.store import Store
 from trainer.studio.worker.supervisor import Supervisor
-
-LEASE = "studio"
 
 
 class Studio:
@@ -55,24 +52,23 @@ class Studio:
             StudioError: another studio has the folder open, or it cannot be written.
         """
         self.home = StudioFolder(home or studio_path()).prepare()
-        self._database = Database(self.home.database)
-        store = self._store = Store(self._database)
-        holder = store.leases.take(LEASE, this_process(), address)
-        if holder is not None:
-            self._database.close()
-            where = f" at {holder.detail}" if holder.detail else ""
-            raise StudioError(
-                f"The studio folder {self.home.path} is open already (process {holder.owner.pid}{where}). "
-                "Use that one, or set PATINA_HOME to another folder."
-            )
-        jobs, images = Jobs(self._database, self.home), DraftImages(self._database, self.home)
+        self._open = ExitStack()
+        self._open.enter_context(opened(self.home, address))
+        try:
+            database = Database(self.home.database)
+        except BaseException:
+            self._open.close()
+            raise
+        self._open.callback(database.close)
+        store = Store(database)
+        jobs, images = Jobs(database, self.home), DraftImages(database, self.home)
         supervisor = self._supervisor = Supervisor(self.home, store, jobs, idle_seconds=idle_seconds)
         self.machine = Machine(self.home, supervisor)
         self.bases = Bases()
-        past = PastRuns(self._database)
+        past = PastRuns(database)
         self.drafts = Drafts(self.home, store, images, self.bases, past, self.machine.device)
         self.runs = Runs(self.home, store, self.drafts, supervisor, images.first)
-        self.library = Library(self._database, self.home, store, self.runs, supervisor.ask)
+        self.library = Library(database, self.home, store, self.runs, supervisor.ask)
         self.pictures = Pictures(self.home, store, jobs, self.library, supervisor)
         self._closed = threading.Event()
         jobs.tidy_up()
@@ -86,8 +82,7 @@ class Studio:
             return
         self._closed.set()
         self._supervisor.close()
-        self._store.leases.give_back(LEASE, this_process())
-        self._database.close()
+        self._open.close()
 
     def __enter__(self) -> Studio:
         return self

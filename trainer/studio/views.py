@@ -97,7 +97,7 @@ class PlanView:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in the list; ``queue_place`` counts from 1."""
+    """A run in the list; ``queue_place`` counts from 1, ``waits`` is a sentence while it cannot go on by itself yet."""
 
     id: str
     name: str
@@ -111,6 +111,7 @@ class RunSummary:
     updated: float
     thumbnail: Path | None
     message: str
+    waits: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ class RunView:
         sheet: before/after sheet (PNG).
         verified: what was checked about the file, as short texts.
         error: a sentence, when it failed.
+        waits: a sentence while something outside keeps it from going on (a full disk); it goes on by itself later.
     """
 
     id: str
@@ -194,6 +196,7 @@ class RunView:
     queue_place: int | None
     created: float
     folder: Path
+    waits: str = ""
 
 
 # ---- pictures
@@ -327,6 +330,7 @@ class MachineView:
         memory_used_bytes, memory_total_bytes: the accelerator's, or the machine's on a CPU.
         worker: ``off``, ``starting``, ``idle``, ``training`` or ``drawing``.
         disk_free_bytes: on the studio folder's disk.
+        disk_full: work waits until there is room on it.
     """
 
     device: str
@@ -335,3 +339,4 @@ class MachineView:
     memory_total_bytes: int
     worker: Literal["off", "starting", "idle", "training", "drawing"]
     disk_free_bytes: int
+    disk_full: bool = False

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-from filelock import FileLock, Timeout
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
@@ -91,7 +87,7 @@ def train(folder: RunFolder, *, emit: Emit, control: Control, base: Base | None 
         PatinaError: something the user can mend; the folder keeps what was learned.
     """
     config = folder.config()
-    with _only_one(folder):
+    with folder.held():
         log = _Log(folder, emit)
         try:
             return _train(folder, config, log, control, base)
@@ -294,16 +290,6 @@ class _Log:
     def quietly(self, name: Literal["reading", "caching"], done: int, total: int) -> None:
         """Progress that is worth showing but not worth keeping."""
         self.forward(Phase(name=name, done=done, total=total))
-
-
-@contextmanager
-def _only_one(folder: RunFolder) -> Iterator[None]:
-    """One process trains a run; the lock goes with the process, however it ends."""
-    try:
-        with FileLock(folder.lock_file, timeout=0):
-            yield
-    except Timeout:
-        raise RunError(f"{folder.path} is being trained by another process; wait for it or stop it first.") from None
 
 
 def _found(dataset: Dataset) -> Found:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from trainer import config as configs
 from trainer.atomic import write_file
@@ -62,6 +65,38 @@ class RunFolder:
     @property
     def lock_file(self) -> Path:
         return self.path / "run.lock"
+
+    @contextmanager
+    def held(self, patience: float = 0.0) -> Iterator[None]:
+        """Hold the run: one process trains it. The system ends the hold with the process, however that ends.
+
+        Within a thread one hold may be taken inside another.
+
+        Args:
+            patience: seconds to wait for whoever holds it.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        lock = FileLock(self.lock_file, is_singleton=True)
+        try:
+            lock.acquire(timeout=patience)
+        except Timeout:
+            raise RunError(f"{self.path} is being trained by another process; wait for it or stop it first.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_held(self) -> bool:
+        """Whether some process trains this run at the moment."""
+        if not self.lock_file.is_file():
+            return False
+        try:
+            with FileLock(self.lock_file, timeout=0):
+                return False
+        except (Timeout, OSError):
+            return True
 
     def exists(self) -> bool:
         return self.config_file.is_file()

@@ -206,7 +206,7 @@ def test_the_plan_says_what_the_engine_will_choose(parts: Parts, draft: str) -> 
 def test_a_run_of_the_same_kind_tells_the_next_ones_time(parts: Parts, draft: str) -> None:
     config = parts.drafts.ready(draft)
     full = estimate.resolved(config, parts.bases.of(config), 5)
-    parts.past.note(estimate.kind_of(full, "cpu"), 2.0, 123)
+    parts.past.note("earlier", estimate.kind_of(full, "cpu"), 2.0, 123)
     plan = parts.drafts.plan(draft)
     assert plan.source == "measured"
     assert plan.memory_bytes == 123
@@ -217,7 +217,7 @@ def test_a_run_of_the_same_kind_tells_the_next_ones_time(parts: Parts, draft: st
 def test_a_plan_that_needs_more_memory_than_is_free_says_what_to_do(parts: Parts, draft: str) -> None:
     config = parts.drafts.ready(draft)
     full = estimate.resolved(config, parts.bases.of(config), 5)
-    parts.past.note(estimate.kind_of(full, "cpu"), 2.0, 2**60)
+    parts.past.note("earlier", estimate.kind_of(full, "cpu"), 2.0, 2**60)
     (note,) = [note for note in parts.drafts.plan(draft).notes if "free at the moment" in note]
     assert note.endswith("Close other programs, or choose a smaller resolution or batch.")
 

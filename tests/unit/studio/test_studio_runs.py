@@ -13,7 +13,6 @@ from trainer.config import RunConfig
 from trainer.errors import ConfigError, StudioError
 from trainer.events import Failed, Finished, Interrupted, Phase, Progress, Sampled, Saved, Started
 from trainer.studio.folder import StudioFolder
-from trainer.studio.lease import this_process
 from trainer.studio.store import State, Wish
 from trainer.training.run_folder import RunFolder
 
@@ -28,7 +27,7 @@ def draft(parts: Parts, uploads: list[Path]) -> str:
 def start(parts: Parts, run_id: str, *, step: int = 0) -> RunFolder:
     """As if a worker (this process) had trained so far."""
     parts.runs.enqueue(run_id)
-    assert parts.store.claim(run_id, this_process())
+    assert parts.store.claim(run_id)
     folder = RunFolder(parts.home.run(run_id))
     folder.append(Started(step=0, steps=20))
     if step:
@@ -76,7 +75,7 @@ def test_a_queued_draft_can_be_taken_back_and_edited(parts: Parts, draft: str) -
 
 def test_a_queued_run_that_was_trained_before_rests_as_paused(parts: Parts, draft: str) -> None:
     start(parts, draft, step=3)
-    parts.store.hand_back(draft, this_process(), State.QUEUED)
+    parts.store.hand_back(draft, State.QUEUED)
     parts.runs.pause(draft)
     assert parts.store.get(draft).state is State.PAUSED
 
@@ -89,9 +88,9 @@ def test_a_wish_for_a_run_in_training_waits_for_the_worker(
     parts: Parts, draft: str, action: str, wish: Wish, rests: State
 ) -> None:
     start(parts, draft, step=3)
-    getattr(parts.conductor, action)(draft)
+    getattr(parts.runs, action)(draft)
     assert (parts.store.get(draft).state, parts.store.get(draft).wish) == (State.TRAINING, wish)
-    parts.store.hand_back(draft, this_process(), State.QUEUED)
+    parts.store.hand_back(draft, State.QUEUED)
     assert parts.store.get(draft).state is rests
 
 
@@ -99,7 +98,7 @@ def test_resume_takes_back_a_pause_that_has_not_happened_yet(parts: Parts, draft
     start(parts, draft, step=3)
     parts.runs.pause(draft)
     parts.runs.resume(draft)
-    parts.store.hand_back(draft, this_process(), State.QUEUED)
+    parts.store.hand_back(draft, State.QUEUED)
     assert parts.store.get(draft).state is State.QUEUED
 
 
@@ -114,7 +113,7 @@ def test_stop_and_keep_of_a_paused_run_goes_to_the_worker_first(parts: Parts, dr
     other = parts.drafts.duplicate(draft)
     start(parts, draft, step=3)
     parts.runs.pause(draft)
-    parts.store.hand_back(draft, this_process(), State.QUEUED)
+    parts.store.hand_back(draft, State.QUEUED)
     parts.runs.enqueue(other)
     parts.runs.stop_and_keep(draft)
     assert [(run.id, run.wish) for run in parts.store.in_state(State.QUEUED)] == [
@@ -127,7 +126,7 @@ def test_stop_and_keep_of_a_paused_run_goes_to_the_worker_first(parts: Parts, dr
 def test_what_makes_no_sense_is_refused_with_a_sentence(parts: Parts, draft: str, action: str) -> None:
     RunFolder(parts.home.run(draft)).append(Started(step=4, steps=20))
     with pytest.raises(StudioError, match="is draft and cannot be"):
-        getattr(parts.conductor, action)(draft)
+        getattr(parts.runs, action)(draft)
     assert parts.store.get(draft).state is State.DRAFT
 
 
@@ -202,7 +201,7 @@ def test_runs_are_listed_in_training_then_the_queue_then_the_newest(parts: Parts
     idle = parts.drafts.duplicate(draft)
     for run_id in (draft, *queued):
         parts.runs.enqueue(run_id)
-    assert parts.store.claim(draft, this_process())
+    assert parts.store.claim(draft)
     parts.store.reorder(queued[1], 0)
     shown = parts.runs.all()
     assert [run.id for run in shown] == [draft, queued[1], queued[0], idle]
@@ -239,7 +238,7 @@ def test_the_view_tells_where_a_run_stands(parts: Parts, draft: str) -> None:
 
 def test_a_failed_run_shows_its_sentence(parts: Parts, draft: str) -> None:
     start(parts, draft, step=3)
-    parts.store.hand_back(draft, this_process(), State.FAILED, "Memory ran out.")
+    parts.store.hand_back(draft, State.FAILED, "Memory ran out.")
     view = parts.runs.view(draft)
     assert (view.error, view.phase, view.seconds_left) == ("Memory ran out.", None, None)
 

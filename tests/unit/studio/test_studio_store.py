@@ -1,25 +1,20 @@
-"""The list of runs: states, queue, leases, and who may work on what."""
+"""The list of runs: states, queue, and who may work on what."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import platform
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-import psutil
 import pytest
 
-from trainer.errors import StudioError
+from trainer.errors import DiskFull, StudioError
 from trainer.studio import database as databases
 from trainer.studio.database import MIGRATIONS, Database
-from trainer.studio.lease import STALE_SECONDS, Leases, Owner, this_process
 from trainer.studio.store import MAX_CRASHES, TRANSITIONS, State, Store, Wish
 
 
@@ -28,23 +23,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     database = Database(tmp_path / "studio.sqlite3")
     yield Store(database)
     database.close()
-
-
-@pytest.fixture
-def dead() -> Owner:
-    """A process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    owner = Owner(platform.node(), process.pid, psutil.Process(process.pid).create_time())
-    process.wait()
-    return owner
-
-
-@pytest.fixture
-def living() -> Iterator[Owner]:
-    """A process that is not this one and lives."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    yield Owner(platform.node(), process.pid, psutil.Process(process.pid).create_time())
-    process.communicate()
 
 
 def add(store: Store, *names: str, state: State = State.DRAFT) -> None:
@@ -147,7 +125,7 @@ def test_deleting_takes_a_run_out_of_lists_and_queue_and_can_be_undone(store: St
 def test_a_run_in_training_cannot_be_deleted(store: Store) -> None:
     add(store, "a")
     store.enqueue("a")
-    assert store.claim("a", this_process())
+    assert store.claim("a")
     with pytest.raises(StudioError, match="Pause or cancel it first"):
         store.trash("a", deleted=True)
 
@@ -155,21 +133,20 @@ def test_a_run_in_training_cannot_be_deleted(store: Store) -> None:
 # ---- one worker a run
 
 
-def test_a_run_is_claimed_once(store: Store, living: Owner) -> None:
+def test_a_run_is_claimed_once(store: Store) -> None:
     add(store, "a")
-    assert not store.claim("a", this_process())
+    assert not store.claim("a")
     store.enqueue("a")
-    assert store.claim("a", this_process())
+    assert store.claim("a")
     assert store.get("a").state is State.TRAINING
-    assert not store.claim("a", living)
-    assert not store.claim("a", this_process())
-    assert not store.claim("nothing", this_process())
+    assert not store.claim("a")
+    assert not store.claim("nothing")
 
 
 def _claim(path: Path, start: multiprocessing.synchronize.Event, won: multiprocessing.Queue[int]) -> None:
     database = Database(path)
     start.wait()
-    if Store(database).claim("a", this_process()):
+    if Store(database).claim("a"):
         won.put(os.getpid())
     time.sleep(0.5)
     database.close()
@@ -194,54 +171,57 @@ def test_of_many_processes_that_claim_a_run_at_once_one_gets_it(store: Store, tm
     won.join_thread()
 
 
-def test_a_run_whose_worker_died_is_abandoned_and_goes_to_the_head_of_the_queue(store: Store, dead: Owner) -> None:
+def test_a_run_whose_worker_died_goes_to_the_head_of_the_queue(store: Store) -> None:
     add(store, "a", "b")
     store.enqueue("a")
     store.enqueue("b")
-    put(store, "a", State.TRAINING)
-    store.db.write(
-        "INSERT INTO leases VALUES ('run:a', ?, ?, ?, ?, '')", (dead.host, dead.pid, dead.started, time.time())
-    )
-    assert [run.id for run in store.abandoned()] == ["a"]
-    assert store.recover("a", step=4).state is State.QUEUED
+    assert store.claim("a")
+    assert store.recover("a", step=4, crashed=True).state is State.QUEUED
     assert queue(store) == ["a", "b"]
-    assert store.claim("a", this_process())
+    assert store.claim("a")
 
 
-def test_a_run_with_a_living_worker_is_not_abandoned(store: Store, living: Owner) -> None:
+def test_a_run_that_was_handed_back_in_the_meantime_is_not_recovered(store: Store) -> None:
     add(store, "a")
     store.enqueue("a")
-    assert store.claim("a", living)
-    assert store.abandoned() == []
-    assert store.recover("a", step=4).state is State.TRAINING
+    assert store.claim("a")
+    store.hand_back("a", State.FINISHED)
+    assert store.recover("a", step=4, crashed=True).state is State.FINISHED
 
 
-def die(store: Store, owner: Owner, step: int) -> State:
-    assert store.claim("a", owner)
-    return store.recover("a", step).state
+def die(store: Store, step: int, *, crashed: bool = True) -> State:
+    assert store.claim("a")
+    return store.recover("a", step, crashed=crashed).state
 
 
-def test_a_run_that_keeps_dying_without_getting_further_fails_with_a_sentence(store: Store, dead: Owner) -> None:
+def test_a_worker_that_was_asked_to_end_never_counts_as_a_crash(store: Store) -> None:
     add(store, "a")
     store.enqueue("a")
-    assert [die(store, dead, 10) for _ in range(MAX_CRASHES - 1)] == [State.QUEUED] * (MAX_CRASHES - 1)
-    assert die(store, dead, 10) is State.FAILED
+    assert {die(store, 0, crashed=False) for _ in range(3 * MAX_CRASHES)} == {State.QUEUED}
+    assert store.get("a").crashes == 0
+
+
+def test_a_run_that_keeps_dying_without_getting_further_fails_with_a_sentence(store: Store) -> None:
+    add(store, "a")
+    store.enqueue("a")
+    assert [die(store, 10) for _ in range(MAX_CRASHES - 1)] == [State.QUEUED] * (MAX_CRASHES - 1)
+    assert die(store, 10) is State.FAILED
     assert "died 3 times without getting further than step 10" in store.get("a").message
 
 
-def test_a_run_that_gets_further_between_deaths_goes_on(store: Store, dead: Owner) -> None:
+def test_a_run_that_gets_further_between_deaths_goes_on(store: Store) -> None:
     add(store, "a")
     store.enqueue("a")
-    assert {die(store, dead, step) for step in range(0, 100, 10)} == {State.QUEUED}
+    assert {die(store, step) for step in range(0, 100, 10)} == {State.QUEUED}
 
 
-def test_resuming_a_failed_run_forgets_its_crashes(store: Store, dead: Owner) -> None:
+def test_resuming_a_failed_run_forgets_its_crashes(store: Store) -> None:
     add(store, "a")
     store.enqueue("a")
     for _ in range(MAX_CRASHES):
-        die(store, dead, 10)
+        die(store, 10)
     store.enqueue("a")
-    assert die(store, dead, 10) is State.QUEUED
+    assert die(store, 10) is State.QUEUED
 
 
 @pytest.mark.parametrize(
@@ -253,80 +233,30 @@ def test_resuming_a_failed_run_forgets_its_crashes(store: Store, dead: Owner) ->
         (Wish.CANCEL, State.CANCELLED),
     ],
 )
-def test_a_wish_outlives_the_worker_that_should_have_fulfilled_it(
-    store: Store, dead: Owner, wish: Wish, state: State
-) -> None:
+def test_a_wish_outlives_the_worker_that_should_have_fulfilled_it(store: Store, wish: Wish, state: State) -> None:
     add(store, "a")
     store.enqueue("a")
-    assert store.claim("a", dead)
+    assert store.claim("a")
     store.wish("a", wish)
-    run = store.recover("a", step=3)
+    run = store.recover("a", step=3, crashed=True)
     assert run.state is state
     assert run.wish is (Wish.STOP if wish is Wish.STOP else Wish.NONE)
 
 
-def test_work_ends_with_the_state_and_without_the_lease(store: Store) -> None:
+def test_work_ends_with_its_state(store: Store) -> None:
     add(store, "a", "b")
     for name, state in (("a", State.FINISHED), ("b", State.FAILED)):
         store.enqueue(name)
-        assert store.claim(name, this_process())
-        assert store.worked_on(name)
-        store.hand_back(name, this_process(), state, "why")
+        assert store.claim(name)
+        store.hand_back(name, state, "why")
         assert store.get(name).state is state
-        assert not store.worked_on(name)
 
 
-def test_a_worker_cannot_end_work_that_is_not_its_own(store: Store, living: Owner) -> None:
+def test_work_that_nobody_does_cannot_end(store: Store) -> None:
     add(store, "a")
-    store.enqueue("a")
-    assert store.claim("a", living)
-    with pytest.raises(StudioError, match="not this worker's any more"):
-        store.hand_back("a", this_process(), State.FINISHED)
-    assert store.get("a").state is State.TRAINING
-
-
-# ---- leases
-
-
-def test_a_lease_is_held_by_one_living_process_and_says_who_it_is(store: Store, living: Owner) -> None:
-    leases = store.leases
-    assert leases.take("studio", living, "http://localhost:7860") is None
-    refused = leases.take("studio", this_process())
-    assert refused is not None
-    assert (refused.owner, refused.detail) == (living, "http://localhost:7860")
-    leases.give_back("studio", this_process())
-    assert leases.holder("studio") is not None
-    leases.give_back("studio", living)
-    assert leases.take("studio", this_process()) is None
-
-
-def test_a_dead_process_holds_nothing(store: Store, dead: Owner) -> None:
-    assert store.leases.take("studio", dead) is None
-    assert store.leases.holder("studio") is None
-    assert store.leases.take("studio", this_process()) is None
-
-
-def test_a_process_id_that_is_used_again_is_another_owner(store: Store) -> None:
-    me = this_process()
-    earlier = Owner(me.host, me.pid, me.started - 1000)
-    assert store.leases.take("studio", earlier) is None
-    assert store.leases.holder("studio") is None
-
-
-def test_on_another_host_the_heartbeat_decides(store: Store) -> None:
-    elsewhere = Owner("another-host", 1, 1.0)
-    assert store.leases.take("studio", elsewhere) is None
-    assert store.leases.take("studio", this_process()) is not None
-    store.db.write("UPDATE leases SET heartbeat = ?", (time.time() - STALE_SECONDS - 1,))
-    assert store.leases.holder("studio") is None
-    store.leases.beat(elsewhere)
-    assert store.leases.holder("studio") is not None
-
-
-def test_a_long_sleep_does_not_end_a_lease_on_the_same_host(store: Store, living: Owner) -> None:
-    store.leases.take("studio", living)
-    store.db.write("UPDATE leases SET heartbeat = 0")
-    assert store.leases.holder("studio") is not None
+    with pytest.raises(StudioError, match="cannot become"):
+        store.hand_back("a", State.FINISHED)
+    assert store.get("a").state is State.DRAFT
 
 
 # ---- the file
@@ -399,9 +329,31 @@ def test_a_transaction_is_all_or_nothing(store: Store) -> None:
     assert (store.get("a").name, store.get("a").state) == ("a", State.DRAFT)
 
 
-def test_leases_share_the_file_between_connections(tmp_path: Path, living: Owner) -> None:
-    one, other = Database(tmp_path / "s.sqlite3"), Database(tmp_path / "s.sqlite3")
-    assert Leases(one).take("x", living) is None
-    assert Leases(other).take("x", this_process()) is not None
-    one.close()
-    other.close()
+def fill(database: Database) -> None:
+    """Leave this connection no room to grow the file, as a full disk would."""
+    database.write(f"PRAGMA max_page_count = {database.one('PRAGMA page_count')[0]}")
+
+
+def test_a_full_disk_is_a_sentence_and_the_connection_goes_on_when_there_is_room(store: Store) -> None:
+    fill(store.db)
+    with pytest.raises(DiskFull, match="Free some space"):
+        store.add("large", "x" * 1_000_000, {})
+    store.db.write("PRAGMA max_page_count = 1000000")
+    add(store, "after")
+    assert store.get("after").name == "after"
+
+
+def test_a_transaction_that_a_full_disk_ended_leaves_nothing_and_the_next_one_begins(store: Store) -> None:
+    fill(store.db)
+
+    def too_much() -> None:
+        with store.db.transaction():
+            for number in range(1000):
+                store.add(f"run-{number}", "x" * 1000, {})
+
+    with pytest.raises(DiskFull):
+        too_much()
+    store.db.write("PRAGMA max_page_count = 1000000")
+    with store.db.transaction():
+        add(store, "after")
+    assert [run.id for run in store.all()] == ["after"]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from studio_parts import Parts
 
-from trainer.errors import StudioError
+from trainer.errors import DiskFull, StudioError
 from trainer.events import PreviewRow
+from trainer.studio.database import Database
+from trainer.studio.folder import StudioFolder
 from trainer.studio.store import State
 from trainer.studio.views import PreviewOrder
+from trainer.studio.worker import process
 from trainer.studio.worker.protocol import Inspect
+from trainer.studio.worker.supervisor import ROOM_BYTES, Supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are shell scripts")
 
@@ -136,3 +142,120 @@ def test_closing_ends_a_worker_that_waits_for_requests(kept: Parts, stand_in: Ca
     kept.supervisor.close()
     assert kept.supervisor.pid is None
     assert "saved" in kept.home.worker_log.read_text()
+
+
+# ---- a full disk
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A disk under the studio folder that a test fills and empties; only the studio's own file feels it."""
+    state = SimpleNamespace(full=False)
+    execute = Database._execute
+
+    def feel(self: Database, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        if state.full and not statement.startswith(("SELECT", "PRAGMA")):
+            raise DiskFull("The disk is full.")
+        return execute(self, statement, values)
+
+    monkeypatch.setattr(Database, "_execute", feel)
+    monkeypatch.setattr(StudioFolder, "free_bytes", lambda self: 0 if state.full else 10 * ROOM_BYTES)
+    return state
+
+
+def queued(parts: Parts, uploads: list[Path]) -> str:
+    run_id = parts.drafts.create()
+    parts.drafts.add_images(run_id, uploads)
+    parts.runs.enqueue(run_id)
+    return run_id
+
+
+def test_a_run_that_a_full_disk_ended_waits_for_room_and_is_then_trained_again(
+    kept: Parts, stand_in: Callable[[str], None], uploads: list[Path], disk: SimpleNamespace
+) -> None:
+    run_id = queued(kept, uploads)
+    ended = f'{{"type": "run-ended", "run": "{run_id}", "disk_full": true}}'
+    stand_in(f"echo '{HELLO}'; while read line; do echo start >&2; echo '{ended}'; done")
+    disk.full = True
+    kept.supervisor.start()
+    until(lambda: kept.supervisor.disk_full, "the full disk")
+    view = kept.runs.view(run_id)
+    assert view.state is State.QUEUED
+    assert "goes on by itself" in view.waits
+    assert "goes on by itself" in kept.runs.all()[0].waits
+    time.sleep(2.5)
+    assert starts(kept) == 1, "without room it is not tried again"
+    disk.full = False
+    until(lambda: starts(kept) > 1, "the second try")
+
+
+def test_the_supervisor_outlives_a_full_disk_and_recovers_the_run_when_there_is_room(
+    kept: Parts, stand_in: Callable[[str], None], uploads: list[Path], disk: SimpleNamespace
+) -> None:
+    # Nothing can be noted, in the log either.
+    run_id = queued(kept, uploads)
+    stand_in(f"echo '{HELLO}'; read line; exit 1")
+    assert kept.store.claim(run_id)
+    disk.full = True
+    kept.home.worker_log.mkdir()
+    kept.supervisor.start()
+    until(lambda: kept.supervisor.disk_full, "the full disk")
+    assert kept.runs.view(run_id).waits
+    kept.home.worker_log.rmdir()
+    disk.full = False
+    until(lambda: kept.store.get(run_id).state is not State.TRAINING, "the recovery")
+    assert not kept.supervisor.disk_full
+    assert kept.store.get(run_id).crashes == 0
+
+
+def test_pictures_that_could_not_be_listed_on_a_full_disk_are_listed_later(
+    kept: Parts, stand_in: Callable[[str], None], disk: SimpleNamespace
+) -> None:
+    job_id = kept.pictures.order(order())
+    path = kept.home.preview(job_id) / "00.png"
+    drawn = f'{{"type": "drawn", "job": "{job_id}", "index": 0, "path": "{path}"}}'
+    ended = f'{{"type": "draw-ended", "job": "{job_id}", "state": "done"}}'
+    stand_in(f"echo '{HELLO}'; read line; echo '{drawn}'; echo '{ended}'; cat > /dev/null")
+    disk.full = True
+    kept.supervisor.start()
+    until(lambda: kept.supervisor.disk_full, "the full disk")
+    assert kept.supervisor.pid is not None
+    disk.full = False
+    until(lambda: kept.pictures.view(job_id).state == "done", "the note of its end")
+    assert [picture.path for picture in kept.pictures.view(job_id).pictures] == [path]
+
+
+# ---- what counts as a crash
+
+
+def test_closing_before_the_base_is_loaded_never_fails_a_run(
+    parts: Parts, stand_in: Callable[[str], None], uploads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It loads for longer than the app waits, and is killed then.
+    monkeypatch.setattr(process, "CLOSE_SECONDS", 0.2)
+    run_id = queued(parts, uploads)
+    stand_in(f"echo '{HELLO}'; read line; echo start >&2; exec sleep 60")
+    for attempt in range(1, 5):
+        keeper = Supervisor(parts.home, parts.store, parts.jobs, idle_seconds=60)
+        keeper.start()
+        until(lambda: starts(parts) == attempt, "the start")  # noqa: B023
+        assert parts.store.claim(run_id)
+        keeper.close()
+        assert (parts.store.get(run_id).state, parts.store.get(run_id).crashes) == (State.QUEUED, 0)
+    assert not (parts.home.run(run_id) / "crash.log").exists()
+
+
+def test_a_worker_that_dies_over_a_run_three_times_fails_it(
+    kept: Parts, stand_in: Callable[[str], None], uploads: list[Path]
+) -> None:
+    run_id = queued(kept, uploads)
+    # The stand-in cannot claim the run, so the test does it for it.
+    stand_in(f"echo '{HELLO}'; read line; echo start >&2; sleep 0.5; kill -9 $$")
+    kept.supervisor.start()
+    for attempt in range(1, 4):
+        until(lambda: starts(kept) == attempt, "the start")  # noqa: B023
+        assert kept.store.claim(run_id)
+        until(lambda: kept.store.get(run_id).state is not State.TRAINING, "the recovery")
+    assert kept.store.get(run_id).state is State.FAILED
+    assert "died 3 times" in kept.store.get(run_id).message
+    assert (kept.home.run(run_id) / "crash.log").is_file()

@@ -23,7 +23,6 @@ from pathlib import Path
 import psutil
 
 from trainer.studio.folder import StudioFolder
-from trainer.studio.lease import HEARTBEAT_SECONDS
 from trainer.studio.worker.pipes import Inbox, Pipe, private_stdin, private_stdout
 from trainer.studio.worker.protocol import Hello
 from trainer.studio.worker.serve import Server
@@ -77,13 +76,9 @@ def _give_way() -> None:
 
 
 def _keep_saying(server: Server) -> None:
-    beaten = 0.0
     while True:
         time.sleep(STATUS_SECONDS)
         server.beat()
-        if time.monotonic() - beaten > HEARTBEAT_SECONDS:
-            server.store.leases.beat(server.owner)
-            beaten = time.monotonic()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,24 @@ PATIENCE_SECONDS = 60.0
 """How long the worker may go on after its app is gone: for a checkpoint of a large base on a slow disk."""
 
 
+class Log(io.TextIOWrapper):
+    """A text stream onto a descriptor that loses what there is no room for, instead of failing whoever writes."""
+
+    def __init__(self, descriptor: int) -> None:
+        raw = os.fdopen(descriptor, "wb", buffering=0, closefd=False)
+        super().__init__(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
 class Pipe:
     """The worker's end of the conversation; may be written to from any thread."""
 
@@ -30,9 +48,14 @@ class Pipe:
         self._lock = threading.Lock()
 
     def send(self, message: Message) -> None:
-        """Send a reply; when nobody listens any more it is dropped, as the closing input is noticed elsewhere."""
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            self._out.write(message.line().encode() + b"\n")
+        """Send a reply; when nobody listens any more it is dropped, as the closing input is noticed elsewhere.
+
+        Raises:
+            ValueError: the message holds what cannot be written as JSON or UTF-8; nothing was sent then.
+        """
+        line = message.line().encode() + b"\n"
+        with self._lock, contextlib.suppress(OSError):
+            self._out.write(line)
             self._out.flush()
 
 
@@ -95,9 +118,7 @@ def private_stdout(log: Path) -> IO[bytes]:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True, encoding="utf-8", errors="backslashreplace")
+    sys.stdout, sys.stderr = Log(1), Log(2)
     print(f"--- worker {os.getpid()} starts {time.strftime('%Y-%m-%d %H:%M:%S')}", file=sys.stderr)  # noqa: T201
     return private
 

@@ -120,11 +120,17 @@ class InPhase(Message):
 
 
 class RunEnded(Message):
-    """The worker is done with a run for now, whose state is in the store; ``taken``: whether it was its to train."""
+    """The worker is done with a run for now, whose state is in the store.
+
+    Attributes:
+        taken: whether it was its to train.
+        disk_full: it ended because there was no room; then its state could perhaps not be noted either.
+    """
 
     type: Literal["run-ended"] = "run-ended"
     run: str
     taken: bool = True
+    disk_full: bool = False
 
 
 class Drawing(Message):

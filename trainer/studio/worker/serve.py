@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from trainer.errors import PatinaError
+from trainer.errors import DiskFull, PatinaError, means_full_disk
 from trainer.events import Event, Failed, Phase, Planned, sentence_of
 from trainer.studio.database import Database
 from trainer.studio.estimate import PastRuns, kind_of
 from trainer.studio.folder import StudioFolder
-from trainer.studio.lease import this_process
 from trainer.studio.store import State, Store, Wish
 from trainer.studio.worker.pipes import Inbox, Pipe
 from trainer.studio.worker.protocol import (
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
     from trainer.training.pausing import Session
 
 
+HOLD_SECONDS = 2.0
+"""The app looks now and then whether somebody holds a run, which takes a moment."""
+FEW_STEPS = 5
+
+
 class _Leave(BaseException):
     """Ends a training that has not come to its steps yet (a download, a cache of a thousand images)."""
 
@@ -60,19 +66,18 @@ class Server:
         self.home, self.pipe, self.inbox = home, pipe, inbox
         self.idle_seconds = idle_seconds
         self.store = Store(Database(home.database))
-        self.owner = this_process()
         self.waiting: deque[AnyRequest] = deque()
         self.status = Status(doing="idle")
-        self._easel: WarmBase | None = None
+        self._warm: WarmBase | None = None
 
     @property
     def warm(self) -> WarmBase:
         """Torch and the libraries of models are loaded when they are first needed."""
-        if self._easel is None:
+        if self._warm is None:
             from trainer.studio.worker.draw import WarmBase
 
-            self._easel = WarmBase(self.home.runs)
-        return self._easel
+            self._warm = WarmBase(self.home.runs)
+        return self._warm
 
     def run(self) -> None:
         """Serve until the input closes or nothing is asked for long."""
@@ -84,8 +89,8 @@ class Server:
                 last = time.monotonic()
                 continue
             idle = time.monotonic() - last
-            if idle > self.idle_seconds and self._easel is not None and self._easel.base is not None:
-                self._easel.free()
+            if idle > self.idle_seconds and self._warm is not None and self._warm.base is not None:
+                self._warm.free()
                 self.say("idle")
             if idle > 3 * self.idle_seconds:
                 # Only the end of the process gives back what the libraries and the driver hold.
@@ -103,7 +108,7 @@ class Server:
 
     def say(self, doing: Literal["idle", "training", "drawing"], run: str = "") -> None:
         """Tell what the worker does, now and every few seconds."""
-        base = self._easel.base if self._easel is not None else None
+        base = self._warm.base if self._warm is not None else None
         self.status = Status(doing=doing, run=run, base=base.source if base is not None else "")
         self.beat()
 
@@ -115,30 +120,37 @@ class Server:
 
     def train(self, run_id: str) -> None:
         """Train a run if it is ours to train, and note how it ended."""
-        if not self.store.claim(run_id, self.owner):
-            self.pipe.send(RunEnded(run=run_id, taken=False))
-            return
-        self.say("training", run_id)
         folder = RunFolder(self.home.run(run_id))
+        taken = full = False
+        try:
+            with folder.held(HOLD_SECONDS):
+                taken = self.store.claim(run_id)
+                if taken:
+                    self.say("training", run_id)
+                    full = self._train_and_hand_back(run_id, folder)
+        except (PatinaError, OSError) as error:
+            # Whoever holds the run trains it; or its end could not be noted, which the app does when there is room.
+            note_error()
+            full = means_full_disk(error)
+        self.pipe.send(RunEnded(run=run_id, taken=taken, disk_full=full))
+        self.say("idle")
+
+    def _train_and_hand_back(self, run_id: str, folder: RunFolder) -> bool:
+        """Returns whether a full disk ended it; what was saved before is kept, and the run goes on from there."""
         steering = Steering(self, run_id)
-        state, message = State.FAILED, ""
+        state, message, full = State.FAILED, "", False
         try:
             state = self._train(folder, steering)
         except _Leave:
             state = State.QUEUED
         except Exception as error:
-            traceback.print_exc()
-            message = sentence_of(error)
+            note_error()
+            message, full = sentence_of(error), means_full_disk(error)
             if not isinstance(error, PatinaError):
                 # Memory may have run out, or the device be in an unknown state: nothing of it is kept.
                 self.warm.free()
-        try:
-            self.store.hand_back(run_id, self.owner, state, message)
-        except PatinaError:
-            # The list gave the run away while this process seemed dead; its folder holds what was learned.
-            traceback.print_exc()
-        self.pipe.send(RunEnded(run=run_id))
-        self.say("idle")
+        self.store.hand_back(run_id, State.QUEUED if full else state, "" if full else message)
+        return full
 
     def _train(self, folder: RunFolder, steering: Steering) -> State:
         config = folder.config()
@@ -152,15 +164,19 @@ class Server:
         from trainer.training.run import train
 
         outcome = train(folder, emit=steering.emit, control=steering, base=base)
-        self._remember(folder, steering)
+        self._remember(folder, steering, outcome.step)
         return State.FINISHED if outcome.state == "finished" else State.QUEUED
 
-    def _remember(self, folder: RunFolder, steering: Steering) -> None:
+    def _remember(self, folder: RunFolder, steering: Steering, step: int) -> None:
         """Note what a step took here, so that the next run of the kind can be told its time."""
-        plan, base = steering.planned, self.warm.base
-        if plan is not None and base is not None and plan.steps:
-            kind = kind_of(folder.config(), base.device.type)
-            PastRuns(self.store.db).note(kind, plan.seconds / plan.steps, plan.memory_bytes)
+        base, took = self.warm.base, steering.took(step)
+        if base is None or took is None or steering.planned is None:
+            return
+        kind = kind_of(folder.config(), base.device.type)
+        busy = took.busy if base.device.type == "cpu" else 0.0
+        with contextlib.suppress(DiskFull):
+            past = PastRuns(self.store.db)
+            past.note(steering.run_id, kind, took.seconds_per_step, steering.planned.memory_bytes, busy)
 
     # ---- drawing
 
@@ -188,7 +204,7 @@ class Server:
             ended = DrawEnded(job=request.job, state="cancelled")
         except Exception as error:
             if not isinstance(error, PatinaError):
-                traceback.print_exc()
+                note_error()
             if session is None:
                 self.warm.clear()
             ended = DrawEnded(job=request.job, state="failed", message=sentence_of(error))
@@ -210,8 +226,21 @@ class Server:
             self.pipe.send(Answer(ask=request.ask, data=data))
         except Exception as error:
             if not isinstance(error, PatinaError):
-                traceback.print_exc()
-            self.pipe.send(Answer(ask=request.ask, error=type(error).__name__, message=sentence_of(error)))
+                note_error()
+            message = sentence_of(error).encode(errors="replace").decode()
+            self.pipe.send(Answer(ask=request.ask, error=type(error).__name__, message=message))
+
+
+@dataclass(frozen=True)
+class Took:
+    """What a training took: wall time by step with everything that comes with it (pictures, saving, checking).
+
+    Attributes:
+        busy: share of that time in which this thread did not get the processor.
+    """
+
+    seconds_per_step: float
+    busy: float
 
 
 class Steering:
@@ -222,14 +251,29 @@ class Steering:
         self.wish = server.store.get(run_id).wish
         self.base: BaseConfig | None = None
         self.planned: Planned | None = None
+        self._began: tuple[int, float, float] | None = None
+        self._served = 0.0
 
     def between_steps(self, session: Session) -> Signal:
+        now = time.monotonic()
+        if self._began is None:
+            self._began = session.step, now, time.thread_time()
         self._serve(session)
+        self._served += time.monotonic() - now
         if self.wish is Wish.STOP:
             return Signal.STOP
         if self.server.inbox.closing.is_set() or self.wish in (Wish.PAUSE, Wish.CANCEL):
             return Signal.PAUSE
         return Signal.GO
+
+    def took(self, step: int) -> Took | None:
+        """What it took up to now, at ``step``; None after too few steps to tell."""
+        if self._began is None or step - self._began[0] < FEW_STEPS:
+            return None
+        first, since, worked_since = self._began
+        seconds = max(1e-9, time.monotonic() - since - self._served)
+        worked = time.thread_time() - worked_since
+        return Took(seconds / (step - first), min(1.0, max(0.0, 1.0 - worked / seconds)))
 
     def emit(self, event: Event) -> None:
         """Pass on what is not written down, and leave before the first step when that is wished."""
@@ -265,6 +309,12 @@ class Steering:
             if isinstance(request, Draw) and self.base is not None and request.base != self.base:
                 reason = "The run in training uses another base; this is drawn when it pauses or ends."
                 self.server.pipe.send(Drawing(job=request.job, waits=reason))
+
+
+def note_error() -> None:
+    """Write the error at hand to the log, if there is room for it."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
 
 
 def memory_used() -> int:

@@ -6,10 +6,12 @@ something happens), one reads each worker's replies. What must outlive both is i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -17,11 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer import errors
-from trainer.errors import PatinaError, StudioError
+from trainer.errors import DiskFull, PatinaError, StudioError, means_full_disk
 from trainer.events import Phase
 from trainer.studio.folder import StudioFolder
 from trainer.studio.jobs import Jobs
-from trainer.studio.lease import HEARTBEAT_SECONDS, this_process
 from trainer.studio.store import State, Store
 from trainer.studio.worker.process import WorkerProcess
 from trainer.studio.worker.protocol import (
@@ -48,6 +49,10 @@ from trainer.training.run_folder import RunFolder
 MAX_FAILED_STARTS = 3
 LOG_TAIL_BYTES = 16 * 1024
 LOOK_SECONDS = 1.0
+ROOM_BYTES = 256 * 2**20
+"""How much must come free after the disk was full: a checkpoint and what comes with it."""
+FULL_SECONDS = 600.0
+"""After so long a full disk is tried again in any case: the free space does not tell of a quota."""
 
 
 @dataclass
@@ -62,8 +67,19 @@ class DrawState:
     waits: str = ""
 
 
+@dataclass(frozen=True)
+class FullDisk:
+    """When the disk was found full, by a clock that only goes forward, and how many bytes were free then."""
+
+    since: float
+    free: int
+
+
 class Supervisor:
     """The worker's keeper.
+
+    A full disk costs no work: the run in training goes back to the head of the queue with what it saved last, what
+    could not be noted is noted later, and both happen by themselves when there is room again.
 
     Args:
         home, store, jobs: the studio's folder and lists.
@@ -83,7 +99,9 @@ class Supervisor:
         self._asks: dict[str, tuple[AnyRequest, Future[dict[str, Any]]]] = {}
         self._phases: dict[str, Phase] = {}
         self._last_hello: Hello | None = None
-        self._beaten = 0.0
+        self._died_over: set[str] = set()
+        self._unwritten: list[Callable[[], object]] = []
+        self._full: FullDisk | None = None
         self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -96,9 +114,16 @@ class Supervisor:
             self._closing = True
         self._wake.set()
         self._thread.join()
-        if self._worker is not None:
-            self._worker.end()
-            self._bury(self._worker)
+        worker = self._worker
+        if worker is None:
+            return
+        run = worker.training
+        worker.end()
+        self._bury(worker)
+        if run and not self._held(run):
+            # It was asked to end before it came to a place where it could (a base that takes long to load).
+            with contextlib.suppress(StudioError):
+                self._store.recover(run, 0, crashed=False)
 
     # ---- what the app asks
 
@@ -173,6 +198,12 @@ class Supervisor:
             return worker.status.doing, self._last_hello, worker.status
 
     @property
+    def disk_full(self) -> bool:
+        """Whether work waits for room on the disk."""
+        with self._lock:
+            return self._full is not None
+
+    @property
     def pid(self) -> int | None:
         """The worker's process id, while there is one."""
         with self._lock:
@@ -189,20 +220,27 @@ class Supervisor:
                     return
                 try:
                     self._once()
-                except Exception:
-                    # Whatever it was (a full disk, no memory for a process), the next look may go well.
-                    self._note(traceback.format_exc())
+                except Exception as error:
+                    # Whatever it was (no room, no memory for a process), the next look may go well.
+                    if means_full_disk(error):
+                        self._disk_is_full()
+                    else:
+                        self._note(traceback.format_exc())
 
     def _once(self) -> None:
         now = time.monotonic()
-        if now - self._beaten > HEARTBEAT_SECONDS:
-            self._store.leases.beat(this_process())
-            self._beaten = now
         if self._worker is not None and self._worker.ended:
             self._bury(self._worker)
-        for run in self._store.abandoned():
-            self._recover(run.id)
-        run_next = self._next_run(now)
+        if self._full is not None and (self._has_room() or now - self._full.since > FULL_SECONDS):
+            self._full = None
+        if self._full is None:
+            while self._unwritten:
+                self._unwritten[0]()
+                del self._unwritten[0]
+            for run in self._store.in_state(State.TRAINING):
+                if not self._held(run.id):
+                    self._recover(run.id)
+        run_next = self._next_run(now) if self._full is None else ""
         if self._worker is None and (run_next or self._drawings or self._asks):
             if self._failed_starts >= MAX_FAILED_STARTS:
                 self._give_up(run_next)
@@ -212,6 +250,31 @@ class Supervisor:
             )
         if self._worker is not None and not self._worker.leaving:
             self._hand_out(self._worker, run_next)
+
+    def _held(self, run_id: str) -> bool:
+        """Whether our worker was told to train a run, or some process does."""
+        ours = self._worker is not None and self._worker.training == run_id
+        return ours or RunFolder(self._home.run(run_id)).is_held()
+
+    def _disk_is_full(self) -> None:
+        if self._full is None:
+            free = 0
+            with contextlib.suppress(OSError):
+                free = self._home.free_bytes()
+            self._full = FullDisk(time.monotonic(), free)
+
+    def _has_room(self) -> bool:
+        return self._full is not None and self._home.free_bytes() >= self._full.free + ROOM_BYTES
+
+    def _write_down(self, write: Callable[[], object]) -> None:
+        """Note something in the studio's file, now or when there is room for it, in the order of the calls."""
+        if not self._unwritten:
+            try:
+                write()
+                return
+            except DiskFull:
+                self._disk_is_full()
+        self._unwritten.append(write)
 
     def _next_run(self, now: float) -> str:
         if self._store.in_state(State.TRAINING):
@@ -243,7 +306,9 @@ class Supervisor:
         elif isinstance(reply, RunEnded):
             worker.training = ""
             self._phases.pop(reply.run, None)
-            if not reply.taken:
+            if reply.disk_full:
+                self._disk_is_full()
+            elif not reply.taken:
                 self._not_before[reply.run] = time.monotonic() + 5.0
             self._wake.set()
         elif isinstance(reply, Drawing | Drawn | DrawEnded):
@@ -260,8 +325,10 @@ class Supervisor:
         if state is None:
             return
         if isinstance(reply, Drawn):
-            self._jobs.note_weights(reply.job, reply.weights)
-            self._jobs.add_picture(reply.job, reply.index, state.keys.get(reply.index, ""), Path(reply.path))
+            job, index, path, weights = reply.job, reply.index, Path(reply.path), reply.weights
+            key = state.keys.get(index, "")
+            self._write_down(lambda: self._jobs.note_weights(job, weights))
+            self._write_down(lambda: self._jobs.add_picture(job, index, key, path))
         elif isinstance(reply, DrawEnded):
             self._end(reply.job, reply.state, reply.message)
         else:
@@ -269,11 +336,12 @@ class Supervisor:
             state.done, state.total = reply.done, max(state.total, reply.total)
             if not reply.waits and not state.begun:
                 state.begun = True
-                self._jobs.settle(reply.job, "working")
+                begun = reply.job
+                self._write_down(lambda: self._jobs.settle(begun, "working"))
 
     def _end(self, job: str, state: Literal["done", "failed", "cancelled"], message: str = "") -> None:
         self._drawings.pop(job, None)
-        self._jobs.settle(job, state, message)
+        self._write_down(lambda: self._jobs.settle(job, state, message))
 
     # ---- when a worker ends
 
@@ -281,6 +349,8 @@ class Supervisor:
         """Clear up after a worker that ended; what it did not come to is asked of the next one."""
         code = worker.bury()
         self._worker = None
+        if worker.training and not self._closing:
+            self._died_over.add(worker.training)
         if worker.hello is None and code != 0:
             self._failed_starts += 1
         for job, state in list(self._drawings.items()):
@@ -293,12 +363,15 @@ class Supervisor:
         self._phases.clear()
 
     def _recover(self, run_id: str) -> None:
+        crashed = run_id in self._died_over
         folder = RunFolder(self._home.run(run_id))
         saved = sorted(int(path.name[5:]) for path in folder.checkpoints.glob("step-*") if path.name[5:].isdigit())
         tail = self._log_tail()
-        if tail and folder.path.is_dir():
-            (folder.path / "crash.log").write_bytes(tail)
-        self._store.recover(run_id, saved[-1] if saved else 0)
+        if crashed and tail and folder.path.is_dir():
+            with contextlib.suppress(OSError):
+                (folder.path / "crash.log").write_bytes(tail)
+        self._store.recover(run_id, saved[-1] if saved else 0, crashed=crashed)
+        self._died_over.discard(run_id)
 
     def _give_up(self, run_id: str) -> None:
         sentence = (
@@ -323,7 +396,7 @@ class Supervisor:
             return b""
 
     def _note(self, text: str) -> None:
-        with self._home.worker_log.open("a", encoding="utf-8") as log:
+        with contextlib.suppress(OSError), self._home.worker_log.open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
