@@ -14,6 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 from safetensors.numpy import load_file, save_file
 
 from tests.ui.conftest import PATIENCE, Served
+from trainer.errors import BaseError
 from trainer.safetensors_file import read_header
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
