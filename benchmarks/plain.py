@@ -17,7 +17,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from trainer.adapters.weights import LayerWeights
-from trainer.bases.folder import BUNDLED_FOLDER
+from trainer.bases.sources import BUNDLED_FOLDER
 from trainer.data.cache import load_pixels
 from trainer.data.dataset import Example
 from trainer.data.decoder import Decoder

@@ -22,7 +22,6 @@ from benchmarks.train_gpu import wait
 from trainer.adapters.bank import Bank
 from trainer.adapters.merge import merge, unmerge
 from trainer.bases.base import Base
-from trainer.bases.pipeline import pipeline_of
 from trainer.bases.quiet import quiet_libraries
 from trainer.events import PreviewRow, PreviewSettings
 from trainer.hardware import pick_device, pick_dtype
@@ -59,7 +58,7 @@ def peft_on(base: Base, *, fused: bool) -> Iterator[Any]:
     """diffusers' own pipeline on the same base with a PEFT adapter of the same shape."""
     from peft import LoraConfig
 
-    pipeline = pipeline_of(base)
+    pipeline = base.pipeline()
     pipeline.set_progress_bar_config(disable=True)
     targets = r".*attn2\.(to_q|to_k|to_v|to_out\.0)"
     pipeline.unet.add_adapter(

@@ -8,8 +8,8 @@ import torch
 
 from trainer.bases.base import Base
 from trainer.bases.detect import read_json
-from trainer.bases.folder import text_encoder_class
-from trainer.bases.registry import SD1, SDXL, Family
+from trainer.bases.families import SD1, SDXL, Family
+from trainer.bases.process import Diffusion
 from trainer.bases.single_file import CLIP_TOKENIZER, CONFIGS
 
 FAMILIES: dict[str, Family] = {"sd1": SD1, "sdxl": SDXL}
@@ -54,6 +54,7 @@ def random_base(key: str, *, device: torch.device, dtype: torch.dtype, tiny: boo
     from transformers import CLIPTextConfig, CLIPTokenizer
 
     family, configs = FAMILIES[key], CONFIGS / key
+    opened = family.opened_class()
     small: dict[str, dict[str, Any]] = {**_TINY[key], "vae": _TINY_VAE} if tiny else {}
 
     def settings(part: str) -> dict[str, Any]:
@@ -74,21 +75,20 @@ def random_base(key: str, *, device: torch.device, dtype: torch.dtype, tiny: boo
             dtype if family.vae_half and device.type == "cuda" else torch.float32,
         )
         encoders = {
-            spec.root: settled(text_encoder_class(spec.pooled)(CLIPTextConfig(**settings(spec.folder))), dtype)
+            spec.root: settled(opened.text_encoder_class(spec)(CLIPTextConfig(**settings(spec.folder))), dtype)
             for spec in family.text_encoders
         }
-    return Base(
+    made: Base = opened(
         family=family,
         source=f"random {family.title}",
-        unet=unet,
+        denoiser=unet,
         vae=vae,
         text_encoders=encoders,
         tokenizers={
             spec.root: CLIPTokenizer.from_pretrained(CLIP_TOKENIZER, pad_token=spec.pad_token)
             for spec in family.text_encoders
         },
-        scheduler_config=read_json(configs / "scheduler" / "scheduler_config.json"),
-        prediction="epsilon",
+        process=Diffusion(read_json(configs / "scheduler" / "scheduler_config.json"), "epsilon", device),
         resolution=64 if tiny else SIDES[key],
         identity="random",
         vae_identity="random",
@@ -97,3 +97,4 @@ def random_base(key: str, *, device: torch.device, dtype: torch.dtype, tiny: boo
         dtype=dtype,
         zero_empty_negative=family.pooled,
     )
+    return made

@@ -29,8 +29,8 @@ from trainer.adapters.bank import Bank
 from trainer.bases.load import load_base
 from trainer.bases.quiet import quiet_libraries
 from trainer.config import RunConfig, parse
-from trainer.config.presets import resolve
 from trainer.hardware import peak_resident_bytes, physical_cores, set_up_threads
+from trainer.presets import resolve
 from trainer.styles.file import StyleFile
 from trainer.styles.fit import attach
 from trainer.training.batches import Batches
@@ -52,7 +52,7 @@ class Ours:
         self.base = load_base(config.base, device=torch.device("cpu"), dtype=torch.float32)
         self.dataset = read_dataset(run, config, self.base)
         self.config = resolve(
-            config, family="bundled", resolution=self.base.resolution, guidance=3.0, images=len(self.dataset.examples)
+            config, self.base.family, resolution=self.base.resolution, images=len(self.dataset.examples)
         )
         self.materials: Prepared = prepare(self.dataset, self.config, self.base, run.cache)
         self.bank = Bank(self.base.roots)

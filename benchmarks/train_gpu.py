@@ -31,9 +31,9 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base, SizeFacts
 from trainer.bases.quiet import quiet_libraries
 from trainer.config import RunConfig, parse
-from trainer.config.presets import resolve
 from trainer.errors import DoesNotFit
 from trainer.hardware import memory_in_use, pick_device, pick_dtype
+from trainer.presets import resolve
 from trainer.training.batches import Batches, TrainingImage
 from trainer.training.fitting import GIB, Fitted, fit
 from trainer.training.loop import Trainer
@@ -90,7 +90,7 @@ class Ours:
             "memory": {"limit_gib": case.limit_gib} if case.limit_gib else {},
         }
         family = self.base.family
-        return resolve(parse(given), family=family.key, resolution=case.side, guidance=family.guidance, images=IMAGES)
+        return resolve(parse(given), family, resolution=case.side, images=IMAGES)
 
     def _trainer(self, config: RunConfig) -> Trainer:
         cells = self.case.side // self.base.vae_factor
@@ -126,7 +126,7 @@ class Plain:
         from peft import LoraConfig
 
         self.case, self.base = case, case.base()
-        self.unet = self.base.unet
+        self.unet = self.base.denoiser
         targets = r".*attn2\.(to_q|to_k|to_v|to_out\.0)"
         self.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))
         cast_training_params(self.unet, dtype=torch.float32)

@@ -11,7 +11,7 @@ from app.html import text
 from app.texts import TEXTS
 from app.train.loss import loss_plot
 from app.units import duration, size
-from trainer.bases.registry import FAMILIES
+from trainer.bases.families import FAMILIES, title_of
 from trainer.studio.views import RunView, SampleView, StyleCard, StyleView
 
 WORDS = TEXTS.library
@@ -59,7 +59,7 @@ def day(when: float) -> str:
 def families(found: Iterable[StyleCard]) -> list[tuple[str, str]]:
     """(title, key) for the filter: only families that the library holds."""
     keys = sorted({card.family for card in found if card.family})
-    return [(FAMILIES[key].title if key in FAMILIES else key, key) for key in keys]
+    return [(title_of(key), key) for key in keys]
 
 
 def downloads(card: StyleCard) -> str:

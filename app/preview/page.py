@@ -15,7 +15,8 @@ from app.preview.sheet import sheet_html
 from app.preview.view import viewer
 from app.texts import TEXTS
 from app.widgets import widget
-from trainer.bases.registry import BUNDLED
+from trainer.bases.families import BUNDLED
+from trainer.config.schedulers import SCHEDULERS
 from trainer.events import PreviewSettings
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _controls() -> dict[str, gr.components.Component]:
         steps = gr.Slider(1, 100, value=defaults.steps, step=1, label=WORDS.steps, info=WORDS.steps_help)
         guidance = gr.Number(None, label=WORDS.guidance, info=WORDS.guidance_help, minimum=0, maximum=30, step=0.5)
         scheduler = gr.Dropdown(
-            [(title, key) for key, title in WORDS.schedulers.items()],
+            [(row.title, key) for key, row in SCHEDULERS.items()],
             value=defaults.scheduler,
             label=WORDS.scheduler,
             info=WORDS.scheduler_help,

@@ -10,6 +10,7 @@ from app.preview.form import FRAME, SHEET, STRIP, Form, frames
 from app.preview.scene import OPEN, Scene
 from app.texts import TEXTS
 from app.units import duration
+from trainer.config.schedulers import SCHEDULERS
 from trainer.studio.views import JobView, PreviewOrder
 
 WORDS = TEXTS.preview
@@ -89,7 +90,7 @@ def caption(form: Form) -> str:
     parts = [form.prompt or WORDS.no_prompt, WORDS.seed_place, WORDS.steps_number.format(steps=settings.steps)]
     if settings.guidance is not None:
         parts.append(WORDS.guidance_number.format(guidance=f"{settings.guidance:g}"))
-    parts.append(WORDS.schedulers[settings.scheduler])
+    parts.append(SCHEDULERS[settings.scheduler].title)
     # The viewer fills {seed}; braces that a prompt brings along stay as they are, because only known names are filled.
     return " \u00b7 ".join(parts)
 

@@ -70,20 +70,6 @@ class ResultsTexts:
     undo: str = "Undo"
 
 
-def _schedulers() -> Mapping[str, str]:
-    return MappingProxyType(
-        {
-            "ddim": "DDIM",
-            "euler": "Euler",
-            "euler_a": "Euler a",
-            "dpm++_2m": "DPM++ 2M",
-            "dpm++_2m_karras": "DPM++ 2M Karras",
-            "unipc": "UniPC",
-            "pndm": "PLMS",
-        }
-    )
-
-
 @dataclass(frozen=True)
 class PreviewTexts:
     """The Preview tab."""
@@ -91,7 +77,6 @@ class PreviewTexts:
     mixer: MixerTexts = field(default_factory=MixerTexts)
     viewer: ViewerTexts = field(default_factory=ViewerTexts)
     results: ResultsTexts = field(default_factory=ResultsTexts)
-    schedulers: Mapping[str, str] = field(default_factory=_schedulers)
 
     prompt: str = "Prompt"
     prompt_help: str = "What the picture shows; with the words that call your style it shows more of it."

@@ -18,7 +18,7 @@ from app.html import el
 from app.texts import TEXTS
 from app.train.dials import DIALS, at, preset_values
 from app.train.settings import form_fields
-from trainer.config.presets import PRESETS, preset_for
+from trainer.bases.families import FAMILIES
 from trainer.errors import StudioError
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Bases:
     def preset_values(self, draft: DraftView, plan: PlanView) -> dict[str, float]:
         """What the preset would choose for this draft's base, for the dials."""
         found = self.seen(draft)
-        family = found.family if found is not None and found.family in PRESETS else "sd1"
-        return preset_values(preset_for(family, at(draft.settings, "train.preset") or "balanced"), plan.images)
+        family = FAMILIES[found.family if found is not None and found.family in FAMILIES else "sd1"]
+        return preset_values(family.presets[at(draft.settings, "train.preset") or "balanced"], plan.images)
 
 
 def _base_of(draft: DraftView) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.config.presets import Preset
+from trainer.bases.families import Preset
 
 POSITIONS = range(-2, 3)
 

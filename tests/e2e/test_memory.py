@@ -90,7 +90,7 @@ def test_forced_savings_are_said_and_a_resumed_run_repeats_them(base: Base, imag
     assert "wait in main memory" in said
     assert "3 of the UNet's 3 levels" in said
     assert not base.placement.parked
-    assert not base.unet.is_gradient_checkpointing
+    assert not base.denoiser.is_gradient_checkpointing
 
     broken = run_in(tmp_path / "broken", images, **SAVINGS)
     train(broken, emit=lambda event: None, control=PauseAt(2), base=base)

@@ -25,8 +25,8 @@ from app.train.dials import DIALS, POSITIONS, at, preset_values
 from app.train.loss import loss_plot, smooth
 from app.train.settings import ELSEWHERE, advanced, form_fields
 from app.units import duration, of_total, size
+from trainer.bases.families import FAMILIES
 from trainer.config import RunConfig, parse, settings
-from trainer.config.presets import PRESETS, preset_for
 from trainer.errors import ConfigError, StudioError
 from trainer.studio.views import ValidationPoint
 
@@ -194,17 +194,17 @@ def test_what_a_user_enters_is_read(path: str, entered: object, value: object) -
     assert entry.read(entered) == value
 
 
-@pytest.mark.parametrize("family", PRESETS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_middle_of_every_dial_is_the_preset(family: str) -> None:
-    preset = preset_values(preset_for(family, "balanced"), images=16)
+    preset = preset_values(FAMILIES[family].presets["balanced"], images=16)
     for dial in DIALS:
         assert dial.value(preset[dial.setting], 0) is None
         assert dial.position(preset[dial.setting], None) == 0
 
 
-@pytest.mark.parametrize("family", PRESETS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_position_of_a_dial_is_an_allowed_setting_and_is_found_again(family: str) -> None:
-    preset = preset_values(preset_for(family, "thorough"), images=30)
+    preset = preset_values(FAMILIES[family].presets["thorough"], images=30)
     for dial in DIALS:
         values = [dial.value(preset[dial.setting], position) or preset[dial.setting] for position in POSITIONS]
         assert values == sorted(values)

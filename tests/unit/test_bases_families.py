@@ -52,7 +52,7 @@ def test_a_folder_is_told_by_its_settings(model: TinyModel, folder: Path, folder
     assert (info.prediction, info.prediction_sure, info.resolution) == (PREDICTION_OF[model.key], True, SIDE)
     assert folder_base.family.key == info.family
     assert (folder_base.prediction, folder_base.resolution) == (info.prediction, info.resolution)
-    assert info.parameters["unet"] == sum(p.numel() for p in model.unet.parameters())
+    assert info.parameters["denoiser"] == sum(p.numel() for p in model.unet.parameters())
 
 
 def test_a_single_file_is_told_by_its_names(model: TinyModel, file_base: Base) -> None:
@@ -60,7 +60,7 @@ def test_a_single_file_is_told_by_its_names(model: TinyModel, file_base: Base) -
     assert (info.problem, info.kind, info.family) == (None, "file", KEY_OF[model.key])
     assert info.prediction_sure == (not model.key.startswith("sd2"))
     assert file_base.family.key == info.family
-    assert info.parameters["unet"] == sum(p.numel() for p in model.unet.parameters())
+    assert info.parameters["denoiser"] == sum(p.numel() for p in model.unet.parameters())
 
 
 def test_folder_and_single_file_are_one_model(folder_base: Base, file_base: Base) -> None:
@@ -81,8 +81,8 @@ def test_folder_and_single_file_see_texts_and_images_alike(folder_base: Base, fi
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     sizes = [SizeFacts((SIDE, SIDE), (0, 0), (SIDE, SIDE))] * 2
     with torch.no_grad():
-        one = file_base.unet(latents, 500, **file_base.conditioning(ours, sizes)).sample
-        two = folder_base.unet(latents, 500, **folder_base.conditioning(theirs, sizes)).sample
+        one = file_base.denoiser(latents, 500, **file_base.conditioning(ours, sizes)).sample
+        two = folder_base.denoiser(latents, 500, **folder_base.conditioning(theirs, sizes)).sample
     assert torch.equal(one, two)
     assert torch.equal(file_base.decode(latents), folder_base.decode(latents))
 
@@ -94,7 +94,7 @@ def test_the_fp16_variant_is_the_same_base_and_is_preferred(
     save_folder(model, both, variant="fp16")
     half = load(str(both))
     assert half.identity == folder_base.identity
-    assert torch.equal(half.unet.conv_in.weight, model.unet.conv_in.weight.half().float())
+    assert torch.equal(half.denoiser.conv_in.weight, model.unet.conv_in.weight.half().float())
     plain_size = describe(str(folder)).size_bytes
     assert describe(str(both)).size_bytes < 0.55 * plain_size
     only_half = save_folder(model, tmp_path / "half", variant="fp16")
@@ -103,7 +103,7 @@ def test_the_fp16_variant_is_the_same_base_and_is_preferred(
 
 def test_the_identity_does_not_depend_on_the_number_format_it_runs_in(folder: Path, folder_base: Base) -> None:
     narrow = load_base(BaseConfig(source=str(folder)), device=CPU, dtype=torch.bfloat16)
-    assert narrow.unet.dtype == torch.bfloat16
+    assert narrow.denoiser.dtype == torch.bfloat16
     assert narrow.identity == folder_base.identity
 
 

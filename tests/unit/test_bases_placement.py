@@ -32,7 +32,7 @@ class Movable(nn.Module):
 
 @pytest.fixture
 def parts() -> dict[Part, Movable]:
-    return {"unet": Movable(), "vae": Movable(), "text": Movable()}
+    return {"denoiser": Movable(), "vae": Movable(), "text": Movable()}
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def test_parked_parts_leave_and_come_back_when_no_longer_parked(
     parts: dict[Part, Movable], placement: Placement
 ) -> None:
     placement.park(["vae", "text"])
-    assert on_card(parts) == {"unet"}
+    assert on_card(parts) == {"denoiser"}
     placement.park([])
-    assert on_card(parts) == {"unet", "vae", "text"}
+    assert on_card(parts) == {"denoiser", "vae", "text"}
 
 
 def test_a_parked_part_is_there_while_it_is_needed_even_nested(
@@ -62,26 +62,26 @@ def test_a_parked_part_is_there_while_it_is_needed_even_nested(
     placement.park(["vae", "text"])
     with placement.ready("vae"):
         with placement.ready("vae", "text"):
-            assert on_card(parts) == {"unet", "vae", "text"}
-        assert on_card(parts) == {"unet", "vae"}
-    assert on_card(parts) == {"unet"}
+            assert on_card(parts) == {"denoiser", "vae", "text"}
+        assert on_card(parts) == {"denoiser", "vae"}
+    assert on_card(parts) == {"denoiser"}
 
 
 def test_a_part_can_make_room_for_another(parts: dict[Part, Movable], placement: Placement) -> None:
     placement.park(["vae"])
-    with placement.away("unet"), placement.ready("vae"):
+    with placement.away("denoiser"), placement.ready("vae"):
         assert on_card(parts) == {"vae", "text"}
-        with placement.ready("unet"):
-            assert "unet" in on_card(parts)
-        assert "unet" not in on_card(parts)
-    assert on_card(parts) == {"unet", "text"}
+        with placement.ready("denoiser"):
+            assert "denoiser" in on_card(parts)
+        assert "denoiser" not in on_card(parts)
+    assert on_card(parts) == {"denoiser", "text"}
 
 
 def test_an_error_inside_puts_everything_back(parts: dict[Part, Movable], placement: Placement) -> None:
     placement.park(["vae"])
-    with pytest.raises(ValueError, match="broken"), placement.away("unet"), placement.ready("vae"):
+    with pytest.raises(ValueError, match="broken"), placement.away("denoiser"), placement.ready("vae"):
         raise ValueError("broken")
-    assert on_card(parts) == {"unet", "text"}
+    assert on_card(parts) == {"denoiser", "text"}
 
 
 @pytest.fixture(scope="module")

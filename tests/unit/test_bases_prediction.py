@@ -33,7 +33,7 @@ class AsVelocity(nn.Module):
         self.unet, self.alphas, self.config = unet, alphas_cumprod, unet.config
 
     def forward(self, sample: Tensor, timestep: int, **conditioning: Any) -> tuple[Tensor]:
-        a = self.alphas[timestep]
+        a = self.alphas[timestep].view(-1, 1, 1, 1)
         noise = self.unet(sample, timestep, **conditioning)[0]
         clean = (sample - (1 - a).sqrt() * noise) / a.sqrt()
         return (a.sqrt() * noise - (1 - a).sqrt() * clean,)
@@ -46,7 +46,7 @@ def test_a_trained_epsilon_model_is_recognised(bundled: Base) -> None:
 
 
 def test_the_same_model_speaking_in_v_is_recognised(bundled: Base) -> None:
-    bundled.unet = AsVelocity(bundled.unet, bundled.alphas_cumprod)
+    bundled.denoiser = AsVelocity(bundled.denoiser, bundled.process.alphas_cumprod)
     found = probe_prediction(bundled)
     assert found.prediction == "v_prediction"
     assert found.correlation < 0.3
@@ -86,9 +86,9 @@ def test_sdxl_markers_are_honoured(tmp_path: Path) -> None:
     settings = str(save_settings(model, tmp_path / "settings"))
     base = load_base(BaseConfig(source=str(path), config_folder=settings), device=CPU, dtype=torch.float32)
     assert base.prediction == "v_prediction"
-    assert float(base.alphas_cumprod[-1]) == pytest.approx(0, abs=1e-6)
+    assert float(base.process.alphas_cumprod[-1]) == pytest.approx(0, abs=1e-6)
     for name in ("ddim", "euler", "dpm++_2m"):
-        config: Any = base.scheduler(name).config
+        config: Any = base.process.sampler(name, 4).config
         assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == (
             "v_prediction",
             True,
@@ -103,7 +103,7 @@ def test_an_unmarked_sdxl_file_is_epsilon_with_its_usual_schedule(tmp_path: Path
     settings = str(save_settings(model, tmp_path / "settings"))
     base = load_base(BaseConfig(source=str(path), config_folder=settings), device=CPU, dtype=torch.float32)
     assert base.prediction == "epsilon"
-    assert float(base.alphas_cumprod[-1]) == pytest.approx(0.0047, abs=1e-4)
+    assert float(base.process.alphas_cumprod[-1]) == pytest.approx(0.0047, abs=1e-4)
 
 
 class Overflowing(nn.Module):

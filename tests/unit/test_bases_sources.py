@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 from tiny_families import build, original_tensors, save_folder, save_single_file
 
-from trainer.bases.folder import BUNDLED_FOLDER, check_manifest
+from trainer.bases.folder import check_manifest
 from trainer.bases.layout import choose_weights
 from trainer.bases.load import load_base
 from trainer.bases.probe import describe
-from trainer.bases.sources import parse_source
+from trainer.bases.sources import BUNDLED_FOLDER, parse_source
 from trainer.config import BaseConfig
 from trainer.errors import BaseError
 

@@ -35,11 +35,11 @@ def test_a_limit_that_nothing_meets_is_reported_not_raised(capsys: pytest.Captur
 
 def test_every_way_to_draw_leaves_the_base_as_it_was() -> None:
     base = random_base("sd1", device=CPU, dtype=torch.float32, tiny=True)
-    before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
     for way in preview_gpu.ways(base, steps=1).values():
         with way() as draw:
             draw()
-        after = base.unet.state_dict()
+        after = base.denoiser.state_dict()
         assert after.keys() == before.keys()
         for name, tensor in before.items():
             torch.testing.assert_close(after[name], tensor, atol=1e-5, rtol=0)

@@ -42,7 +42,7 @@ def bank(base: Base) -> Iterator[Bank]:
             if "up" in name:
                 parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
     yield bank
-    uncompile(base.unet)
+    uncompile(base.denoiser)
     bank.detach()
 
 
@@ -50,19 +50,19 @@ def answer(base: Base, bank: Bank, strength: float) -> torch.Tensor:
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     bank.set_strengths({"style": strength})
     hidden = torch.randn(1, 16, 192, generator=torch.Generator().manual_seed(1))
-    result: torch.Tensor = base.unet(latents, torch.tensor([500]), encoder_hidden_states=hidden).sample
+    result: torch.Tensor = base.denoiser(latents, torch.tensor([500]), encoder_hidden_states=hidden).sample
     return result
 
 
 def compiled_blocks(base: Base) -> int:
-    return sum(module._compiled_call_impl is not None for module in base.unet.modules())
+    return sum(module._compiled_call_impl is not None for module in base.denoiser.modules())
 
 
 @pytest.mark.slow
 def test_compiled_blocks_answer_as_written_ones_for_every_strength(base: Base, bank: Bank) -> None:
     with torch.no_grad():
         plain = [answer(base, bank, strength) for strength in (0.0, 1.0, -0.5)]
-        compile_blocks(base.unet, backend="eager")
+        compile_blocks(base.denoiser, backend="eager")
         assert compiled_blocks(base) == 7
         for expected, strength in zip(plain, (0.0, 1.0, -0.5), strict=True):
             torch.testing.assert_close(answer(base, bank, strength), expected)
@@ -71,18 +71,18 @@ def test_compiled_blocks_answer_as_written_ones_for_every_strength(base: Base, b
 def test_gradients_reach_the_adapter_through_compiled_blocks(base: Base, bank: Bank) -> None:
     parameters = [parameter for _, parameter in bank.parameters_of("style")]
     expected = torch.autograd.grad(answer(base, bank, 1.0).square().mean(), parameters)
-    compile_blocks(base.unet, backend="eager")
+    compile_blocks(base.denoiser, backend="eager")
     found = torch.autograd.grad(answer(base, bank, 1.0).square().mean(), parameters)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_previews_run_as_written_and_the_compiled_blocks_are_still_there_afterwards(base: Base) -> None:
-    compile_blocks(base.unet, backend="eager")
-    with as_written(base.unet):
+    compile_blocks(base.denoiser, backend="eager")
+    with as_written(base.denoiser):
         assert compiled_blocks(base) == 0
     assert compiled_blocks(base) == 7
-    uncompile(base.unet)
+    uncompile(base.denoiser)
     assert compiled_blocks(base) == 0
 
 
@@ -112,7 +112,7 @@ def choose(base: Base, monkeypatch: pytest.MonkeyPatch) -> Iterator[Choose]:
         return fitting._compiled_if_faster(config, session, Measured(plain, 10), None)
 
     yield run
-    uncompile(base.unet)
+    uncompile(base.denoiser)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from trainer.bases.families import SD1, SDXL
 from trainer.config import RunConfig, help_of, load, overlay, parse, read_toml, settings
-from trainer.config.presets import resolve
 from trainer.errors import ConfigError
+from trainer.presets import resolve
 
 
 def complaint(tree: dict[str, Any], called: dict[str, str] | None = None) -> str:
@@ -124,15 +125,15 @@ def test_what_a_run_folder_keeps_reads_back_as_it_was(tmp_path: Path) -> None:
         "optim": {"learning_rate": 3e-5, "ema_decay": 0.99},
         "samples": {"prompts": ["a cat", 'a "dog"']},
     }
-    config = resolve(parse(tree), family="sd1", resolution=512, guidance=7.5, images=12)
+    config = resolve(parse(tree), SD1, resolution=512, images=12)
     file = tmp_path / "config.toml"
     file.write_text(config.to_toml(), encoding="utf-8")
     assert load(file) == config
 
 
 def test_resolving_a_resolved_config_changes_nothing() -> None:
-    once = resolve(parse({}), family="sdxl", resolution=1024, guidance=5.0, images=20)
-    assert resolve(once, family="sdxl", resolution=512, guidance=1.0, images=3) == once
+    once = resolve(parse({}), SDXL, resolution=1024, images=20)
+    assert resolve(once, SDXL, resolution=512, images=3) == once
 
 
 def test_overlay_sets_leaves_and_passes_over_what_was_not_asked() -> None:

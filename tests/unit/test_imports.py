@@ -25,6 +25,7 @@ LAYERS = {
     "trainer.events": 1,
     "trainer.findings": 1,
     "trainer.hardware": 1,
+    "trainer.presets": 3,
     "trainer.randomness": 1,
     "trainer.safetensors_file": 1,
     "trainer.sandbox": 1,

@@ -5,26 +5,25 @@ from typing import Any, get_args
 
 import pytest
 
-from trainer.bases.registry import FAMILIES
+from trainer.bases.families import FAMILIES, SD1, Preset
 from trainer.config import PresetName, RunConfig, parse
-from trainer.config.presets import PRESETS, Preset, preset_for, resolve
+from trainer.presets import resolve
 
 NAMES = get_args(PresetName)
-ROWS = list(itertools.product(PRESETS, NAMES))
+ROWS = list(itertools.product(FAMILIES, NAMES))
 
 
 def resolved(tree: dict[str, Any] | None = None, *, family: str = "sd1", images: int = 10) -> RunConfig:
-    return resolve(parse(tree or {}), family=family, resolution=512, guidance=7.5, images=images)
+    return resolve(parse(tree or {}), FAMILIES[family], resolution=512, images=images)
 
 
 def test_every_family_of_bases_has_every_preset() -> None:
-    assert set(PRESETS) == set(FAMILIES)
-    assert all(set(rows) == set(NAMES) for rows in PRESETS.values())
+    assert all(set(family.presets) == set(NAMES) for family in FAMILIES.values())
 
 
 @pytest.mark.parametrize(("family", "name"), ROWS)
 def test_a_preset_gives_its_reason_and_settings_that_are_allowed(family: str, name: PresetName) -> None:
-    preset = preset_for(family, name)
+    preset = FAMILIES[family].presets[name]
     assert len(preset.reason) > 20
     config = resolved({"train": {"preset": name}}, family=family)
     assert config.optim.learning_rate == preset.learning_rate
@@ -34,9 +33,9 @@ def test_a_preset_gives_its_reason_and_settings_that_are_allowed(family: str, na
     assert config.train.steps == preset.steps(10)
 
 
-@pytest.mark.parametrize("family", PRESETS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_longer_preset_shows_more_images(family: str) -> None:
-    seen = [preset_for(family, name).steps(20) * preset_for(family, name).batch_size for name in NAMES]
+    seen = [FAMILIES[family].presets[name].steps(20) * FAMILIES[family].presets[name].batch_size for name in NAMES]
     assert seen == sorted(seen)
     assert len(set(seen)) == len(seen)
 
@@ -52,7 +51,7 @@ def test_nothing_is_left_to_choose(family: str, name: PresetName, images: int) -
     config = resolved({"train": {"preset": name}}, family=family, images=images)
     assert config.train.checkpoint_every is not None
     assert config.samples.every is not None
-    assert config.samples.guidance == 7.5
+    assert config.samples.guidance == FAMILIES[family].guidance
     assert config.data.resolution == 512
     assert config.train.steps is not None
     assert config.optim.warmup_steps is not None
@@ -80,5 +79,5 @@ def test_what_the_user_chose_stays() -> None:
 
 def test_the_tree_that_is_resolved_is_left_alone() -> None:
     config = parse({})
-    resolve(config, family="sd1", resolution=512, guidance=7.5, images=4)
+    resolve(config, SD1, resolution=512, images=4)
     assert config.adapter.rank is None

@@ -103,7 +103,7 @@ def test_the_unet_hears_size_and_crop(base: Base) -> None:
     def answer(crop: tuple[int, int]) -> torch.Tensor:
         sizes = [SizeFacts((SIDE, SIDE), crop, (SIDE, SIDE))]
         with torch.no_grad():
-            result: torch.Tensor = base.unet(latents, 10, **base.conditioning(features, sizes)).sample
+            result: torch.Tensor = base.denoiser(latents, 10, **base.conditioning(features, sizes)).sample
         return result
 
     assert torch.equal(answer((0, 0)), answer((0, 0)))

@@ -189,9 +189,9 @@ def test_a_packed_base_is_what_the_product_opens(run_folder: Path, tmp_path: Pat
     folder = pack.pack(run_folder, tmp_path / "packed", measurements={"psnr_held_out_db": 27.5}, sheet=False)
     check_manifest(folder)
     parts = read_folder(folder)
-    assert {p.dtype for module in (parts.unet, parts.vae) for p in module.parameters()} == {torch.float16}
+    assert {p.dtype for module in (parts.denoiser, parts.vae) for p in module.parameters()} == {torch.float16}
     trained = model_folder.load(run_folder / "base").unet.conv_in.weight
-    assert torch.equal(parts.unet.conv_in.weight, trained.half())
+    assert torch.equal(parts.denoiser.conv_in.weight, trained.half())
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert "1.5 minutes on 1 threads, 2,000 samples of 9 images in batches of 4, beginning from" in text
     assert "from minute 1 on animals only; last loss 0.25." in text

@@ -1,27 +1,27 @@
-"""A loaded base: the frozen modules of one Stable Diffusion model and what is needed to condition them.
+"""An opened base: frozen modules, and what training and drawing ask of them. Each family has a subclass.
 
 Shapes: B batch, L tokens, D text width, P pooled width, C latent channels, H x W pixels, h x w latent cells.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from trainer.bases.placement import Placement
-from trainer.bases.registry import Family, Prediction, TextEncoderSpec
-from trainer.bases.transfer import sent
+from trainer.bases.families.family import Family, Prediction, TextEncoderSpec
+from trainer.bases.placement import Placement, sent
+from trainer.bases.process import Process
 
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What the UNet sees of texts: ``hidden`` (B, L, D) and, where the family has it, ``pooled`` (B, P)."""
+    """What the denoiser sees of texts: ``hidden`` (B, L, D) and, where the family has it, ``pooled`` (B, P)."""
 
     hidden: Tensor
     pooled: Tensor | None = None
@@ -44,28 +44,33 @@ class TextFeatures:
 
 @dataclass(frozen=True)
 class SizeFacts:
-    """SDXL's size conditioning of one image, in pixels: what the picture was, and what was cut from it."""
+    """The size of one image, in pixels, for families that are told it: what it was, and what was cut from it."""
 
     original: tuple[int, int]
     crop: tuple[int, int]
     target: tuple[int, int]
 
-    def ids(self) -> tuple[int, ...]:
-        """In the pipeline's order: original height, width, crop top, left, target height, width."""
-        (ow, oh), (left, top), (tw, th) = self.original, self.crop, self.target
-        return (oh, ow, top, left, th, tw)
+    @staticmethod
+    def whole(width: int, height: int) -> SizeFacts:
+        """Of a picture that nothing was cut from."""
+        return SizeFacts((width, height), (0, 0), (width, height))
+
+
+Conditioning = Mapping[str, Any]
+"""What the denoiser is told beside latents and timestep, for a batch of B rows."""
 
 
 @dataclass
-class Base:
-    """A frozen Stable Diffusion model, ready to train on and to draw with.
+class Base(ABC):
+    """A frozen model, ready to train on and to draw with.
 
     Attributes:
-        unet, vae, text_encoders: diffusers' and transformers' own modules, which bring no types.
-        identity: SHA-256 over the UNet's tensors (``patina.base_sha256``).
+        denoiser, vae, text_encoders: diffusers' and transformers' own modules, which bring no types.
+        process: how it was trained to take noise away.
+        identity: SHA-256 over the denoiser's tensors (``patina.base_sha256``).
         vae_identity, text_identity: name the encoders in cache keys.
         resolution: native side in pixels.
-        dtype: of the UNet's weights; the VAE has its own (``vae.dtype``).
+        dtype: of the denoiser's weights; the VAE has its own (``vae.dtype``).
         zero_empty_negative: whether an empty negative prompt means zeros (SDXL's pipeline) instead of the encoded "".
         placement: which of its parts are on the device; parked ones come when they are needed.
         previews: how pictures are decoded, as ``memory.previews`` says.
@@ -74,12 +79,11 @@ class Base:
 
     family: Family
     source: str
-    unet: Any
+    denoiser: Any
     vae: Any
     text_encoders: dict[str, Any]
     tokenizers: dict[str, Any]
-    scheduler_config: dict[str, Any]
-    prediction: Prediction
+    process: Process
     resolution: int
     identity: str
     vae_identity: str
@@ -95,17 +99,82 @@ class Base:
     def __post_init__(self) -> None:
         self.placement = Placement(
             {
-                "unet": lambda: [self.unet],
+                "denoiser": lambda: [self.denoiser],
                 "vae": lambda: [self.vae],
                 "text": lambda: list(self.text_encoders.values()),
             },
             self.device,
         )
 
+    @staticmethod
+    @abstractmethod
+    def denoiser_class() -> Any:
+        """diffusers' class of the denoiser."""
+
+    @staticmethod
+    def vae_class() -> Any:
+        """diffusers' class of the autoencoder."""
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        return AutoencoderKL
+
+    @staticmethod
+    def text_encoder_class(spec: TextEncoderSpec) -> Any:
+        """transformers' class of one text encoder."""
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+        return CLIPTextModelWithProjection if spec.pooled else CLIPTextModel
+
+    @property
+    @abstractmethod
+    def prediction(self) -> Prediction:
+        """What the denoiser answers."""
+
+    @property
+    @abstractmethod
+    def side_multiple(self) -> int:
+        """Sides in pixels must be multiples of this, so that every level of the denoiser divides evenly."""
+
+    @property
+    @abstractmethod
+    def levels(self) -> int:
+        """How many levels of the denoiser `checkpoint_levels` can tell apart."""
+
+    @abstractmethod
+    def checkpoint_levels(self, count: int) -> None:
+        """Let the ``count`` levels that keep the most compute twice instead of keeping results; 0 lets none."""
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+        """Texts as the family's pipelines encode them; longer texts than `token_limit` are cut."""
+
+    @abstractmethod
+    def conditioning(self, features: TextFeatures, sizes: Sequence[SizeFacts]) -> Conditioning:
+        """What `predict` is told of a batch: B rows of ``features`` and B ``sizes``."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """The denoiser's answer in fp32 to latents (B, C, h, w) at ``timesteps``, which is (B,) or a single number."""
+
+    @abstractmethod
+    def pipeline(self) -> Any:
+        """The diffusers pipeline that other people would open this base with, on the same modules."""
+
+    def errors(self, latents: Tensor, noise: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """Mean squared error of each row's prediction, (B,), fp32: the loss before rows are weighed.
+
+        Args:
+            latents, noise: (B, C, h, w), scaled.
+            timesteps: (B,), from `process`.
+        """
+        noisy = self.process.noised(latents, noise, timesteps)
+        target = self.process.target(latents, noise, timesteps)
+        return (self.predict(noisy, timesteps, conditioning) - target).square().mean(dim=(1, 2, 3))
+
     @property
     def roots(self) -> dict[str, nn.Module]:
         """The modules that adapters may attach to, by root name."""
-        return {"unet": self.unet, **self.text_encoders}
+        return {self.family.root: self.denoiser, **self.text_encoders}
 
     @property
     def title(self) -> str:
@@ -123,11 +192,6 @@ class Base:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
-    def side_multiple(self) -> int:
-        """Sides in pixels must be multiples of this, so that every level of the UNet halves evenly."""
-        return int(self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
-
-    @property
     def latent_channels(self) -> int:
         return int(self.vae.config.latent_channels)
 
@@ -136,42 +200,10 @@ class Base:
         """Tokens of a prompt that are read, without the start and end marks."""
         return min(int(t.model_max_length) for t in self.tokenizers.values()) - 2
 
-    @cached_property
-    def alphas_cumprod(self) -> Tensor:
-        """Signal share of each training timestep, (T,), fp32, on the CPU; from the base's own scheduler."""
-        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
-        known = {
-            "num_train_timesteps",
-            "beta_start",
-            "beta_end",
-            "beta_schedule",
-            "trained_betas",
-            "rescale_betas_zero_snr",
-        }
-        scheduler = DDPMScheduler(**{k: v for k, v in self.scheduler_config.items() if k in known})
-        table: Tensor = scheduler.alphas_cumprod.float()
-        return table
-
     def count_tokens(self, text: str) -> int:
         """Tokens of ``text`` in the first text encoder, without the start and end marks."""
         tokenizer = next(iter(self.tokenizers.values()))
         return len(tokenizer(text, truncation=False, verbose=False).input_ids) - 2
-
-    @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Texts as the family's pipelines encode them; longer texts than `token_limit` are cut.
-
-        Source: ``encode_prompt`` of diffusers' StableDiffusionPipeline and StableDiffusionXLPipeline.
-        """
-        hidden: list[Tensor] = []
-        pooled: Tensor | None = None
-        with self.placement.ready("text"):
-            for spec in self.family.text_encoders:
-                states, projected = self._encode_with(spec, list(texts))
-                hidden.append(states)
-                pooled = projected if spec.pooled else pooled
-        return TextFeatures(torch.cat(hidden, dim=-1), pooled)
 
     def encode_negatives(self, texts: Sequence[str]) -> TextFeatures:
         """Negative prompts as the family's pipelines encode them: where the base asks for it, an empty one is zeros.
@@ -184,26 +216,6 @@ class Base:
         kept = torch.tensor([bool(text) for text in texts], device=features.hidden.device).to(features.hidden.dtype)
         pooled = None if features.pooled is None else features.pooled * kept[:, None]
         return TextFeatures(features.hidden * kept[:, None, None], pooled)
-
-    def _encode_with(self, spec: TextEncoderSpec, texts: list[str]) -> tuple[Tensor, Tensor | None]:
-        encoder, tokenizer = self.text_encoders[spec.root], self.tokenizers[spec.root]
-        tokens = tokenizer(
-            texts,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        device = next(encoder.parameters()).device
-        mask = tokens.attention_mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
-        output = encoder(tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=True)
-        if spec.output == "penultimate":
-            hidden = output.hidden_states[-(self.clip_skip + 2)]
-        elif self.clip_skip:
-            hidden = _final_norm(encoder)(output.hidden_states[-(self.clip_skip + 1)])
-        else:
-            hidden = output.last_hidden_state
-        return hidden, output.text_embeds if spec.pooled else None
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,14 +232,14 @@ class Base:
         return mean, std
 
     def scale_latents(self, latents: Tensor) -> Tensor:
-        """VAE space to the UNet's space."""
+        """VAE space to the denoiser's space."""
         shift = self.vae.config.get("shift_factor") or 0.0
         scaled: Tensor = (latents - shift) * self.vae.config.scaling_factor
         return scaled
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents of the UNet's space (B, C, h, w) to pixels (B, H, W, 3), uint8, on the CPU."""
+        """Latents of the denoiser's space (B, C, h, w) to pixels (B, H, W, 3), uint8, on the CPU."""
         shift = self.vae.config.get("shift_factor") or 0.0
 
         def pixels() -> Tensor:
@@ -245,14 +257,14 @@ class Base:
     @property
     def careful(self) -> bool:
         """Whether pictures are drawn one by one and decoded in tiles, because the device has little room."""
-        return self.previews != "whole" or "unet" in self.placement.parked
+        return self.previews != "whole" or "denoiser" in self.placement.parked
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
         """Room for the VAE, made once for several pictures; `decode` makes it for itself otherwise."""
         with ExitStack() as stack:
             if self.previews == "parked":
-                stack.enter_context(self.placement.away("unet"))
+                stack.enter_context(self.placement.away("denoiser"))
             if self.careful and not self.vae.use_tiling:
                 # Tiles of half the native side: diffusers' own start only above it.
                 self.vae.enable_tiling()
@@ -268,42 +280,3 @@ class Base:
             return False
         nn.Module.to(self.vae, dtype=torch.float32)
         return True
-
-    def conditioning(self, features: TextFeatures, sizes: Sequence[SizeFacts]) -> dict[str, Any]:
-        """Keyword arguments of the UNet's forward pass for a batch (B rows of ``features``, B ``sizes``)."""
-        arguments: dict[str, Any] = {"encoder_hidden_states": features.hidden}
-        if self.family.time_ids:
-            ids = torch.tensor([size.ids() for size in sizes], dtype=features.hidden.dtype)
-            arguments["added_cond_kwargs"] = {
-                "text_embeds": features.pooled,
-                "time_ids": sent(ids, features.hidden.device),
-            }
-        return arguments
-
-    def scheduler(self, name: str) -> Any:
-        """A diffusers scheduler by Patina's name (`trainer.config.Scheduler`), set up for this base."""
-        import diffusers
-
-        class_name, extra = SCHEDULERS[name]
-        config = {**self.scheduler_config, "prediction_type": self.prediction}
-        return getattr(diffusers, class_name).from_config(config, **extra)
-
-
-SCHEDULERS: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
-    "dpm++_2m": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": False}),
-    "dpm++_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
-}
-
-
-def _final_norm(encoder: nn.Module) -> nn.Module:
-    """The text encoder's last layer norm, wherever the installed transformers keeps it."""
-    for holder in (encoder, getattr(encoder, "text_model", None)):
-        norm = getattr(holder, "final_layer_norm", None)
-        if isinstance(norm, nn.Module):
-            return norm
-    raise AttributeError("the text encoder has no final_layer_norm")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.bases.families import FAMILIES, SD1, SD2, SDXL, Family
+from trainer.bases.families.family import Prediction
 from trainer.bases.layout import names_a_class
-from trainer.bases.registry import FAMILIES, SD1, SD2, SDXL, Family, Prediction
 from trainer.errors import BaseError
 from trainer.safetensors_file import Header
 

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from trainer.bases.detect import Detected, detect_folder, read_json
+from trainer.bases.families import BUNDLED, Family
 from trainer.bases.layout import Weights, choose_weights
 from trainer.bases.parts import Parts, first_line, stored_dtype_of
-from trainer.bases.registry import BUNDLED, Family
+from trainer.bases.sources import BUNDLED_FOLDER
 from trainer.errors import BaseError
 
-BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 MANIFEST = "manifest.json"
 
 
@@ -36,10 +36,9 @@ def read_folder(folder: Path, detected: Detected | None = None, *, variant: str 
     Raises:
         BaseError: it is incomplete, has only pickled weights, or is no model that can be trained on.
     """
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
     detected = detected or detect_folder(folder)
+    family = detected.family
+    opened = family.opened_class()
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.glob("*/*")) if path.is_file()]
 
     def read(cls: Any, component: str) -> nn.Module:
@@ -48,27 +47,18 @@ def read_folder(folder: Path, detected: Detected | None = None, *, variant: str 
     index = read_json(folder / "model_index.json")
     return Parts(
         detected=detected,
-        unet=read(UNet2DConditionModel, "unet"),
-        vae=read(AutoencoderKL, "vae"),
-        text_encoders={
-            spec.root: read(text_encoder_class(spec.pooled), spec.folder) for spec in detected.family.text_encoders
-        },
-        tokenizers=read_tokenizers(folder, detected.family),
+        denoiser=read(opened.denoiser_class(), family.root),
+        vae=read(opened.vae_class(), "vae"),
+        text_encoders={spec.root: read(opened.text_encoder_class(spec), spec.folder) for spec in family.text_encoders},
+        tokenizers=read_tokenizers(folder, family),
         scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
-        zero_empty_negative=zero_empty_negative(index, detected.family),
+        zero_empty_negative=zero_empty_negative(index, family),
     )
 
 
 def zero_empty_negative(model_index: dict[str, Any], family: Family) -> bool:
     """``force_zeros_for_empty_prompt`` as diffusers' StableDiffusionXLPipeline reads it: true unless it says no."""
     return family.pooled and bool(model_index.get("force_zeros_for_empty_prompt", True))
-
-
-def text_encoder_class(pooled: bool) -> Any:
-    """transformers' class for a text encoder with or without a projected pooled output."""
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection
-
-    return CLIPTextModelWithProjection if pooled else CLIPTextModel
 
 
 def read_tokenizers(folder: Path, family: Family) -> dict[str, Any]:

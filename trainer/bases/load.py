@@ -12,14 +12,15 @@ from torch import nn
 
 from trainer.bases.base import Base
 from trainer.bases.detect import read_json
+from trainer.bases.families import Family
 from trainer.bases.folder import read_bundled, read_folder
 from trainer.bases.hub import fetch
 from trainer.bases.identity import weights_identity
 from trainer.bases.parts import Parts
 from trainer.bases.placement import PARTS
 from trainer.bases.prediction import probe_prediction
+from trainer.bases.process import Diffusion
 from trainer.bases.quiet import quiet_libraries
-from trainer.bases.registry import Family
 from trainer.bases.single_file import CONFIGS, read_single_file
 from trainer.bases.sources import Source, parse_source
 from trainer.config import BaseConfig
@@ -40,7 +41,7 @@ def load_base(
     """Load the base that a config names, frozen and in evaluation mode.
 
     Args:
-        device, dtype: where the modules go, and the number format of UNet and text encoders; the VAE stays in fp32
+        device, dtype: where the modules go, and the number format of denoiser and text encoders; the VAE stays in fp32
             unless it is known to stay finite in half precision.
         offline: never go to the network.
         memory_limit: most bytes of the device to use; None is what is free. If the base and its work do not fit
@@ -77,23 +78,21 @@ def _assembled(
     family = parts.detected.family
     # Hashing lets go of the interpreter, and SDXL has five gigabytes of it.
     with ThreadPoolExecutor(max_workers=4) as pool:
-        unet_identity, vae_identity, *text_identities = pool.map(weights_identity, parts.modules)
+        identity, vae_identity, *text_identities = pool.map(weights_identity, parts.modules)
     stated = parts.detected.prediction if config.prediction == "auto" else config.prediction
-    scheduler = {"clip_sample": False, **parts.scheduler}
     vae_dtype = dtype if vae_stays_finite(parts.vae, family) and device.type == "cuda" else torch.float32
     roomy = device.type == "cpu" or _fits_whole(parts, device, dtype, vae_dtype, memory_limit)
     place = device if roomy else torch.device("cpu")
-    base = Base(
+    base: Base = family.opened_class()(
         family=family,
         source=config.source,
-        unet=_for_convolutions(_settled(parts.unet, place, dtype), device),
+        denoiser=_for_convolutions(_settled(parts.denoiser, place, dtype), device),
         vae=_for_convolutions(_settled(parts.vae, place, vae_dtype), device),
         text_encoders={root: _settled(encoder, place, dtype) for root, encoder in parts.text_encoders.items()},
         tokenizers=parts.tokenizers,
-        scheduler_config=scheduler,
-        prediction=stated or "epsilon",
+        process=Diffusion(parts.scheduler, stated or "epsilon", device),
         resolution=0,
-        identity=unet_identity,
+        identity=identity,
         vae_identity=vae_identity,
         text_identity="".join(identity[:32] for identity in text_identities),
         device=device,
@@ -106,7 +105,7 @@ def _assembled(
         base.placement.park(PARTS)
     if stated is None:
         probe = probe_prediction(base)
-        base.prediction = probe.prediction
+        base.process = Diffusion(parts.scheduler, probe.prediction, device)
         base.notes.append(probe.note)
     base.resolution = _native_side(base, undecided=parts.detected.prediction is None and not config.config_folder)
     return base
@@ -116,9 +115,9 @@ def _fits_whole(
     parts: Parts, device: torch.device, dtype: torch.dtype, vae_dtype: torch.dtype, memory_limit: int | None
 ) -> bool:
     """Whether all parts can lie on the device while the VAE encodes a picture of the native side."""
-    weights = sum(p.numel() for module in (parts.unet, *parts.text_encoders.values()) for p in module.parameters())
+    weights = sum(p.numel() for module in (parts.denoiser, *parts.text_encoders.values()) for p in module.parameters())
     vae = sum(p.numel() for p in parts.vae.parameters())
-    side = int(parts.unet.config.sample_size) * 2 ** (len(parts.vae.config.block_out_channels) - 1)
+    side = int(parts.denoiser.config.sample_size) * 2 ** (len(parts.vae.config.block_out_channels) - 1)
     # The widest level holds a few full-size maps at once: its channels, six of them.
     working = 6 * side * side * int(parts.vae.config.block_out_channels[0])
     needed = weights * dtype.itemsize + (vae + working) * vae_dtype.itemsize
@@ -139,9 +138,10 @@ def vae_stays_finite(vae: Any, family: Family) -> bool:
 
 def _native_side(base: Base, *, undecided: bool) -> int:
     """The side the base was made for; a single SD2 file is opened with one of two configurations before it is known."""
-    cells = int(base.unet.config.sample_size)
+    cells = int(base.denoiser.config.sample_size)
     if undecided:
-        cells = int(read_json(CONFIGS / base.family.configs[base.prediction] / "unet" / "config.json")["sample_size"])
+        shipped = CONFIGS / base.family.configs[base.prediction] / base.family.root
+        cells = int(read_json(shipped / "config.json")["sample_size"])
     return cells * base.vae_factor
 
 

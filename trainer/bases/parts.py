@@ -29,7 +29,7 @@ class Parts:
     """
 
     detected: Detected
-    unet: Any
+    denoiser: Any
     vae: Any
     text_encoders: dict[str, Any]
     tokenizers: dict[str, Any]
@@ -39,7 +39,7 @@ class Parts:
 
     @property
     def modules(self) -> list[nn.Module]:
-        return [self.unet, self.vae, *self.text_encoders.values()]
+        return [self.denoiser, self.vae, *self.text_encoders.values()]
 
 
 def stored_dtype(names: Collection[str]) -> torch.dtype:

@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-Part = Literal["unet", "vae", "text"]
-PARTS: tuple[Part, ...] = ("unet", "vae", "text")
+Part = Literal["denoiser", "vae", "text"]
+PARTS: tuple[Part, ...] = ("denoiser", "vae", "text")
 _MAIN_MEMORY = torch.device("cpu")
 
 
@@ -24,6 +24,16 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
     )
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``; from main memory to a card through pinned memory, so that the host goes on at once.
+
+    A plain ``.to(device)`` waits until the card has done everything it was given before.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 class Placement:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from trainer.bases.base import Base, SizeFacts
-from trainer.bases.registry import Prediction
+from trainer.bases.families.family import Prediction
 
 _SEED = 20_221_124  # any fixed number: the answer must not change from run to run
 _ROWS = 4
@@ -31,22 +31,19 @@ class Probe:
 
 @torch.no_grad()
 def probe_prediction(base: Base) -> Probe:
-    """Show the UNet pure noise at the last timestep, without a prompt.
+    """Show the denoiser pure noise at the last timestep, without a prompt.
 
     There x_t = sqrt(a) x_0 + sqrt(1 - a) e is almost e alone, so an epsilon model answers with its input (correlation
     near 1), while a v model answers sqrt(a) e - sqrt(1 - a) x_0: mostly its guess of the picture.
     """
-    side = int(base.unet.config.sample_size)
+    side = int(base.denoiser.config.sample_size)
     generator = torch.Generator().manual_seed(_SEED)
     noise = torch.randn(_ROWS, base.latent_channels, side, side, generator=generator)
-    pixels = (side * base.vae_factor,) * 2
-    sizes = [SizeFacts(original=pixels, crop=(0, 0), target=pixels)] * _ROWS
+    sizes = [SizeFacts.whole(side * base.vae_factor, side * base.vae_factor)] * _ROWS
     features = base.encode_texts([""] * _ROWS).to(base.device, base.dtype)
-    last = len(base.alphas_cumprod) - 1
-    with base.placement.ready("unet"):
-        output = base.unet(
-            noise.to(base.device, base.dtype), last, **base.conditioning(features, sizes), return_dict=False
-        )[0]
-    pair = torch.stack([noise.flatten(), output.float().cpu().flatten()])
+    last = torch.full((_ROWS,), base.process.last, device=base.device)
+    with base.placement.ready("denoiser"):
+        output = base.predict(noise.to(base.device), last, base.conditioning(features, sizes))
+    pair = torch.stack([noise.flatten(), output.cpu().flatten()])
     correlation = float(torch.corrcoef(pair)[0, 1].nan_to_num())
     return Probe("epsilon" if correlation > 0.5 else "v_prediction", correlation)

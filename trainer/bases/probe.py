@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from trainer.bases.detect import UNET_PREFIX, VAE_PREFIX, Detected, detect_file, detect_folder, read_json
+from trainer.bases.families import BUNDLED, Family
+from trainer.bases.families.family import Prediction
 from trainer.bases.hub import cached_copy, look_up
 from trainer.bases.layout import choose_weights, components_of
-from trainer.bases.registry import BUNDLED, Family, Prediction
 from trainer.bases.sources import Source, SourceKind, parse_source
 from trainer.errors import BaseError
 from trainer.safetensors_file import read_header
@@ -25,13 +26,13 @@ class BaseInfo:
     Attributes:
         source: as it was typed.
         kind: None when the text names nothing that could be opened.
-        family: key of its row in `trainer.bases.registry.FAMILIES`, None with a ``problem``.
+        family: key of its row in `trainer.bases.families.FAMILIES`, None with a ``problem``.
         title: the family's name for people.
         prediction: the stated or, when ``prediction_sure`` is false, the assumed one; loading then probes it.
         resolution: side in pixels that it was made for.
         size_bytes: of the weight files that are read.
         download_bytes: what has to be downloaded first; 0 when it is on this machine.
-        parameters: number of weights by part: ``unet``, ``vae``, ``text``.
+        parameters: number of weights by part: ``denoiser``, ``vae``, ``text``.
         notes: sentences worth knowing.
         problem: why it cannot be used, as a sentence with the way out; None when it can.
     """
@@ -89,7 +90,7 @@ def _of_folder(source: str, kind: SourceKind, folder: Path, detected: Detected, 
     parameters: dict[str, int] = {}
     size = 0
     for component in components_of(read_json(folder / "model_index.json")):
-        part = component if component in ("unet", "vae") else "text"
+        part = _part(component, detected.family)
         for name in choose_weights(names, component, variant, str(folder)).files:
             header = read_header(folder / name, BaseError)
             parameters[part] = parameters.get(part, 0) + header.parameters("")
@@ -100,7 +101,7 @@ def _of_folder(source: str, kind: SourceKind, folder: Path, detected: Detected, 
         family=detected.family.key,
         title=detected.family.title,
         prediction=detected.prediction or "epsilon",
-        resolution=_side(read_json(folder / "unet" / "config.json"), folder, detected.family),
+        resolution=_side(read_json(folder / detected.family.root / "config.json"), folder, detected.family),
         size_bytes=size,
         parameters=parameters,
         notes=_notes(detected),
@@ -117,7 +118,7 @@ def _of_hub(source: str, repo: str, revision: str | None, variant: str | None, o
     size = 0
     for weights in found.chosen(variant):
         component = weights.files[0].split("/")[0]
-        part = component if component in ("unet", "vae") else "text"
+        part = _part(component, found.detected.family)
         stored = sum(found.sizes[name] for name in weights.files)
         size += stored
         # Hub listings say bytes, not types: variants named fp16 hold two bytes a weight, plain files four.
@@ -129,7 +130,7 @@ def _of_hub(source: str, repo: str, revision: str | None, variant: str | None, o
         family=detected.family.key,
         title=detected.family.title,
         prediction=detected.prediction or "epsilon",
-        resolution=_side(read_json(found.folder / "unet" / "config.json"), found.folder, detected.family),
+        resolution=_side(read_json(found.folder / detected.family.root / "config.json"), found.folder, detected.family),
         size_bytes=size,
         download_bytes=found.download_bytes(variant),
         parameters=parameters,
@@ -149,15 +150,20 @@ def _of_file(source: str, path: Path) -> BaseInfo:
         title=family.title,
         prediction=detected.prediction or "epsilon",
         prediction_sure=detected.prediction is not None,
-        resolution=_side(read_json(config / "unet" / "config.json"), config, family),
+        resolution=_side(read_json(config / family.root / "config.json"), config, family),
         size_bytes=header.size,
         parameters={
-            "unet": header.parameters(UNET_PREFIX),
+            "denoiser": header.parameters(UNET_PREFIX),
             "vae": header.parameters(VAE_PREFIX),
             "text": header.parameters(*(spec.original_prefix for spec in family.text_encoders)),
         },
         notes=_notes(detected),
     )
+
+
+def _part(component: str, family: Family) -> str:
+    """The part of a base that a component of its folder is."""
+    return "denoiser" if component == family.root else "vae" if component == "vae" else "text"
 
 
 def _side(unet: dict[str, Any], folder: Path, family: Family) -> int:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer.bases.detect import UNET_PREFIX, VAE_PREFIX, detect_file, read_json
-from trainer.bases.folder import read_tokenizers, text_encoder_class, zero_empty_negative
+from trainer.bases.families.family import Family, TextEncoderSpec
+from trainer.bases.folder import read_tokenizers, zero_empty_negative
 from trainer.bases.parts import STORED_TYPES, Parts, first_line, stored_dtype
-from trainer.bases.registry import Family, TextEncoderSpec
 from trainer.errors import BaseError
 from trainer.safetensors_file import Header, read_header
 
@@ -61,7 +61,7 @@ def read_single_file(path: Path, config_folder: Path | None = None) -> Parts:
         notes.append(f"{path.name} keeps its weights in 8 bits ({', '.join(sorted(narrow))}); a 16-bit file is better.")
     return Parts(
         detected=detected,
-        unet=_converted("unet", UNET_PREFIX, tensors, path, configs, family),
+        denoiser=_converted(family.root, UNET_PREFIX, tensors, path, configs, family),
         vae=_converted("vae", VAE_PREFIX, tensors, path, configs, family),
         text_encoders={spec.root: _text_encoder(spec, tensors, path, configs, family) for spec in family.text_encoders},
         tokenizers=_tokenizers(configs, family),
@@ -101,11 +101,9 @@ def _with_text_model(name: str) -> str:
 def _converted(
     component: str, prefix: str, tensors: Mapping[str, Tensor], path: Path, configs: Path, family: Family
 ) -> nn.Module:
-    """UNet or VAE under diffusers' names."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    cls: Any = UNet2DConditionModel if component == "unet" else AutoencoderKL
+    """Denoiser or VAE under diffusers' names."""
+    opened = family.opened_class()
+    cls: Any = opened.vae_class() if component == "vae" else opened.denoiser_class()
     own = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     try:
         model: nn.Module = cls.from_single_file(
@@ -120,8 +118,8 @@ def _converted(
     unfilled = [name for name, tensor in model.state_dict().items() if tensor.is_meta]
     if unfilled:
         raise _differs(path, family, component, f"it lacks {len(unfilled)} tensors, such as {unfilled[0]}")
-    # The UNet's names map one to one, so a surplus means layers that this configuration does not have.
-    if component == "unet" and len(own) > len(model.state_dict()):
+    # The denoiser's names map one to one, so a surplus means layers that this configuration does not have.
+    if component == family.root and len(own) > len(model.state_dict()):
         raise _differs(path, family, component, f"it has {len(own) - len(model.state_dict())} tensors too many")
     return model
 
@@ -141,8 +139,10 @@ def _text_encoder(
     if not spec.pooled:
         renamed.pop("text_projection.weight", None)
     try:
-        model, report = text_encoder_class(spec.pooled).from_pretrained(
-            None, config=config, state_dict=renamed, dtype=_dtype_of(own), output_loading_info=True
+        model, report = (
+            family.opened_class()
+            .text_encoder_class(spec)
+            .from_pretrained(None, config=config, state_dict=renamed, dtype=_dtype_of(own), output_loading_info=True)
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _differs(path, family, spec.folder, first_line(error)) from None

@@ -12,6 +12,8 @@ from trainer.errors import BaseError
 
 SourceKind = Literal["bundled", "hub", "folder", "file"]
 
+BUNDLED_FOLDER = Path(__file__).parent / "bundled"
+
 _PICKLE_ENDINGS = {".ckpt", ".pt", ".pth", ".bin"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _WEB_PAGE = re.compile(r"https?://[^/]+/([\w.-]+/[\w.-]+)(/.*)?")

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from trainer.config.schedulers import Scheduler
+
 PresetName = Literal["quick", "balanced", "thorough"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 FileLayout = Literal["kohya", "diffusers"]
-Scheduler = Literal["ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc", "pndm"]
 
 
 class Section(BaseModel):

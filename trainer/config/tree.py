@@ -1,6 +1,6 @@
 """The root of a run's settings, and what holds between its branches.
 
-A value of ``None`` means *chosen for you*: `trainer.config.presets.resolve` replaces it by what suits the base and the
+A value of ``None`` means *chosen for you*: `trainer.presets.resolve` replaces it by what suits the base and the
 number of images, and the resolved tree is what a run folder keeps.
 """
 

@@ -17,6 +17,7 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base, SizeFacts, TextFeatures
 from trainer.bases.compiling import as_written
 from trainer.bases.placement import is_out_of_memory
+from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import ConfigError, DoesNotFit
 from trainer.events import PreviewRow, PreviewSettings
 
@@ -36,7 +37,7 @@ class Canvas:
     height: int
     guidance: float
     steps: int
-    scheduler: str
+    scheduler: Scheduler
 
     @classmethod
     def of(cls, base: Base, settings: PreviewSettings) -> Canvas:
@@ -140,8 +141,7 @@ def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, 
     guided = canvas.guidance > 1
     bank.set_strengths(strengths)
     positive = base.encode_texts([row.prompt for row in rows])
-    size = (canvas.width, canvas.height)
-    sizes = [SizeFacts(size, (0, 0), size)] * len(rows)
+    sizes = [SizeFacts.whole(canvas.width, canvas.height)] * len(rows)
     features = positive
     if guided:
         negative = base.encode_negatives([row.negative for row in rows])
@@ -153,15 +153,14 @@ def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, 
     generators = [torch.Generator().manual_seed(row.seed) for row in rows]
     shape = (base.latent_channels, canvas.height // base.vae_factor, canvas.width // base.vae_factor)
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-    scheduler = base.scheduler(canvas.scheduler)
-    scheduler.set_timesteps(canvas.steps, device=base.device)
-    extra = {"generator": generators} if canvas.scheduler in {"ddim", "euler_a"} else {}
+    scheduler = base.process.sampler(canvas.scheduler, canvas.steps)
+    extra = {"generator": generators} if SCHEDULERS[canvas.scheduler].draws_noise else {}
     latents = noise.to(base.device) * scheduler.init_noise_sigma
-    with base.placement.ready("unet"):
+    with base.placement.ready("denoiser"):
         for timestep in scheduler.timesteps:
             scaled = scheduler.scale_model_input(latents, timestep)
             seen = torch.cat([scaled, scaled]) if guided else scaled
-            predicted = base.unet(seen.to(base.dtype), timestep, return_dict=False, **conditioning)[0].float()
+            predicted = base.predict(seen, timestep, conditioning)
             if guided:
                 without, with_prompt = predicted.chunk(2)
                 predicted = without + canvas.guidance * (with_prompt - without)
@@ -183,12 +182,12 @@ def rows_that_fit(base: Base, canvas: Canvas) -> int:
 
 @contextmanager
 def as_before(base: Base, bank: Bank) -> Iterator[None]:
-    """Put gates, the UNet's training mode and the global random state back when the block ends, however it ends."""
-    training = base.unet.training
+    """Put gates, the denoiser's training mode and the global random state back when the block ends, however it ends."""
+    training = base.denoiser.training
     devices = [base.device] if base.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), bank.strengths_held(), as_written(base.unet):
-        base.unet.eval()
+    with torch.random.fork_rng(devices=devices), bank.strengths_held(), as_written(base.denoiser):
+        base.denoiser.eval()
         try:
             yield
         finally:
-            base.unet.train(training)
+            base.denoiser.train(training)

@@ -8,18 +8,9 @@ from pathlib import Path
 from PIL import PngImagePlugin
 from PIL.Image import Image
 
+from trainer.config.schedulers import SCHEDULERS
 from trainer.events import PreviewRow
 from trainer.preview.generate import Canvas
-
-SAMPLER_TITLES = {
-    "ddim": "DDIM",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "dpm++_2m": "DPM++ 2M",
-    "dpm++_2m_karras": "DPM++ 2M Karras",
-    "unipc": "UniPC",
-    "pndm": "PLMS",
-}
 
 
 def parameters_of(row: PreviewRow, canvas: Canvas, names: Sequence[str], base: str) -> str:
@@ -29,7 +20,7 @@ def parameters_of(row: PreviewRow, canvas: Canvas, names: Sequence[str], base: s
     if row.negative:
         lines.append(f"Negative prompt: {row.negative}")
     lines.append(
-        f"Steps: {canvas.steps}, Sampler: {SAMPLER_TITLES[canvas.scheduler]}, CFG scale: {canvas.guidance:g}, "
+        f"Steps: {canvas.steps}, Sampler: {SCHEDULERS[canvas.scheduler].title}, CFG scale: {canvas.guidance:g}, "
         f"Seed: {row.seed}, Size: {canvas.width}x{canvas.height}, Model: {base.replace(',', ' ')}, Version: Patina"
     )
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """What a draft would do, told before anything is loaded: steps, time, memory, file size.
 
 Steps are exact. Time and memory are those of earlier runs of the same kind on this machine; without one they are
-estimated from the base's size: a UNet step costs about half a FLOP for each weight and latent cell (Stable Diffusion
-1.5 at 512 pixels: 1.81 TFLOP for 860 M weights and 4,096 cells; SDXL at 1,024: 14.8 for 2.57 G and 16,384).
+estimated from the base's size: a denoising step costs about half a FLOP for each weight and latent cell (Stable
+Diffusion 1.5 at 512 pixels: 1.81 TFLOP for 860 M weights and 4,096 cells; SDXL at 1,024: 14.8 for 2.57 G and 16,384).
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from trainer.adapters.targets import TARGETS
-from trainer.bases import registry
+from trainer.bases.families import FAMILIES
 from trainer.bases.layout import choose_weights
 from trainer.bases.probe import BaseInfo
+from trainer.bases.sources import BUNDLED_FOLDER
 from trainer.config import RunConfig
-from trainer.config.presets import resolve
 from trainer.errors import BaseError
+from trainer.presets import resolve
 from trainer.safetensors_file import read_header
 from trainer.studio.database import Database
 from trainer.studio.machine import Device, DeviceKind, cores
@@ -40,12 +41,6 @@ _START_SECONDS = 12.0
 COUNTED_RUNS = 7
 BUSY_SHARE = 0.25
 """From here on a run's time says more about what else ran than about the run."""
-_VALUES_PER_RANK: Mapping[str, Mapping[str, int]] = {
-    "sd1": {"cross": 99_456, "qv": 99_648, "self": 99_840, "attention": 199_296, "all-linear": 374_016},
-    "sd2": {"cross": 107_648, "qv": 103_744, "self": 99_840, "attention": 207_488, "all-linear": 382_208},
-    "sdxl": {"cross": 785_920, "qv": 725_760, "self": 665_600, "attention": 1_451_520, "all-linear": 2_616_320},
-}
-"""Sum of the widths in and out of the layers that a named target adapts, from the families' configurations."""
 _HEADER_BYTES = 32 * 1024
 
 
@@ -68,16 +63,10 @@ class Estimate:
 
 def resolved(config: RunConfig, info: BaseInfo, images: int) -> RunConfig:
     """The settings as the run will take them, for a base that was looked at and so many images."""
-    family = registry.FAMILIES[info.family or "bundled"]
+    family = FAMILIES[info.family or "bundled"]
     held = max(1, min(images - 1, round(config.data.validation_share * images))) if images > 1 else 0
     kept_out = held if config.data.validation_share > 0 else 0
-    return resolve(
-        config,
-        family=family.key,
-        resolution=info.resolution or family.default_side,
-        guidance=family.guidance,
-        images=max(1, images - kept_out),
-    )
+    return resolve(config, family, resolution=info.resolution or family.default_side, images=max(1, images - kept_out))
 
 
 def estimate(config: RunConfig, info: BaseInfo, device: Device, past: PastRuns) -> Estimate:
@@ -87,14 +76,14 @@ def estimate(config: RunConfig, info: BaseInfo, device: Device, past: PastRuns) 
     if known is not None:
         seconds = _START_SECONDS + known.seconds_per_step * steps
         return Estimate(seconds, known.memory_bytes, measured=True, busy=known.last_was_busy)
-    weights = info.parameters.get("unet", 0)
+    weights = info.parameters.get("denoiser", 0)
     side = config.data.resolution or info.resolution
     cells = (side / 8) ** 2
     rate = _RATE[device.kind] * (cores() if device.kind == "cpu" else 1)
     samples = batch * config.optim.gradient_accumulation
     step = samples * FLOP_PER_WEIGHT_AND_CELL * weights * cells / rate + _STEP_OVERHEAD[device.kind]
     width = 4 if device.kind != "cuda" or config.train.precision == "fp32" else 2
-    # A smaller UNet holds less of each pixel; Stable Diffusion 1.5 has 860 M weights.
+    # A smaller denoiser holds less of each pixel; Stable Diffusion 1.5 has 860 M weights.
     held = ACTIVATION_BYTES_PER_PIXEL * side * side * batch * (width / 2) * min(1.0, weights / 860e6)
     memory = int(sum(info.parameters.values()) * width + held + PROCESS_BYTES)
     return Estimate(_START_SECONDS + step * steps, memory, measured=False)
@@ -119,16 +108,18 @@ def file_bytes(config: RunConfig, info: BaseInfo) -> int | None:
     pattern = TARGETS.get(config.adapter.targets)
     if pattern is None or info.family is None:
         return None
-    values = _VALUES_PER_RANK.get(info.family, {}).get(config.adapter.targets)
+    family = FAMILIES[info.family]
+    values = family.values_per_rank.get(config.adapter.targets)
     if values is None:
-        values = _values_in(_folder(info), pattern)
+        values = _values_in(_folder(info), family.root, pattern)
     return None if values is None else 4 * values * (config.adapter.rank or 0) + _HEADER_BYTES
 
 
-def _values_in(base: Path, pattern: str) -> int | None:
-    names = [f"unet/{path.name}" for path in (base / "unet").glob("*")]
+def _values_in(base: Path, denoiser: str, pattern: str) -> int | None:
+    names = [f"{denoiser}/{path.name}" for path in (base / denoiser).glob("*")]
     try:
-        headers = [read_header(base / name, BaseError) for name in choose_weights(names, "unet", None, str(base)).files]
+        files = choose_weights(names, denoiser, None, str(base)).files
+        headers = [read_header(base / name, BaseError) for name in files]
     except BaseError:
         return None
     wanted = re.compile(rf"({pattern})\.weight")
@@ -137,7 +128,7 @@ def _values_in(base: Path, pattern: str) -> int | None:
 
 
 def _folder(info: BaseInfo) -> Path:
-    return Path(registry.__file__).parent / "bundled" if info.kind == "bundled" else Path(info.source)
+    return BUNDLED_FOLDER if info.kind == "bundled" else Path(info.source)
 
 
 @dataclass(frozen=True)
@@ -179,13 +170,12 @@ class PastRuns:
 
 def side_multiple(info: BaseInfo) -> int:
     """Sides in pixels must be multiples of this on the base, see `trainer.bases.base.Base.side_multiple`."""
-    folder = _folder(info)
+    folder, family = _folder(info), FAMILIES[info.family or "bundled"]
     try:
-        vae, unet = (_levels(folder / part / "config.json") for part in ("vae", "unet"))
+        vae, denoiser = (_levels(folder / part / "config.json") for part in ("vae", family.root))
     except (OSError, ValueError, KeyError, TypeError):
-        # Not a folder; every published Stable Diffusion shrinks by 8 and its UNet halves three times (SDXL: twice).
-        return 32 if info.family == "sdxl" else 64
-    return int(2 ** (vae - 1) * 2 ** (unet - 1))
+        return family.side_multiple
+    return int(2 ** (vae - 1) * 2 ** (denoiser - 1))
 
 
 def _levels(file: Path) -> int:

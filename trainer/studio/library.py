@@ -15,7 +15,7 @@ from typing import Any
 
 from trainer import config as configs
 from trainer.atomic import replace_file
-from trainer.bases.registry import FAMILIES
+from trainer.bases.families import title_of
 from trainer.config import FileLayout, RunConfig
 from trainer.errors import AdapterFileError, ImageError, StudioError
 from trainer.safetensors_file import Header, read_header
@@ -227,13 +227,12 @@ class Library:
         said = header.metadata
         rank = said.get("ss_network_dim", "")
         family = family_of(said) or ""
-        titles = FAMILIES[family].title if family in FAMILIES else family
         return StyleCard(
             id=style_id,
             name=name,
             trigger=said.get("modelspec.trigger_phrase", "") or str(settings.get("trigger", "")),
             origin=origin,
-            base=base or said.get("ss_sd_model_name", "") or titles,
+            base=base or said.get("ss_sd_model_name", "") or title_of(family),
             family=family,
             rank=int(rank) if rank.isascii() and rank.isdecimal() and len(rank) < 6 else None,
             size_bytes=header.size,

@@ -11,13 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.bases import registry
 from trainer.bases.probe import BaseInfo
+from trainer.bases.sources import BUNDLED_FOLDER
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_BASES = Path(registry.__file__).parent
+_BASES = BUNDLED_FOLDER.parent
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 READ_TOKENS = 75
 """Of the 77 that CLIP reads, without the marks of start and end."""
@@ -43,7 +43,7 @@ def _folder(info: BaseInfo) -> Path:
     if own is not None and own.is_dir():
         return own
     if info.kind == "bundled":
-        return _BASES / "bundled" / "tokenizer"
+        return BUNDLED_FOLDER / "tokenizer"
     # All published bases share one vocabulary, so a hub's need not be fetched to count.
     return _BASES / "configs" / "clip_tokenizer"
 

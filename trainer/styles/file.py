@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.adapters.weights import LayerWeights
-
-TEXT_WIDTHS: Mapping[int, str] = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
-"""Width of the text features that cross-attention reads, and the family that has it."""
+from trainer.bases.families import SDXL, of_text_width
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,10 @@ def text_width(layers: Mapping[str, LayerWeights]) -> int | None:
 def likely_family(layers: Mapping[str, LayerWeights]) -> str | None:
     """The family of bases that an adapter was made for, for people; None where its layers do not tell."""
     width = text_width(layers)
-    if width is not None and width in TEXT_WIDTHS:
-        return TEXT_WIDTHS[width]
+    if width is not None and (family := of_text_width(width)) is not None:
+        return family.title
     if any(path.startswith("te2.") for path in layers):
-        return "Stable Diffusion XL"
+        return SDXL.title
     return None
 
 

@@ -12,8 +12,9 @@ import torch
 
 from trainer.adapters.targets import describe
 from trainer.adapters.weights import LayerWeights
+from trainer.bases.families import title_of
 from trainer.styles.file import StyleFile, likely_family
-from trainer.styles.metadata import FAMILY_TITLES, family_of, sshs_model_hash
+from trainer.styles.metadata import family_of, sshs_model_hash
 from trainer.styles.read import read_style
 
 Value = TypeVar("Value", int, float, str)
@@ -126,7 +127,7 @@ def inspect_file(path: Path | str) -> Inspection:
         scales=_different(layer.scale for layer in facts),
         targets=describe(layer.path.removeprefix("unet.") for layer in facts if layer.path.startswith("unet.")),
         models=dict(Counter(layer.path.split(".", 1)[0] for layer in facts)),
-        family=FAMILY_TITLES.get(recorded, recorded) if recorded else likely_family(file.layers),
+        family=title_of(recorded) if recorded else likely_family(file.layers),
         family_guessed=recorded is None,
         base_version=_either(file, "ss_base_model_version", "modelspec.architecture"),
         base_name=_either(file, "ss_sd_model_name"),

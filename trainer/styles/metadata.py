@@ -15,30 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.bases.families import key_of, title_of
 from trainer.errors import AdapterFileError
 from trainer.safetensors_file import copy_with_metadata, hash_of_tensors, read_header
 
 if TYPE_CHECKING:
     from PIL import Image
 
-FAMILY_TITLES: Mapping[str, str] = {
-    "bundled": "Patina's bundled base",
-    "sd1": "Stable Diffusion 1",
-    "sd2": "Stable Diffusion 2",
-    "sdxl": "Stable Diffusion XL",
-}
-"""Families by key, for sentences."""
-
 TITLE_KEYS = ("ss_output_name", "modelspec.title")
-
-_FAMILY_PREFIXES: tuple[tuple[str, str], ...] = (
-    ("sd_v1", "sd1"),
-    ("sd_v2", "sd2"),
-    ("sdxl", "sdxl"),
-    ("stable-diffusion-v1", "sd1"),
-    ("stable-diffusion-v2", "sd2"),
-    ("stable-diffusion-xl", "sdxl"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +176,7 @@ def family_of(metadata: Mapping[str, str]) -> str | None:
         return family
     for key in ("ss_base_model_version", "modelspec.architecture"):
         if name := metadata.get(key):
-            return next((family for prefix, family in _FAMILY_PREFIXES if name.startswith(prefix)), name)
+            return key_of(name) or name
     return None
 
 
@@ -209,8 +193,8 @@ def check_base(metadata: Mapping[str, str], *, base_sha256: str, family: str) ->
     name = metadata.get("ss_output_name") or "This style"
     if recorded is not None and recorded != family:
         raise AdapterFileError(
-            f"{name} was made for {FAMILY_TITLES.get(recorded, recorded)}, but the base is "
-            f"{FAMILY_TITLES.get(family, family)}; choose a base of its family."
+            f"{name} was made for {title_of(recorded)}, but the base is "
+            f"{title_of(family)}; choose a base of its family."
         )
     made_on = metadata.get("patina.base_sha256")
     if made_on and made_on != base_sha256:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer.bases.base import Base, SizeFacts, TextFeatures
-from trainer.bases.transfer import sent
+from trainer.bases.base import Base, Conditioning, SizeFacts, TextFeatures
+from trainer.bases.placement import sent
 from trainer.data.sampler import BatchPlan
 from trainer.randomness import stable_seed
 from trainer.training.noise import gaussian, uniform
@@ -35,19 +34,24 @@ class TrainingImage:
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass: scaled latents and noise (B, C, h, w), timesteps (B,), and the UNet's other arguments."""
+    """One forward pass: scaled latents and noise (B, C, h, w), timesteps (B,), and what the denoiser is told."""
 
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
-    conditioning: dict[str, Any]
+    conditioning: Conditioning
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Conditioning]:
+        """What `trainer.bases.base.Base.errors` takes."""
+        return self.latents, self.noise, self.timesteps, self.conditioning
 
 
 class Batches:
     """Draws batches from images whose latents and text features lie on the device.
 
     Args:
-        base: conditions the UNet and scales latents.
+        base: conditions its denoiser and scales latents.
         images: the training images; those of one latent shape form a bucket.
         features: text features, one row for each distinct text; row 0 is the empty text.
         batch_size: images in a micro-batch.
@@ -74,7 +78,6 @@ class Batches:
         self.accumulation = accumulation
         self.seed = seed
         self.caption_dropout = caption_dropout
-        self.timestep_count = len(base.alphas_cumprod)
         size = sum(image.mean.nbytes + image.std.nbytes for image in self.images)
         home = base.device if size <= DEVICE_LATENTS else torch.device("cpu")
         self._latents, self._place = _stack_by_shape(self.images, home)
@@ -112,7 +115,7 @@ class Batches:
             jitter = self._gaussian(mean.shape[2:], "posterior", step, slots)
             latents = latents + sent(std[place], self.base.device) * jitter
         latents = self.base.scale_latents(latents)
-        timesteps = [stable_seed(self.seed, "timestep", step, slot) % self.timestep_count for slot in slots]
+        timesteps = [self.base.process.timestep(stable_seed(self.seed, "timestep", step, slot)) for slot in slots]
         texts = [
             0 if uniform(self.seed, "caption", step, slot) < self.caption_dropout else self.images[i].text
             for i, slot in zip(members, slots, strict=True)

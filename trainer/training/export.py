@@ -6,7 +6,6 @@ import time
 
 from PIL import Image
 
-from trainer.bases.pipeline import pipeline_of
 from trainer.bases.placement import PARTS, is_out_of_memory
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
@@ -42,7 +41,7 @@ def export(
     def verified() -> Verification:
         return verify_export(
             folder.adapter_file,
-            lambda: pipeline_of(base),
+            base.pipeline,
             weights,
             prompt=config.trigger or "a picture",
             guidance=base.family.guidance,

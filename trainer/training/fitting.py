@@ -146,7 +146,7 @@ def fit(config: RunConfig, base: Base, make_trainer: Callable[[RunConfig], Train
         DoesNotFit: even the last rung needs more memory than there is; says what would fit.
     """
     limit = memory_limit(config, base.device)
-    levels = len(base.unet.config.block_out_channels)
+    levels = base.levels
     trainer, rung, measured = _climb(config, base, make_trainer, rungs(config, levels), limit)
     config, measured = _compiled_if_faster(config, trainer, measured, limit)
     for way in preview_ways(config):
@@ -184,7 +184,7 @@ def settle(base: Base, memory: MemoryConfig) -> None:
     """Put a config's choices into effect on a base; the defaults undo them all."""
     base.placement.park(("vae", "text") if memory.park_encoders else ())
     base.previews = memory.previews or "whole"
-    checkpoint_levels(base, memory.checkpoint_levels or 0)
+    base.checkpoint_levels(memory.checkpoint_levels or 0)
 
 
 @contextmanager
@@ -194,32 +194,10 @@ def as_found(base: Base) -> Iterator[None]:
     try:
         yield
     finally:
-        uncompile(base.unet)
-        checkpoint_levels(base, 0)
+        uncompile(base.denoiser)
+        base.checkpoint_levels(0)
         base.previews = previews
         base.placement.park(parked)
-
-
-def checkpoint_levels(base: Base, count: int) -> None:
-    """Let the UNet's outermost ``count`` levels compute twice instead of keeping results; all includes the middle.
-
-    The outer levels keep the most for the least arithmetic: their maps are the largest and their channels the fewest.
-    """
-    unet = base.unet
-    if count == 0:
-        unet.disable_gradient_checkpointing()
-        return
-    unet.enable_gradient_checkpointing()
-    levels = len(unet.down_blocks)
-    inner = [
-        *unet.down_blocks[count:],
-        *unet.up_blocks[: max(0, levels - count)],
-        *([unet.mid_block] if count < levels and unet.mid_block is not None else []),
-    ]
-    for block in inner:
-        for module in block.modules():
-            if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = False
 
 
 def memory_limit(config: RunConfig, device: torch.device) -> int | None:
@@ -257,7 +235,7 @@ def _compiled_if_faster(
     config: RunConfig, trainer: Trainer, plain: Measured, limit: int | None
 ) -> tuple[RunConfig, Measured]:
     """Settle ``train.compile``: as told, or by trying it when the run is long enough to earn back the compilation."""
-    wish, unet = config.train.compile, trainer.base.unet
+    wish, denoiser = config.train.compile, trainer.base.denoiser
     chosen = config.model_copy(deep=True)
     chosen.train.compile = "off"
     if wish == "off":
@@ -268,13 +246,13 @@ def _compiled_if_faster(
     earns = plain.seconds_per_step * trainer.settings.steps >= COMPILE_PAYS_AFTER * trainer.batches.buckets
     if wish == "auto" and not (able and earns):
         return chosen, plain
-    compile_blocks(unet)
+    compile_blocks(denoiser)
     found = _if_it_fits(trainer.base, lambda: measure(trainer))
     good = found is not None and (limit is None or found.memory_bytes <= limit)
     if found is not None and good and (wish == "blocks" or found.seconds_per_step < plain.seconds_per_step):
         chosen.train.compile = "blocks"
         return chosen, found
-    uncompile(unet)
+    uncompile(denoiser)
     trainer.optimizer.zero_grad(set_to_none=True)
     return chosen, plain
 
@@ -333,7 +311,7 @@ def _notes(config: RunConfig, levels: int, measured: Measured, limit: int | None
 def _does_not_fit(what: str, config: RunConfig, base: Base, limit: int | None) -> str:
     """The sentence with the way out: a smaller side when the weights alone fit, else a smaller base."""
     room = f"{limit / GIB:.1f} GiB" if limit is not None else "what is free"
-    weights = sum(p.numel() * p.element_size() for p in base.unet.parameters())
+    weights = sum(p.numel() * p.element_size() for p in base.denoiser.parameters())
     side = config.data.resolution or base.resolution
     smaller = side * 3 // 4 // base.side_multiple * base.side_multiple
     if limit is not None and weights > 0.9 * limit:

@@ -1,7 +1,7 @@
 """The training loop: it reads from top to bottom as the algorithm.
 
-Each optimizer step noises cached latents, lets the base with its adapter predict the noise, weighs the squared error
-(Min-SNR), and moves the adapter alone; the base is frozen. See `trainer.training.noise` for the mathematics.
+Each optimizer step noises cached latents, lets the base with its adapter predict, weighs the squared error
+(Min-SNR), and moves the adapter alone; the base is frozen. See `trainer.bases.process` for the mathematics.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from trainer.events import Emit, Progress
 from trainer.randomness import stable_seed
 from trainer.training.batches import Batch, Batches
 from trainer.training.checkpoint import Checkpoint
-from trainer.training.noise import add_noise, loss_weights, prediction_target
 from trainer.training.optim import Average, learning_rate_at, make_optimizer, set_learning_rate
 from trainer.training.pausing import Control, Session, Signal
 
@@ -40,6 +39,7 @@ class Resolved:
     warmup: int
     schedule: str
     max_grad_norm: float
+    min_snr_gamma: float
     seed: int
     dropout: float
 
@@ -55,6 +55,7 @@ class Resolved:
             warmup=config.optim.warmup_steps or 0,
             schedule=config.optim.schedule,
             max_grad_norm=config.optim.max_grad_norm,
+            min_snr_gamma=config.optim.min_snr_gamma,
             seed=config.train.seed,
             dropout=config.adapter.dropout,
         )
@@ -67,7 +68,7 @@ class Trainer:
         base: the frozen base, with ``bank`` attached to it.
         bank: holds the adapter ``style``; its gates are set here and stay set.
         batches: what is trained on.
-        config: a resolved config (`trainer.config.presets.resolve`).
+        config: a resolved config (`trainer.presets.resolve`).
     """
 
     def __init__(self, base: Base, bank: Bank, style: str, batches: Batches, config: RunConfig) -> None:
@@ -80,10 +81,6 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters, config.optim)
         self.average = Average(self.parameters, config.optim.ema_decay) if config.optim.ema_decay else None
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
-        device = base.device
-        self.layout = torch.channels_last if device.type == "cuda" else torch.preserve_format
-        self.alphas_cumprod = base.alphas_cumprod.to(device)
-        self.weights = loss_weights(base.alphas_cumprod, config.optim.min_snr_gamma, base.prediction).to(device)
 
     def run(self, *, control: Control, emit: Emit, after_step: Callable[[int], None]) -> Signal:
         """Train from the current step to the last one, or until ``control`` says otherwise.
@@ -97,7 +94,7 @@ class Trainer:
         report = _Report(self, emit)
         session = Session(self.base, self.bank, self.style, self.step, settings.steps)
         self.bank.set_strengths({self.style: 1.0})
-        self.base.unet.train(settings.dropout > 0)
+        self.base.denoiser.train(settings.dropout > 0)
         while self.step < settings.steps:
             session.step = self.step
             wish = Signal.GO
@@ -135,14 +132,8 @@ class Trainer:
 
     def loss(self, batch: Batch) -> Tensor:
         """Weighted squared error of a batch, a scalar in fp32."""
-        noisy = add_noise(batch.latents, batch.noise, batch.timesteps, self.alphas_cumprod)
-        target = prediction_target(
-            batch.latents, batch.noise, batch.timesteps, self.alphas_cumprod, self.base.prediction
-        )
-        noisy = noisy.to(self.base.dtype, memory_format=self.layout)
-        predicted = self.base.unet(noisy, batch.timesteps, return_dict=False, **batch.conditioning)[0]
-        errors = (predicted.float() - target).square().mean(dim=(1, 2, 3))
-        return (self.weights[batch.timesteps] * errors).mean()
+        weights = self.base.process.weights(batch.timesteps, self.settings.min_snr_gamma)
+        return (weights * self.base.errors(*batch.inputs)).mean()
 
     def update(self, rate: float) -> None:
         """One optimizer step with the gradients that have added up."""

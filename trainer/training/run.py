@@ -11,7 +11,6 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.load import load_base
 from trainer.config import RunConfig
-from trainer.config.presets import resolve
 from trainer.data.dataset import Dataset
 from trainer.errors import RunError
 from trainer.events import (
@@ -30,6 +29,7 @@ from trainer.events import (
     sentence_of,
 )
 from trainer.hardware import machine, physical_cores, pick_device, pick_dtype, set_up_threads
+from trainer.presets import resolve
 from trainer.training import checkpoint as checkpoints
 from trainer.training.batches import Batches
 from trainer.training.export import export
@@ -162,13 +162,7 @@ def _resolved(config: RunConfig, base: Base, dataset: Dataset) -> RunConfig:
     kept_out = held_out(count, config.data.validation_share, config.train.seed)
     if config.train.threads is None:
         config.train.threads = physical_cores()
-    return resolve(
-        config,
-        family=base.family.key,
-        resolution=base.resolution,
-        guidance=base.family.guidance,
-        images=count - len(kept_out),
-    )
+    return resolve(config, base.family, resolution=base.resolution, images=count - len(kept_out))
 
 
 def _add_style(bank: Bank, config: RunConfig) -> None:

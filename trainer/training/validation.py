@@ -12,7 +12,6 @@ from trainer.bases.base import Base, TextFeatures
 from trainer.randomness import permutation, stable_seed
 from trainer.training.batches import Batches, TrainingImage
 from trainer.training.loop import Trainer
-from trainer.training.noise import add_noise, prediction_target
 
 LEVELS = 8
 
@@ -45,7 +44,7 @@ class Validation:
     """A fixed grid of (image, timestep, noise): every image at `LEVELS` evenly spread noise levels.
 
     Args:
-        base: conditions the UNet.
+        base: what is measured.
         images: the held-out images.
         features: text features as in `Batches`.
         seed: the run's seed; the grid depends on nothing else.
@@ -58,8 +57,7 @@ class Validation:
         self.base = base
         self.batches = Batches(base, images, features, batch_size=1, seed=stable_seed(seed, "validation"))
         self.members = _by_shape(images, batch_size)
-        steps = len(base.alphas_cumprod)
-        self.levels = [int((level + 0.5) * steps / LEVELS) for level in range(LEVELS)]
+        self.levels = base.process.levels(LEVELS)
         self._base_loss: float | None = None
 
     def measure(self, trainer: Trainer) -> Losses:
@@ -79,13 +77,7 @@ class Validation:
             for group, members in enumerate(self.members):
                 batch = self.batches.compose(members, level * 1000 + group)
                 batch = replace(batch, timesteps=torch.full_like(batch.timesteps, timestep))
-                table = trainer.alphas_cumprod
-                noisy = add_noise(batch.latents, batch.noise, batch.timesteps, table)
-                target = prediction_target(batch.latents, batch.noise, batch.timesteps, table, self.base.prediction)
-                predicted = self.base.unet(
-                    noisy.to(self.base.dtype), batch.timesteps, return_dict=False, **batch.conditioning
-                )[0]
-                total += float((predicted.float() - target).square().mean(dim=(1, 2, 3)).sum())
+                total += float(self.base.errors(*batch.inputs).sum())
                 count += len(members)
         return total / count
 

@@ -34,7 +34,7 @@ def difference(one: Image.Image, other: Image.Image) -> int:
 def test_the_base_draws_what_the_diffusers_pipeline_draws(base: Base, bundled_dir: str, scheduler: Scheduler) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(bundled_dir, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = base.scheduler(scheduler)
+    pipeline.scheduler = base.process.scheduler(scheduler)
     bank = Bank(base.roots)
     ours = generate(base, bank, [row(seed=5)], PreviewSettings(steps=4, scheduler=scheduler, guidance=3.0))[0]
     theirs = pipeline(
@@ -80,7 +80,7 @@ def test_a_row_with_settings_of_its_own_is_drawn_with_them_and_keeps_its_place(b
 
 def test_without_guidance_one_pass_is_enough(base: Base, bank: Bank) -> None:
     calls: list[int] = []
-    hook = base.unet.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].shape[0]))
+    hook = base.denoiser.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].shape[0]))
     try:
         generate(base, bank, [row(1, 0)], PreviewSettings(steps=2, guidance=1.0))
         generate(base, bank, [row(1, 0)], PreviewSettings(steps=1, guidance=2.0))
@@ -116,14 +116,14 @@ def test_progress_is_told_after_every_step_and_can_cancel(base: Base, bank: Bank
 
 def test_gates_mode_and_random_state_are_as_before_even_after_a_cancel(base: Base, bank: Bank) -> None:
     bank.set_strengths({"one": 0.3})
-    base.unet.train()
+    base.denoiser.train()
     random, gates = torch.get_rng_state(), bank.strengths
     try:
         generate(base, bank, [row(1, 1)] * 2, PreviewSettings(steps=1, scheduler="euler_a"))
         with pytest.raises(Cancelled):
             generate(base, bank, [row(1, 1)], FEW, on_step=lambda *_: False)
-        assert base.unet.training
+        assert base.denoiser.training
     finally:
-        base.unet.eval()
+        base.denoiser.eval()
     assert torch.equal(random, torch.get_rng_state())
     assert torch.equal(gates, bank.strengths)

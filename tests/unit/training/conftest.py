@@ -13,7 +13,7 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.load import load_base
 from trainer.config import BaseConfig, RunConfig, parse
-from trainer.config.presets import resolve
+from trainer.presets import resolve
 from trainer.training.batches import Batches
 from trainer.training.loop import Trainer
 from trainer.training.prepare import Prepared, prepare, read_dataset
@@ -55,9 +55,7 @@ def settings(image_folder: Path) -> dict[str, object]:
 
 
 def resolved(config: RunConfig, base: Base, images: int) -> RunConfig:
-    return resolve(
-        config, family=base.family.key, resolution=base.resolution, guidance=base.family.guidance, images=images
-    )
+    return resolve(config, base.family, resolution=base.resolution, images=images)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from trainer.bases.base import Base
 from trainer.bases.load import load_base
 from trainer.bases.placement import is_out_of_memory
 from trainer.config import BaseConfig, RunConfig, parse
-from trainer.config.presets import resolve
 from trainer.errors import ConfigError, DoesNotFit
+from trainer.presets import resolve
 from trainer.training import fitting
 from trainer.training.batches import Batches
 from trainer.training.fitting import (
@@ -116,9 +116,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, base: Base) -> RunConfig:
         "optim": {"batch_size": 4, "warmup_steps": 0},
         "train": {"steps": 4, "threads": 1},
     }
-    return resolve(
-        parse(given), family=base.family.key, resolution=base.resolution, guidance=base.family.guidance, images=4
-    )
+    return resolve(parse(given), base.family, resolution=base.resolution, images=4)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +164,7 @@ def test_the_first_rung_that_fits_is_taken_and_explained(
     def measured(trainer: Trainer) -> Measured:
         parked = "vae" in base.placement.parked
         levels = sum(
-            any(getattr(m, "gradient_checkpointing", False) for m in b.modules()) for b in base.unet.down_blocks
+            any(getattr(m, "gradient_checkpointing", False) for m in b.modules()) for b in base.denoiser.down_blocks
         )
         tried.append(Rung(trainer.batches.batch_size, levels, parked))
         if trainer.batches.batch_size == 4:

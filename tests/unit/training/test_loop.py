@@ -91,9 +91,9 @@ def test_the_loss_is_the_min_snr_loss_of_the_diffusers_script(trainer: Trainer) 
     trainer.bank.set_strengths({"style": 1.0})
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    scheduler = DDPMScheduler.from_config(trainer.base.scheduler_config)
+    scheduler = DDPMScheduler.from_config(trainer.base.process.config)
     noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
-    predicted = trainer.base.unet(noisy, batch.timesteps, **batch.conditioning).sample
+    predicted = trainer.base.denoiser(noisy, batch.timesteps, **batch.conditioning).sample
     snr = compute_snr(scheduler, batch.timesteps)
     weights = torch.stack([snr, torch.full_like(snr, 5.0)], dim=1).min(dim=1)[0] / snr
     errors = F.mse_loss(predicted, batch.noise, reduction="none").mean(dim=(1, 2, 3))
@@ -115,11 +115,11 @@ def test_training_lowers_the_loss_on_what_it_trains_on(trainer: Trainer) -> None
 
 
 def test_only_the_adapter_moves(trainer: Trainer) -> None:
-    frozen = {n: p.detach().clone() for n, p in trainer.base.unet.named_parameters() if ".slots." not in n}
+    frozen = {n: p.detach().clone() for n, p in trainer.base.denoiser.named_parameters() if ".slots." not in n}
     start = state(trainer)
     trainer.run(control=Uncontrolled(), emit=nothing, after_step=nothing)
     assert any(not torch.equal(start[name], now) for name, now in state(trainer).items())
-    for name, parameter in trainer.base.unet.named_parameters():
+    for name, parameter in trainer.base.denoiser.named_parameters():
         if ".slots." not in name:
             assert torch.equal(parameter, frozen[name])
             assert parameter.grad is None

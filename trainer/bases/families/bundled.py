@@ -1,0 +1,42 @@
+"""The small base that ships with Patina: Stable Diffusion 1's parts at a size that a CPU trains on."""
+
+from __future__ import annotations
+
+from trainer.bases.families.family import Preset, TextEncoderSpec
+from trainer.bases.families.stable_diffusion import StableDiffusion
+
+_REASON = "a small base needs a high learning rate to move, and a few hundred steps on a CPU"
+
+BUNDLED = StableDiffusion(
+    key="bundled",
+    title="Bundled icons",
+    text_encoders=(TextEncoderSpec("te", "text_encoder"),),
+    text_width=None,
+    guidance=3.0,
+    default_side=128,
+    side_multiple=32,
+    name_prefixes=(),
+    version_names={"epsilon": "sd_v1", "v_prediction": "sd_v1"},
+    architectures={"epsilon": "stable-diffusion-v1", "v_prediction": "stable-diffusion-v1"},
+    presets={
+        "quick": Preset(1e-3, 8, 4, 10, 120, 200, f"{_REASON}; this one shows the idea"),
+        "balanced": Preset(1e-3, 8, 4, 25, 300, 500, _REASON),
+        "thorough": Preset(8e-4, 16, 4, 50, 600, 1200, f"{_REASON}; twice the rank and length for a closer likeness"),
+    },
+    prompts=(
+        "smiling face",
+        "red heart",
+        "bus",
+        "tiger face",
+        "hamburger",
+        "bear",
+        "castle",
+        "frog",
+        "truck",
+        "octopus",
+        "robot",
+        "fox",
+    ),
+    # It was trained on the posterior's mean, and its VAE's deviations mean nothing: half as large as the latents.
+    draws_latents=False,
+)

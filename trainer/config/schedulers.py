@@ -1,0 +1,40 @@
+"""The methods that turn noise into a picture: one row each, for settings, previews, pictures' metadata and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Scheduler = Literal["ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc", "pndm"]
+
+
+@dataclass(frozen=True)
+class SchedulerRow:
+    """One method.
+
+    Attributes:
+        title: as A1111 and the tools after it call it, for people and in a picture's metadata.
+        class_name: of diffusers' class.
+        options: what that class is told beside the base's own configuration.
+        draws_noise: whether its steps take generators: one for each picture.
+        zero_snr: whether it can start from pure noise (zero terminal SNR).
+    """
+
+    title: str
+    class_name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    draws_noise: bool = False
+    zero_snr: bool = True
+
+
+SCHEDULERS: Mapping[Scheduler, SchedulerRow] = {
+    "ddim": SchedulerRow("DDIM", "DDIMScheduler", draws_noise=True),
+    "euler": SchedulerRow("Euler", "EulerDiscreteScheduler"),
+    "euler_a": SchedulerRow("Euler a", "EulerAncestralDiscreteScheduler", draws_noise=True),
+    "dpm++_2m": SchedulerRow("DPM++ 2M", "DPMSolverMultistepScheduler", {"use_karras_sigmas": False}),
+    "dpm++_2m_karras": SchedulerRow("DPM++ 2M Karras", "DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "unipc": SchedulerRow("UniPC", "UniPCMultistepScheduler"),
+    # Its class knows no rescaled schedule, and divides by the signal's share of the step it comes from.
+    "pndm": SchedulerRow("PLMS", "PNDMScheduler", {"skip_prk_steps": True}, zero_snr=False),
+}
