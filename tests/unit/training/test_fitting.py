@@ -21,7 +21,6 @@ from trainer.training.fitting import (
     GIB,
     Measured,
     Rung,
-    checkpoint_levels,
     explain,
     fit,
     preview_ways,
@@ -249,13 +248,13 @@ def test_each_checkpointed_level_keeps_less_and_changes_no_gradient(
     plain, most = gradients(trainer)
     sizes = [most]
     for count in (1, 2, 3):
-        checkpoint_levels(base, count)
+        base.checkpoint_levels(count)
         again, kept = gradients(trainer)
         assert all(torch.equal(a, b) for a, b in zip(again, plain, strict=True))
         sizes.append(kept)
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 4
-    checkpoint_levels(base, 0)
+    base.checkpoint_levels(0)
     assert gradients(trainer)[1] == most
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainer.bases.families.bundled import BUNDLED
-from trainer.bases.families.family import Family, Preset
-from trainer.bases.families.sdxl import SDXL
-from trainer.bases.families.stable_diffusion import SD1, SD2
-
-__all__ = ["BUNDLED", "FAMILIES", "SD1", "SD2", "SDXL", "Family", "Preset", "key_of", "of_text_width", "title_of"]
+from trainer.bases.families.bundled import BUNDLED as BUNDLED
+from trainer.bases.families.family import Family as Family
+from trainer.bases.families.family import Preset as Preset
+from trainer.bases.families.sdxl import SDXL as SDXL
+from trainer.bases.families.stable_diffusion import SD1 as SD1
+from trainer.bases.families.stable_diffusion import SD2 as SD2
 
 FAMILIES: Mapping[str, Family] = {family.key: family for family in (BUNDLED, SD1, SD2, SDXL)}
 
