@@ -278,11 +278,11 @@ def test_tokens_are_counted_as_the_text_encoder_will(parts: Parts, draft: str, b
 def test_tokens_of_published_bases_are_counted_by_the_shared_vocabulary() -> None:
     from transformers import CLIPTokenizer
 
-    from trainer.bases import registry
     from trainer.bases.probe import BaseInfo
+    from trainer.bases.sources import BUNDLED_FOLDER
     from trainer.studio.tokens import token_count, token_limit
 
-    folder = Path(registry.__file__).parent / "configs" / "clip_tokenizer"
+    folder = BUNDLED_FOLDER.parent / "configs" / "clip_tokenizer"
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     info = BaseInfo(source="somebody/model", kind="hub", family="sd1")
     for text in ("A red apple, ink style", "it's 42   o'clock!!", "Fähre über den Fluß", "naïve café (1.2)", ""):
