@@ -7,7 +7,6 @@ import binascii
 import json
 import shutil
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,21 +14,20 @@ from typing import Any
 
 from trainer import config as configs
 from trainer.atomic import replace_file
-from trainer.bases.families import title_of
 from trainer.config import FileLayout, RunConfig
-from trainer.errors import AdapterFileError, ImageError, StudioError
+from trainer.errors import AdapterFileError, ImageError, PatinaError, StudioError
 from trainer.safetensors_file import Header, read_header
+from trainer.studio.cards import Cards
 from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import StyleCard, StyleView
 from trainer.studio.worker.protocol import Convert, Inspect
-from trainer.styles.metadata import copy_titled, family_of
+from trainer.styles.metadata import copy_titled
 from trainer.training.run_folder import RunFolder
 
 THUMBNAILS = 4
-_KEPT_HEADERS = 512
 Ask = Callable[[Inspect | Convert], Mapping[str, Any]]
 
 
@@ -43,7 +41,7 @@ class Library:
 
     def __init__(self, database: Database, home: StudioFolder, store: Store, runs: Runs, ask: Ask) -> None:
         self._db, self._home, self._store, self._runs, self._ask = database, home, store, runs, ask
-        self._headers: OrderedDict[tuple[Path, int, int], Header] = OrderedDict()
+        self._cards = Cards()
 
     def cards(self, search: str = "", family: str = "") -> list[StyleCard]:
         """Styles whose files are there, newest first.
@@ -90,7 +88,7 @@ class Library:
 
     def metadata(self, card: StyleCard) -> dict[str, str]:
         """What the file says about itself."""
-        header = self._header(card.file)
+        header = self._cards.header(card.file)
         return {} if header is None else dict(header.metadata)
 
     def facts(self, card: StyleCard) -> dict[str, Any]:
@@ -99,7 +97,7 @@ class Library:
         if row is not None:
             found: dict[str, Any] = json.loads(row["facts"])
             return found
-        header = self._header(card.file)
+        header = self._cards.header(card.file)
         if header is None:
             return {}
         return {
@@ -114,9 +112,12 @@ class Library:
         """Take a file from elsewhere into the library, checked by the worker; returns its id. Takes seconds.
 
         Raises:
-            AdapterFileError: it is no style file that can be used, with the reason.
+            AdapterFileError: it is no style file that can be used, with the reason, or it is here already.
         """
-        size = read_header(source, AdapterFileError).size
+        try:
+            size = read_header(source, AdapterFileError).size
+        except AdapterFileError as error:
+            raise AdapterFileError(str(error).replace(str(source), source.name)) from None
         self._home.require_space(size, "Importing this style")
         style_id = new_id("style")
         folder = self._home.styles / style_id
@@ -124,24 +125,32 @@ class Library:
         try:
             folder.mkdir(parents=True)
             shutil.copyfile(source, file)
+            weights = self._cards.weights(file)
+            twin = self._twin(weights)
+            if twin:
+                raise AdapterFileError(f"{source.name} is in the library already, with the very same weights: {twin}.")
             found = self._ask(Inspect(ask=style_id, path=str(file)))
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, PatinaError):
+                # Where the studio keeps its copy says nothing to whoever chose the file.
+                raise type(error)(str(error).replace(str(file), source.name)) from None
             raise
         # The path names the file only while it lies where it was looked at.
         facts = {key: value for key, value in found.items() if key != "path"}
         title = _shown_name(name or str(found.get("title") or "") or source.stem)
         self._db.write(
-            "INSERT INTO styles (id, name, file, created, facts) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO styles (id, name, file, created, facts, weights) VALUES (?, ?, ?, ?, ?, ?)",
             (
                 style_id,
                 title,
                 file.relative_to(self._home.path).as_posix(),
                 time.time(),
                 json.dumps(facts),
+                weights,
             ),
         )
-        header = self._header(file)
+        header = self._cards.header(file)
         if header is not None:
             self._unpack_thumbnail(header, folder)
         return style_id
@@ -200,59 +209,38 @@ class Library:
         folder = RunFolder(self._home.run(run.id))
         samples = sorted(folder.samples.glob("*.png"), reverse=True)
         newest = [path for path in samples if path.stem[:6] == samples[0].stem[:6]]
-        base = run.settings.get("base", {}).get("source", "bundled")
-        thumbnails = tuple(sorted(newest)[:THUMBNAILS])
-        return self._card(run.id, run.name, folder.adapter_file, run.created, "trained", base, thumbnails, run.settings)
+        base = str(run.settings.get("base", {}).get("source", "bundled"))
+        return self._cards.card(
+            run.id,
+            run.name,
+            folder.adapter_file,
+            created=run.created,
+            origin="trained",
+            thumbnails=tuple(sorted(newest)[:THUMBNAILS]),
+            base=base,
+            trigger=str(run.settings.get("trigger", "")),
+        )
 
     def _imported(self, row: Any) -> StyleCard | None:
         file = self._home.path / row["file"]
         picture = file.parent / "thumbnail.png"
         thumbnails = (picture,) if picture.is_file() else ()
-        return self._card(row["id"], row["name"], file, row["created"], "imported", "", thumbnails, {})
-
-    def _card(
-        self,
-        style_id: str,
-        name: str,
-        file: Path,
-        created: float,
-        origin: Any,
-        base: str,
-        thumbnails: tuple[Path, ...],
-        settings: Mapping[str, Any],
-    ) -> StyleCard | None:
-        header = self._header(file)
-        if header is None:
-            return None
-        said = header.metadata
-        rank = said.get("ss_network_dim", "")
-        family = family_of(said) or ""
-        return StyleCard(
-            id=style_id,
-            name=name,
-            trigger=said.get("modelspec.trigger_phrase", "") or str(settings.get("trigger", "")),
-            origin=origin,
-            base=base or said.get("ss_sd_model_name", "") or title_of(family),
-            family=family,
-            rank=int(rank) if rank.isascii() and rank.isdecimal() and len(rank) < 6 else None,
-            size_bytes=header.size,
-            created=created,
-            file=file,
-            layout=layout_of(header),
-            thumbnails=thumbnails,
+        return self._cards.card(
+            row["id"], row["name"], file, created=row["created"], origin="imported", thumbnails=thumbnails
         )
 
-    def _header(self, file: Path) -> Header | None:
-        try:
-            status = file.stat()
-            key = (file, status.st_mtime_ns, status.st_size)
-            if key not in self._headers:
-                self._headers[key] = read_header(file, AdapterFileError)
-                while len(self._headers) > _KEPT_HEADERS:
-                    self._headers.popitem(last=False)
-            return self._headers[key]
-        except (OSError, AdapterFileError):
-            return None
+    def _twin(self, weights: str) -> str:
+        """The name of a style with the very same weights, or an empty text."""
+        for row in self._db.all("SELECT id, file FROM styles WHERE trashed IS NULL AND weights = ''"):
+            # Imported before hashes were kept.
+            found = self._cards.weights(self._home.path / row["file"])
+            self._db.write("UPDATE styles SET weights = ? WHERE id = ?", (found, row["id"]))
+        row = self._db.one("SELECT name FROM styles WHERE trashed IS NULL AND weights = ?", (weights,))
+        if row is not None:
+            return str(row["name"])
+        runs = self._store.in_state(State.FINISHED)
+        files = ((run.name, RunFolder(self._home.run(run.id)).adapter_file) for run in runs)
+        return next((name for name, file in files if self._cards.weights(file) == weights), "")
 
     def _unpack_thumbnail(self, header: Header, folder: Path) -> None:
         """The picture that came with a file; decoded in a child, as nobody knows who made it."""
@@ -269,11 +257,6 @@ class Library:
             # A style without a picture is still a style.
             return
         replace_file(folder / "thumbnail.png", partial(picture.save, format="PNG"))
-
-
-def layout_of(header: Header) -> FileLayout:
-    """The family of a file's key names."""
-    return "kohya" if header.has("lora_") else "diffusers"
 
 
 def file_name(name: str) -> str:

@@ -101,6 +101,7 @@ class Standing:
         self.step, self.steps = at, event.steps
         self.finished = self.failed = self.interrupted = None
         self.samples_per_second = self.seconds_left = None
+        self.training_since = None
 
     def _begin(self, at: float) -> None:
         """The steps begin; the first samples, if there were any, tell how long the last pictures will take."""

@@ -214,6 +214,31 @@ def test_a_run_of_the_same_kind_tells_the_next_ones_time(parts: Parts, draft: st
     assert plan.seconds > 2.0 * plan.steps
 
 
+def test_a_run_that_other_programs_held_up_does_not_scare_the_next_ones_plan(parts: Parts, draft: str) -> None:
+    config = parts.drafts.ready(draft)
+    kind = estimate.kind_of(estimate.resolved(config, parts.bases.of(config), 5), "cpu")
+    for run, seconds, busy in (("a", 1.0, 0.02), ("b", 1.2, 0.1), ("c", 1.1, 0.0)):
+        parts.past.note(run, kind, seconds, 100, busy)
+    quiet = parts.drafts.plan(draft)
+    parts.past.note("d", kind, 30.0, 100, 0.9)
+    after = parts.drafts.plan(draft)
+    assert quiet.seconds == after.seconds
+    assert quiet.seconds is not None
+    assert quiet.seconds < 1.3 * quiet.steps
+    assert [note for note in after.notes if "kept this machine busy" in note]
+    assert not [note for note in quiet.notes if "busy" in note]
+
+
+def test_with_none_but_busy_runs_the_quickest_of_them_tells_the_time(parts: Parts, draft: str) -> None:
+    config = parts.drafts.ready(draft)
+    kind = estimate.kind_of(estimate.resolved(config, parts.bases.of(config), 5), "cpu")
+    for run, seconds in (("a", 9.0), ("b", 4.0), ("c", 7.0)):
+        parts.past.note(run, kind, seconds, 100, 0.5)
+    past = parts.past.get(kind)
+    assert past is not None
+    assert (past.seconds_per_step, past.last_was_busy) == (4.0, True)
+
+
 def test_a_plan_that_needs_more_memory_than_is_free_says_what_to_do(parts: Parts, draft: str) -> None:
     config = parts.drafts.ready(draft)
     full = estimate.resolved(config, parts.bases.of(config), 5)

@@ -17,7 +17,7 @@ from trainer.adapters.weights import LayerWeights
 from trainer.config import BaseConfig, RunConfig
 from trainer.errors import AdapterFileError, StudioError
 from trainer.events import PreviewRow, PreviewSettings
-from trainer.studio import weights
+from trainer.studio import cards, weights
 from trainer.studio.folder import StudioFolder
 from trainer.studio.library import Library
 from trainer.studio.store import State
@@ -44,9 +44,9 @@ from trainer.training.run_folder import RunFolder
 PATH = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
 
 
-def adapter(path: Path, **metadata: str) -> Path:
+def adapter(path: Path, value: float = 1.0, **metadata: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {PATH: LayerWeights(torch.ones(2, 8), torch.ones(8, 2), 2.0)}
+    weights = {PATH: LayerWeights(value * torch.ones(2, 8), torch.ones(8, 2), 2.0)}
     write_style(path, weights, metadata=metadata)
     return path
 
@@ -56,7 +56,7 @@ def finished(parts: Parts) -> str:
     """A finished run with a file."""
     folder = RunFolder(parts.home.runs / "run-1")
     folder.write_config(RunConfig(name="Ink", trigger="ink style"))
-    adapter(folder.adapter_file, **{"patina.family": "bundled", "ss_network_dim": "2", "modelspec.title": "Ink"})
+    adapter(folder.adapter_file, 2.0, **{"patina.family": "bundled", "ss_network_dim": "2", "modelspec.title": "Ink"})
     parts.store.add("run-1", "Ink", {"name": "Ink", "trigger": "ink style"}, State.FINISHED)
     return "run-1"
 
@@ -354,6 +354,80 @@ def test_an_imported_style_is_renamed_deleted_and_taken_back(parts: Parts, tmp_p
     library.delete(style)
     library.empty_trash(before=1e18)
     assert list(parts.home.styles.iterdir()) == []
+
+
+@pytest.mark.parametrize("rank", ["\u00b2", "9" * 5000, "-1", "1.5", "\ud800", "\U0001d7d8", ""])
+def test_a_file_that_says_nonsense_of_itself_has_a_card_and_never_takes_the_list_down(
+    parts: Parts, finished: str, tmp_path: Path, rank: str
+) -> None:
+    source = tmp_path / "odd.safetensors"
+    said = {
+        "ss_network_dim": rank,
+        "modelspec.trigger_phrase": "half \ud83d pair",
+        "ss_base_model_version": "\udc00",
+        "modelspec.thumbnail": "data:image/png;base64," + rank,
+    }
+    with adapter(tmp_path / "plain.safetensors").open("rb") as plain:
+        table = json.loads(plain.read(int.from_bytes(plain.read(8), "little")))
+        rest = plain.read()
+    table["__metadata__"] |= said
+    head = json.dumps(table).encode()
+    source.write_bytes(len(head).to_bytes(8, "little") + head + rest)
+    library = shelf(parts, Answering())
+    style = library.add(source)
+    assert {card.id for card in library.cards()} == {style, finished}
+    view = library.view(style)
+    assert view.card.rank is None
+    json.dumps([view.metadata, view.card.trigger, view.card.base], ensure_ascii=False).encode()
+
+
+def test_a_header_that_no_code_foresaw_costs_the_list_nothing(
+    parts: Parts, finished: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(metadata: object) -> str:
+        raise RecursionError
+
+    monkeypatch.setattr(cards, "family_of", broken)
+    (card,) = parts.library.cards()
+    assert (card.id, card.family) == (finished, "")
+    assert finished in caplog.text
+
+
+def test_a_refused_import_speaks_of_the_file_that_was_chosen_and_of_no_inner_place(
+    parts: Parts, tmp_path: Path
+) -> None:
+    class Refusing(Answering):
+        def __call__(self, request: Inspect | Convert) -> dict[str, Any]:
+            assert isinstance(request, Inspect)
+            raise AdapterFileError(f"{request.path} is no style file.")
+
+    with pytest.raises(AdapterFileError) as refused:
+        shelf(parts, Refusing()).add(adapter(tmp_path / "chosen.safetensors"))
+    assert str(refused.value) == "chosen.safetensors is no style file."
+    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    with pytest.raises(AdapterFileError) as refused:
+        shelf(parts, Answering()).add(tmp_path / "broken.safetensors")
+    assert str(tmp_path) not in str(refused.value)
+
+
+def test_the_same_weights_are_taken_once_and_named_whatever_is_written_around_them(
+    parts: Parts, finished: str, tmp_path: Path
+) -> None:
+    library = shelf(parts, Answering())
+    first = library.add(adapter(tmp_path / "first.safetensors", value=0.5), "First")
+    copy_titled(tmp_path / "first.safetensors", tmp_path / "again.safetensors", "Another title")
+    with pytest.raises(AdapterFileError, match=r"again\.safetensors is in the library already.*: First"):
+        library.add(tmp_path / "again.safetensors")
+    own = RunFolder(parts.home.run(finished)).adapter_file
+    with pytest.raises(AdapterFileError, match="already"):
+        library.add(own)
+    parts.store.db.write("UPDATE styles SET weights = ''")
+    with pytest.raises(AdapterFileError, match="already"):
+        library.add(tmp_path / "again.safetensors")
+    library.delete(first)
+    library.add(tmp_path / "again.safetensors", "Back")
+    assert {path.name for path in parts.home.styles.iterdir()} >= {first}
+    assert "Back" in {card.name for card in library.cards()}
 
 
 # ---- the pipe
