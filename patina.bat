@@ -4,6 +4,7 @@ rem
 rem   patina.bat                   the studio, in the browser
 rem   patina.bat train IMAGES ...  the command line; patina.bat --help lists it
 rem   patina.bat test [...]        lint, types and the whole test suite; arguments go to pytest
+rem   patina.bat test quick        lint and what answers within a minute: no browser, no training
 rem
 rem Needs Python 3.11, 3.12 or 3.13 (PATINA_PYTHON names one). Everything goes into .venv beside this
 rem script. PATINA_TORCH_INDEX names another package index for torch.
@@ -40,6 +41,10 @@ exit /b %ERRORLEVEL%
 :test
 shift
 set "REST="
+set "TIER="
+if "%~1"=="quick" set "TIER= -m quick -n 2 --dist loadfile"
+if defined TIER set "OMP_NUM_THREADS=1"
+if defined TIER shift
 :collect
 if "%~1"=="" goto collected
 set REST=%REST% %1
@@ -49,8 +54,10 @@ goto collect
 cd /d "%ROOT%"
 "%PYTHON%" -m ruff check || exit /b 1
 "%PYTHON%" -m ruff format --check || exit /b 1
+if defined TIER goto tests
 "%PYTHON%" -m mypy || exit /b 1
-"%PYTHON%" -m pytest%REST%
+:tests
+"%PYTHON%" -m pytest%TIER%%REST%
 exit /b %ERRORLEVEL%
 
 :install

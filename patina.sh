@@ -4,6 +4,7 @@
 #   ./patina.sh                   the studio, in the browser
 #   ./patina.sh train IMAGES ...  the command line; ./patina.sh --help lists it
 #   ./patina.sh test [...]        lint, types and the whole test suite; arguments go to pytest
+#   ./patina.sh test quick        lint and what answers within a minute: no browser, no training
 #
 # Needs Python 3.11, 3.12 or 3.13 (PATINA_PYTHON names one). Everything goes into .venv beside this
 # script. PATINA_TORCH_INDEX names another package index for torch, e.g. PyTorch's for ROCm.
@@ -116,6 +117,11 @@ test)
     cd "$root"
     "$python" -m ruff check
     "$python" -m ruff format --check
+    if [ "${1-}" = quick ]; then # an answer within a minute
+        shift
+        export OMP_NUM_THREADS=1
+        exec "$python" -m pytest -m quick -n 2 --dist loadfile "$@"
+    fi
     "$python" -m mypy
     exec "$python" -m pytest "$@"
     ;;

@@ -38,6 +38,20 @@ def find_chromium() -> str | None:
     return None
 
 
+TAKES_A_MODEL = {"base", "bank", "config", "materials", "sd_pipeline", "sdxl_pipeline", "studio", "trainer", "unet"}
+"""Fixtures behind which a model is loaded or trained."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick tier: neither browser nor training nor a model, and nothing that says it is slow."""
+    for item in items:
+        markers = {marker.name for marker in item.iter_markers()}
+        fixtures = set(getattr(item, "fixturenames", ()))
+        folders = set(item.path.relative_to(REPOSITORY).parts)
+        if not (markers & {"slow", "browser", "gpu", "model"} or fixtures & TAKES_A_MODEL or "e2e" in folders):
+            item.add_marker(pytest.mark.quick)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what this machine cannot run, and say why; in CI a missing browser is a failure."""
     if item.get_closest_marker("browser") and find_chromium() is None:

@@ -121,6 +121,7 @@ def test_the_run_ends_with_a_verified_file_that_says_what_it_fits(
     assert any(float(layer.up.abs().max()) > 0 for layer in file.layers.values())
 
 
+@pytest.mark.parametrize("forms", ["sdxl"], indirect=True, scope="module")
 def test_a_run_that_was_paused_and_resumed_ends_with_the_same_bytes(
     forms: Forms, images: Path, finished: tuple[RunFolder, list[Event]], tmp_path: Path
 ) -> None:
@@ -130,6 +131,11 @@ def test_a_run_that_was_paused_and_resumed_ends_with_the_same_bytes(
     assert train(folder, emit=lambda event: None, control=Uncontrolled()).state == "finished"
     whole, broken = read_style(finished[0].adapter_file), read_style(folder.adapter_file)
     assert broken.metadata["sshs_model_hash"] == whole.metadata["sshs_model_hash"]
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest difference of two pictures, whose values lie between 0 and 1."""
+    return float((one - other).abs().max())
 
 
 def test_the_file_changes_the_picture_that_diffusers_draws_from_the_folder(
@@ -146,14 +152,16 @@ def test_the_file_changes_the_picture_that_diffusers_draws_from_the_folder(
         picture: torch.Tensor = pipeline("a fox, ink style", **options).images
         return picture
 
-    plain = draw()
+    # diffusers promises no bits from one call to the next, and some processors' matrix products give other ones.
+    plain, again = draw(), draw()
     path = finished[0].adapter_file
     pipeline.load_lora_weights(path.parent, weight_name=path.name)
     styled = draw()
     assert torch.isfinite(styled).all()
-    assert not torch.equal(plain, styled)
+    noise = max(apart(plain, again), 1e-6)
+    assert apart(plain, styled) > 20 * noise
     pipeline.unload_lora_weights()
-    assert torch.equal(plain, draw())
+    assert apart(plain, draw()) < apart(plain, styled) / 10
 
 
 def test_a_preview_on_the_folder_shows_the_style_and_strength_0_is_the_base(

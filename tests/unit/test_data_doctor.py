@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from trainer.data.dataset import Dataset
-from trainer.data.doctor import examine
+from trainer.data.doctor import about_the_set, examine
 from trainer.data.folder import natural_key
 from trainer.errors import ConfigError, DatasetError
 from trainer.findings import Finding
@@ -246,6 +246,39 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     dataset = look(folder)
     assert [e.name for e in dataset.examples] == ["red cat.png"]
     assert said(dataset, "not_read") == [("link.png", "note"), ("linked", "note")]
+
+
+def test_captions_are_judged_as_a_set_too(tmp_path: Path) -> None:
+    for number in range(6):
+        put(tmp_path, f"IMG_{number}.png", drawing(number + 3))
+    (tmp_path / "IMG_1.txt").write_text("红苹果", encoding="gb18030")
+    (tmp_path / "IMG_2.txt").write_text("a cat", encoding="utf-8")
+    (tmp_path / "IMG_9.txt").write_text("a dog", encoding="utf-8")
+    dataset = look(tmp_path)
+    assert said(dataset, "caption_encoding") == [("IMG_1.png", "note")]
+    assert said(dataset, "caption_unmatched") == [("IMG_9.txt", "warning")]
+    assert [(f.kind, f.message) for f in dataset.findings if not f.image] == [
+        ("caption_missing", "4 of 6 images have no caption"),
+        ("caption_language", "1 of 6 captions is not in English"),
+    ]
+
+
+def test_too_few_and_too_many_images_are_said() -> None:
+    assert [f.kind for f in about_the_set([], "")] == ["no_images"]
+    assert [f.message for f in about_the_set(["a"], "")] == ["1 image is not much"]
+    assert about_the_set(["a"] * 5, "") == about_the_set(["a"] * 200, "") == []
+    assert [f.kind for f in about_the_set(["a"] * 201, "")] == ["many_images"]
+    (without,) = about_the_set([""] * 6, "ink")
+    assert without.severity == "note", "the trigger stands for the missing captions"
+
+
+def test_a_pipe_named_like_an_image_is_left_out_at_once(tmp_path: Path) -> None:
+    put(tmp_path, "red cat.png")
+    try:
+        os.mkfifo(tmp_path / "pipe.png")
+    except (AttributeError, OSError):
+        pytest.skip("pipes cannot be made here")
+    assert said(look(tmp_path), "unreadable") == [("pipe.png", "skipped")]
 
 
 def test_files_can_be_given_instead_of_a_folder(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tomllib
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def test_every_requirement_has_an_exact_pin_that_satisfies_it(
     for requirement in map(Requirement, [*project["dependencies"], *extras]):
         pin = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(exact_version(pin)), f"{pin} does not fit {requirement}"
+
+
+def test_pillow_is_as_new_as_gradio_allows(project: dict[str, Any]) -> None:
+    """Pillow 13 mends holes in its decoders, and gradio pins it below: the day it allows 13, this fails."""
+    asked = [Requirement(line) for line in metadata.requires("gradio") or []]
+    (theirs,) = (each for each in asked if canonicalize_name(each.name) == "pillow")
+    (ours,) = (each for each in map(Requirement, project["dependencies"]) if canonicalize_name(each.name) == "pillow")
+    assert not theirs.specifier.contains("13.0"), "raise pillow to 13 in pyproject.toml and constraints.txt"
+    assert not ours.specifier.contains("13.0")
 
 
 def test_pins_name_no_machine_and_no_build_of_torch(repository: Path, pins: dict[str, Requirement]) -> None:
@@ -205,6 +215,14 @@ def test_test_installs_the_development_tools_once_and_runs_every_gate_in_order(c
     checkout.start("test")
     checkout.start("--help")
     assert not [call for call in checkout.calls() if "pip" in call]
+
+
+@posix_only
+def test_test_quick_lints_and_runs_the_quick_tests_on_two_processes(checkout: Checkout) -> None:
+    assert checkout.start("test", "quick", "-x").returncode == 0
+    lint, form, tests = checkout.calls()[-3:]
+    assert (lint, form) == ("-m ruff check", "-m ruff format --check")
+    assert tests == "-m pytest -m quick -n 2 --dist loadfile -x"
 
 
 @posix_only

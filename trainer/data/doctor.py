@@ -210,9 +210,9 @@ def about_the_set(contents: Sequence[str], trigger: str) -> list[Finding]:
         findings.append(Finding("", "caption_missing", "note" if trigger else "warning", message, advice))
     foreign = sum(any("\u2e80" <= character <= "\uffdc" for character in content) for content in contents)
     if foreign:
-        message = "captions are in Chinese, Japanese or Korean" if foreign > 1 else "a caption is not in English"
+        message = f"{foreign} of {count} captions {'is' if foreign == 1 else 'are'} not in English"
         advice = "Stable Diffusion's text models were taught in English and hardly know others; translate them"
-        findings.append(Finding("", "caption_language", "warning", f"{foreign} of {count} {message}", advice))
+        findings.append(Finding("", "caption_language", "warning", message, advice))
     return findings
 
 

@@ -103,6 +103,26 @@ def test_removing_an_image_changes_nothing_else_and_can_be_undone(parts: Parts, 
     assert captions(parts, draft)["green_tree.png"] == "green tree"
 
 
+def test_a_text_file_finds_its_image_whenever_it_comes_and_in_the_encodings_people_have(
+    parts: Parts, draft: str, tmp_path: Path
+) -> None:
+    (tmp_path / "house2.txt").write_bytes("红色的房子".encode("gbk"))
+    (tmp_path / "nobody.txt").write_text("a ghost")
+    report = parts.drafts.add_images(draft, [tmp_path / "house2.txt", tmp_path / "nobody.txt"])
+    assert captions(parts, draft)["house2.png"] == "红色的房子"
+    ((name, sentence),) = report.refused
+    assert name == "nobody.txt"
+    assert "no image is called nobody" in sentence
+
+
+def test_an_iphone_photo_is_taken_in(parts: Parts, fixtures: Path) -> None:
+    run_id = parts.drafts.create()
+    report = parts.drafts.add_images(run_id, [fixtures / "turned.heic"])
+    assert report.refused == ()
+    (image,) = parts.drafts.view(run_id).images
+    assert (image.width, image.height) == (40, 60)
+
+
 def test_uploading_a_removed_image_again_brings_it_back_with_its_caption(
     parts: Parts, draft: str, uploads: list[Path]
 ) -> None:
