@@ -77,7 +77,7 @@ class Ours:
 
     def step(self, index: int) -> None:
         trainer = self.trainer
-        for micro in range(trainer.settings.accumulation):
+        for micro in trainer.passes:
             trainer.accumulate(trainer.batches.draw(index, micro), micro)
         trainer.update(trainer.rate_at(index))
         trainer.step += 1
@@ -110,8 +110,8 @@ class Ours:
             self.base,
             images,
             self.base.encode_texts(CAPTIONS),
-            batch_size=config.images_per_pass,
-            accumulation=config.passes_per_step,
+            batch_size=config.optim.batch_size or 1,
+            images_per_pass=config.images_per_pass,
         )
         return Trainer(self.base, self.bank, "style", batches, config)
 

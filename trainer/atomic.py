@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+_SCRATCH = re.compile(r"\.[0-9a-f]{16}\.[0-9a-f]{32}")
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -46,6 +49,13 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_all_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of any file in `folder`; only where nobody else writes meanwhile."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if _SCRATCH.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from trainer.adapters.gates import GateBoard
 from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, LowRank, gated
 from trainer.adapters.methods import method_named
-from trainer.adapters.spec import Adapter, AdapterSpec
+from trainer.adapters.spec import Adapter, AdapterSpec, Learning
 from trainer.adapters.targets import select
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import ConfigError, RunError
@@ -219,6 +219,10 @@ class Bank:
     def parameters_of(self, name: str) -> list[tuple[str, nn.Parameter]]:
         """An adapter's parameters as (key, parameter), sorted by key: ``<path>.down`` (A) and ``<path>.up`` (B)."""
         return list(self[name].parameters)
+
+    def learning_of(self, name: str) -> Learning:
+        """What the adapter's method asks of its training."""
+        return self[name].learning
 
     def state_dict_of(self, name: str) -> dict[str, Tensor]:
         """An adapter's tensors by the keys of `parameters_of`; they share memory with the parameters."""

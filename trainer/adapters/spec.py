@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,29 @@ class AdapterSpec:
 
 
 @dataclass(frozen=True)
+class Learning:
+    """What a method asks of the training beyond the gradients of the loss; parts that stay as they are need no
+    gradients (``requires_grad`` False).
+
+    Attributes:
+        rate_factor: of a parameter, by its key, on the learning rate.
+        extra_loss: added to each step's loss, a scalar with a gradient; None adds nothing.
+        after_step: called with (steps done, steps of the run) once the weights have moved.
+    """
+
+    rate_factor: Callable[[str], float] = lambda key: 1.0
+    extra_loss: Callable[[], Tensor | None] = lambda: None
+    after_step: Callable[[int, int], None] = lambda done, steps: None
+
+
+@dataclass(frozen=True)
 class Adapter:
-    """An adapter in a bank: its specification, its parameters as (path, tensor), and what to know about it."""
+    """An adapter in a bank: its specification, parameters as (path, tensor), what to know about it, how it learns."""
 
     spec: AdapterSpec
     parameters: tuple[tuple[str, nn.Parameter], ...]
     notes: tuple[str, ...] = ()
+    learning: Learning = field(default_factory=Learning)
 
     @property
     def name(self) -> str:

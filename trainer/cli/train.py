@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from trainer.cli.launch import MAIN, follow, rank, run_in_processes
 from trainer.cli.mending import INTERRUPTED, mending, quiet_libraries
 from trainer.cli.options import given, names_of, setting
 from trainer.config import RunConfig, assignment, load, overlay, parse, read_toml
-from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
+from trainer.errors import ConfigError, DatasetError, DeviceError, PatinaError, RunError
 from trainer.training.pausing import Session, Signal
 
 if TYPE_CHECKING:
@@ -70,22 +70,33 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Go on with the run in this folder.", show_default=False)
     ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Train on so many cards at once; a batch is shared among them."),
+    ] = None,
+    cpu_processes: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")] = False,
 ) -> None:
     """Train a style on a folder of images and save it as a small .safetensors file."""
     # The settings among the parameters are read by name, from the same table that declares them as options.
     asked = given(context.params)
     with mending(as_json=as_json):
+        count = _cards(gpus) if gpus else cpu_processes or 1
         if resume:
             if images or asked or set_ or config or out:
                 raise ConfigError(
                     "A resumed run keeps its settings: give --resume FOLDER alone, or start a new run with other ones."
                 )
-            _run(_reopened(resume), as_json=as_json)
+            _run(_reopened(resume), count, as_json=as_json)
+        elif rank() is not None:
+            raise ConfigError(
+                "Processes that a launcher started go on with a run that is there: begin it with patina train FOLDER "
+                "--out RUN, and give --resume RUN here; on one machine, --gpus N does all of this."
+            )
         else:
             settings = _settings(images, asked, set_ or [], config)
             with _begun(settings, out) as folder:
-                _run(folder, as_json=as_json)
+                _run(folder, count, as_json=as_json)
 
 
 def _settings(images: Path | None, asked: Mapping[str, Any], extra: list[str], file: Path | None) -> RunConfig:
@@ -126,23 +137,24 @@ def _begun(settings: RunConfig, out: Path | None) -> Iterator[RunFolder]:
     try:
         create(settings, target)
         yield folder
-    except (PatinaError, OSError, KeyboardInterrupt):
-        if ours and any(folder.checkpoints.glob("step-*")):
+    except (PatinaError, OSError, KeyboardInterrupt, _Failed):
+        if ours and folder.saved():
             typer.echo(f"What was learned until the last saved step is kept. {_go_on(folder)}", err=True)
         elif ours and folder.path.is_dir():
-            _clear(folder, keep=existed)
+            folder.discard()
+            if not existed and not any(folder.path.iterdir()):
+                folder.path.rmdir()
         raise
 
 
-def _clear(folder: RunFolder, *, keep: bool) -> None:
-    """Remove what a run wrote before it learned anything, and with it the folder that was made for it."""
-    for part in (folder.cache, folder.samples, folder.checkpoints):
-        shutil.rmtree(part, ignore_errors=True)
-    for file in (folder.config_file, folder.dataset_file, folder.events_file, folder.lock_file):
-        for each in (file, *folder.path.glob(f".{file.name}.*.tmp")):
-            each.unlink(missing_ok=True)
-    if not keep and not any(folder.path.iterdir()):
-        folder.path.rmdir()
+def _cards(wanted: int) -> int:
+    """The number of cards asked for, if they are there."""
+    import torch
+
+    there = torch.cuda.device_count()
+    if wanted > there:
+        raise DeviceError(f"--gpus is {wanted}, but PyTorch finds {there or 'no'} card{'s' * (there != 1)} here.")
+    return wanted
 
 
 def _reopened(path: Path) -> RunFolder:
@@ -154,6 +166,10 @@ def _reopened(path: Path) -> RunFolder:
         raise RunError(f"{path} is no run folder: it has no config.toml. Name the folder that --out named.")
     load(folder.config_file)
     return folder
+
+
+class _Failed(typer.Exit):
+    """A run in several processes failed; the one that did has said why."""
 
 
 class _StopKey:
@@ -184,7 +200,12 @@ class _StopKey:
                 signal.signal(number, handler)
 
 
-def _run(folder: RunFolder, *, as_json: bool) -> None:
+def _run(folder: RunFolder, processes: int, *, as_json: bool) -> None:
+    if processes > 1:
+        return _run_shared(folder, processes, as_json=as_json)
+    if rank() not in (None, MAIN):
+        follow()
+        return _follow(folder)
     key = _StopKey()
     with key.listening():
         quiet_libraries()
@@ -193,9 +214,36 @@ def _run(folder: RunFolder, *, as_json: bool) -> None:
 
         with JsonLines() if as_json else Terminal(folder) as show:
             outcome = train_run(folder, emit=show, control=key)
-    if outcome.state == "paused":
-        typer.echo(f"Saved at step {outcome.step}. {_go_on(folder)}", err=True)
-        raise typer.Exit(INTERRUPTED)
+    if outcome.state == "paused" and rank() is None:
+        _end_paused(folder, outcome.step)
+    return None
+
+
+def _run_shared(folder: RunFolder, processes: int, *, as_json: bool) -> None:
+    """Train in several processes; how it ended stands in the folder's log, which the main one of them wrote."""
+    from trainer.events import Interrupted
+
+    status = run_in_processes(["train", "--resume", str(folder.path), *(["--json"] if as_json else [])], processes)
+    if status:
+        # The sentence has been said by the process that failed.
+        raise _Failed(status)
+    last = next(reversed(list(folder.events())), None)
+    if isinstance(last, Interrupted):
+        _end_paused(folder, last.step)
+
+
+def _follow(folder: RunFolder) -> None:
+    """Take part in a training that the main process steers, shows and writes."""
+    quiet_libraries()
+    from trainer.training.pausing import Uncontrolled
+    from trainer.training.run import train as train_run
+
+    train_run(folder, emit=lambda event: None, control=Uncontrolled())
+
+
+def _end_paused(folder: RunFolder, step: int) -> NoReturn:
+    typer.echo(f"Saved at step {step}. {_go_on(folder)}", err=True)
+    raise typer.Exit(INTERRUPTED)
 
 
 def _go_on(folder: RunFolder) -> str:

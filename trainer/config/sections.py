@@ -182,6 +182,11 @@ class AdapterConfig(Section):
 class OptimConfig(Section):
     """How the weights move."""
 
+    optimizer: Literal["adamw", "prodigy", "schedule_free_adamw"] = Field(
+        "adamw",
+        description="'adamw' suits the presets' rates; 'prodigy' finds its own rate, so that the style shows without "
+        "tuning but steps are slower; 'schedule_free_adamw' needs no schedule and is as good at any step you stop at.",
+    )
     learning_rate: float | None = Field(
         None,
         gt=0,

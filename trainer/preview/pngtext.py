@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import PngImagePlugin
 from PIL.Image import Image
 
+from trainer.atomic import replace_file
 from trainer.config.schedulers import SCHEDULERS
 from trainer.events import PreviewRow
 from trainer.preview.generate import Canvas
@@ -32,6 +33,4 @@ def save_png(picture: Image, path: Path, parameters: str) -> None:
     # Latin-1 goes into a tEXt chunk, everything else into an iTXt one; both are read by the same tools.
     text.add_text("parameters", parameters)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    picture.save(partial, "PNG", pnginfo=text)
-    partial.replace(path)
+    replace_file(path, lambda file: picture.save(file, "PNG", pnginfo=text))

@@ -22,7 +22,7 @@ from trainer.studio.store import State, Store
 from trainer.studio.views import JobView, PictureView, PreviewOrder, StyleUse
 from trainer.studio.worker.protocol import Draw, Source
 from trainer.studio.worker.supervisor import Supervisor
-from trainer.training.run_folder import RunFolder
+from trainer.training.run_folder import RunFolder, checkpoint_name
 
 
 class Pictures:
@@ -184,7 +184,7 @@ def source_of(use: StyleUse, home: StudioFolder, store: Store, library: Library)
     run = store.get(use.style)
     folder = RunFolder(home.run(run.id))
     if use.step:
-        checkpoint = folder.checkpoints / f"step-{use.step:06d}"
+        checkpoint = folder.checkpoints / checkpoint_name(use.step)
         if not checkpoint.is_dir():
             raise StudioError(f"{run.name} keeps no checkpoint of step {use.step} any more. Choose a later one.")
         return Source(name=run.name, path=str(checkpoint), run=run.id)
@@ -192,10 +192,10 @@ def source_of(use: StyleUse, home: StudioFolder, store: Store, library: Library)
         return Source(name=run.name, run=run.id)
     if run.state is State.FINISHED and folder.adapter_file.is_file():
         return Source(name=run.name, path=str(folder.adapter_file), run=run.id)
-    saved = sorted(path for path in folder.checkpoints.glob("step-*") if path.is_dir())
+    saved = folder.saved()
     if not saved:
         raise StudioError(f"{run.name} has learned nothing yet that could be shown. Train it first.")
-    return Source(name=run.name, path=str(saved[-1]), run=run.id)
+    return Source(name=run.name, path=str(saved[0][1]), run=run.id)
 
 
 def _mark(source: Source) -> str:

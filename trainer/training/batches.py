@@ -1,4 +1,4 @@
-"""What the loop reads: cached latents and text features on the device, and the batch of each (micro-)step.
+"""What the loop reads: cached latents and text features on the device, and the batch of each pass.
 
 Every draw is a function of (seed, purpose, step, slot), so a resumed run sees what the uninterrupted one would have.
 Shapes: B batch, V variants (1, or 2 with flip), C latent channels, h x w latent cells.
@@ -6,7 +6,7 @@ Shapes: B batch, V variants (1, or 2 with flip), C latent channels, h x w latent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,8 +54,10 @@ class Batches:
         base: conditions its denoiser and scales latents.
         images: the training images; those of one latent shape form a bucket.
         features: text features, one row for each distinct text; row 0 is the empty text.
-        batch_size: images in a micro-batch.
-        accumulation: micro-batches in an optimizer step.
+        batch_size: images in a batch.
+        accumulation: batches in an optimizer step.
+        images_per_pass: images that go through the model at once, a divisor of ``batch_size``; None is a whole batch.
+            It decides nothing but memory: the same images meet the same noise whatever it is.
         seed: the run's seed.
         caption_dropout: share of the draws that see the empty text.
     """
@@ -68,6 +70,7 @@ class Batches:
         *,
         batch_size: int,
         accumulation: int = 1,
+        images_per_pass: int | None = None,
         seed: int = 0,
         caption_dropout: float = 0.0,
     ) -> None:
@@ -76,6 +79,7 @@ class Batches:
         self.features = features
         self.batch_size = batch_size
         self.accumulation = accumulation
+        self.images_per_pass = images_per_pass or batch_size
         self.seed = seed
         self.caption_dropout = caption_dropout
         size = sum(image.mean.nbytes + image.std.nbytes for image in self.images)
@@ -84,22 +88,29 @@ class Batches:
         self.plan = BatchPlan([bucket for bucket, _ in self._place], batch_size, seed)
 
     @property
+    def passes_per_step(self) -> int:
+        """Forward and backward passes whose gradients add up to one optimizer step."""
+        return self.accumulation * (self.batch_size // self.images_per_pass)
+
+    @property
     def buckets(self) -> int:
         """How many image shapes there are."""
         return len(self._latents)
 
     @property
-    def largest(self) -> int:
-        """Index of a batch of the bucket with the most latent cells: what memory is measured on."""
+    def largest(self) -> list[int]:
+        """Images of one pass from the bucket with the most latent cells: what memory is measured on."""
         sizes = [mean.shape[-1] * mean.shape[-2] for mean, _ in self._latents]
         biggest = max(range(len(sizes)), key=sizes.__getitem__)
-        per_epoch = range(self.plan.batches_per_epoch)
-        return next(i for i in per_epoch if self._place[self.plan.batch(i)[0]][0] == biggest)
+        epoch = (self.plan.batch(index) for index in range(self.plan.batches_per_epoch))
+        return next(batch for batch in epoch if self._place[batch[0]][0] == biggest)[: self.images_per_pass]
 
-    def draw(self, step: int, micro: int = 0) -> Batch:
-        """The batch of a step's ``micro``-th forward pass."""
-        index = step * self.accumulation + micro
-        return self.compose(self.plan.batch(index), step, first_slot=micro * self.batch_size)
+    def draw(self, step: int, number: int = 0) -> Batch:
+        """What a step's ``number``-th pass sees."""
+        first = number * self.images_per_pass
+        batch, start = divmod(first, self.batch_size)
+        members = self.plan.batch(step * self.accumulation + batch)
+        return self.compose(members[start : start + self.images_per_pass], step, first_slot=first)
 
     def compose(self, members: Sequence[int], step: int, *, first_slot: int = 0) -> Batch:
         """A batch of the given images (all of one bucket) with the draws of ``step``'s slots from ``first_slot`` on."""
@@ -149,3 +160,22 @@ def _stack_by_shape(
         std = torch.stack([images[i].std for i in members[shape]])
         stacks.append((mean.to(device), std.to(device)))
     return stacks, place
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Batches of one latent shape as one, their rows in order."""
+    if len(batches) == 1:
+        return batches[0]
+    return Batch(
+        latents=torch.cat([batch.latents for batch in batches]),
+        noise=torch.cat([batch.noise for batch in batches]),
+        timesteps=torch.cat([batch.timesteps for batch in batches]),
+        conditioning=_joined([batch.conditioning for batch in batches]),
+    )
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Tensors joined by rows, within mappings too."""
+    if isinstance(values[0], Mapping):
+        return {key: _joined([value[key] for value in values]) for key in values[0]}
+    return torch.cat(list(values)) if isinstance(values[0], Tensor) else values[0]

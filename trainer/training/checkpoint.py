@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from trainer.atomic import sync_folder
 from trainer.errors import RunError
+from trainer.training.run_folder import checkpoint_name, listed
 
 FORMAT = 1
 
@@ -35,17 +37,13 @@ class Checkpoint:
     state: dict[str, Any] = field(default_factory=dict)
 
 
-def folder_name(step: int) -> str:
-    return f"step-{step:06d}"
-
-
 def save(checkpoint: Checkpoint, parent: Path, *, keep: int) -> Path:
     """Write a checkpoint below ``parent`` and then remove all but the newest ``keep``.
 
     Raises:
         RunError: the disk refuses; earlier checkpoints are untouched.
     """
-    target = parent / folder_name(checkpoint.step)
+    target = parent / checkpoint_name(checkpoint.step)
     partial = parent / f".{target.name}.{os.getpid()}.tmp"
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -79,18 +77,23 @@ def prune(parent: Path, *, keep: int) -> None:
     """Remove all but the newest ``keep`` checkpoints, and what crashed attempts left half-written."""
     for stale in parent.glob(".step-*.tmp"):
         shutil.rmtree(stale, ignore_errors=True)
-    for old in _folders(parent)[keep:]:
+    for _, old in listed(parent)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def newest(parent: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a sentence for each newer one that is not."""
+def newest(
+    parent: Path, usable: Callable[[Checkpoint], bool] = lambda checkpoint: True
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole and ``usable``, and a sentence for each newer one that is not whole."""
     torn: list[str] = []
-    for folder in _folders(parent):
+    for _, folder in listed(parent):
         try:
-            return read(folder), torn
+            found = read(folder)
         except RunError as error:
             torn.append(f"{error} The one before it is used.")
+            continue
+        if usable(found):
+            return found, torn
     return None, torn
 
 
@@ -118,12 +121,6 @@ def read(folder: Path) -> Checkpoint:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"The checkpoint {folder} is incomplete ({type(error).__name__}).") from None
-
-
-def _folders(parent: Path) -> list[Path]:
-    """Checkpoint folders, newest first."""
-    found = [(int(p.name[5:]), p) for p in parent.glob("step-*") if p.name[5:].isdigit() and p.is_dir()]
-    return [path for _, path in sorted(found, reverse=True)]
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -25,6 +26,7 @@ def export(
     *,
     started_at: float,
     thumbnail: Image.Image,
+    recovered: Sequence[str] = (),
 ) -> Verification:
     """Write the adapter into the run's folder and verify it through diffusers.
 
@@ -35,7 +37,7 @@ def export(
     """
     base, bank = trained.base, trained.bank
     weights = bank.weights_of(trained.style, trained.weights_to_export())
-    facts = provenance(config, dataset, trained, started_at=started_at, thumbnail=thumbnail)
+    facts = provenance(config, dataset, trained, started_at=started_at, thumbnail=thumbnail, recovered=recovered)
     write_style(folder.adapter_file, weights, layout=config.export.format, metadata=build(facts))
 
     def verified() -> Verification:
@@ -61,9 +63,15 @@ def export(
 
 
 def provenance(
-    config: RunConfig, dataset: Dataset, trained: Trainer, *, started_at: float, thumbnail: Image.Image
+    config: RunConfig,
+    dataset: Dataset,
+    trained: Trainer,
+    *,
+    started_at: float,
+    thumbnail: Image.Image,
+    recovered: Sequence[str] = (),
 ) -> Provenance:
-    """Everything the file says about how it was made."""
+    """Everything the file says about how it was made; ``recovered`` is what the run had to change on its way."""
     base, spec = trained.base, trained.bank[trained.style].spec
     family = base.family
     side = config.data.resolution or base.resolution
@@ -101,7 +109,8 @@ def provenance(
         author=config.export.author,
         license=config.export.license,
         thumbnail=thumbnail_url(thumbnail),
-        config=_shareable(config),
+        description=" ".join(recovered),
+        config={**_shareable(config), **({"recovery": list(recovered)} if recovered else {})},
     )
 
 

@@ -22,7 +22,7 @@ from trainer.bases.base import Base
 from trainer.bases.compiling import can_compile, compile_blocks, uncompile
 from trainer.bases.placement import is_out_of_memory
 from trainer.config import MemoryConfig, RunConfig
-from trainer.errors import DeviceError, DoesNotFit
+from trainer.errors import ConfigError, DeviceError, DoesNotFit
 from trainer.events import PreviewRow, PreviewSettings
 from trainer.hardware import machine, memory_in_use
 from trainer.preview.generate import generate
@@ -54,21 +54,72 @@ class Rung:
     park_encoders: bool
 
 
-def rungs(config: RunConfig, levels: int) -> list[Rung]:
+def rungs(config: RunConfig, levels: int, processes: int = 1) -> list[Rung]:
     """The rungs to try, fastest first; a setting that the user forced is the same on all of them.
 
     Args:
         config: resolved.
         levels: how many levels the UNet has.
+        processes: how many share a step's passes.
     """
-    batch = config.optim.batch_size or 1
+    sizes = pass_sizes(config, processes)
     free = [
-        Rung(batch, 0, park_encoders=False),
-        Rung(batch, 0, park_encoders=True),
-        *(Rung(size, 0, park_encoders=True) for size in _divisors(batch) if size < batch),
+        Rung(sizes[0], 0, park_encoders=False),
+        *(Rung(size, 0, park_encoders=True) for size in sizes),
         *(Rung(1, count, park_encoders=True) for count in range(1, levels + 1)),
     ]
     return list(dict.fromkeys(_forced(rung, config.memory, levels) for rung in free))
+
+
+def pass_sizes(config: RunConfig, processes: int = 1) -> list[int]:
+    """How many images a pass may hold so that batches and processes come out even, the largest first; maybe none."""
+    batch = config.optim.batch_size or 1
+    passes = {size: config.optim.gradient_accumulation * (batch // size) for size in _divisors(batch)}
+    return [size for size, count in passes.items() if count % processes == 0]
+
+
+def shared_out(config: RunConfig, processes: int, *, free: bool) -> RunConfig:
+    """A resolved config whose steps come out even among processes.
+
+    Args:
+        free: whether the batch size was chosen for the user and may grow to the next that comes out even.
+
+    Raises:
+        ConfigError: the batch size was asked for and does not come out even.
+    """
+    if processes == 1:
+        return config
+    even = config.model_copy(deep=True)
+    optim, memory = even.optim, even.memory
+    batch, batches = optim.batch_size or 1, optim.gradient_accumulation
+    if batch * batches % processes:
+        if not free:
+            raise ConfigError(
+                f"optim.batch_size is {batch}"
+                + (f" in {batches} batches a step" if batches > 1 else "")
+                + f", which {processes} processes cannot share equally: use a multiple of {processes}."
+            )
+        optim.batch_size = next(size for size in range(batch, batch + processes + 1) if size * batches % processes == 0)
+    if memory.micro_batch is not None:
+        # Never more than was asked for, and the result is the same.
+        memory.micro_batch = next(size for size in pass_sizes(even, processes) if size <= memory.micro_batch)
+    return even
+
+
+def step_down(config: RunConfig, levels: int, processes: int = 1) -> Rung | None:
+    """The next way to train after one that ran out of memory, whatever was asked for; None when there is none."""
+    memory = config.memory
+    now = Rung(config.images_per_pass, memory.checkpoint_levels or 0, bool(memory.park_encoders))
+    free = config.model_copy(update={"memory": MemoryConfig()})
+    lower = (
+        rung
+        for rung in rungs(free, levels, processes)
+        if rung != now
+        and rung.micro_batch <= now.micro_batch
+        and rung.checkpoint_levels >= now.checkpoint_levels
+        and rung.park_encoders >= now.park_encoders
+    )
+    return next(lower, None)
 
 
 def preview_ways(config: RunConfig) -> tuple[PreviewWay, ...]:
@@ -134,12 +185,13 @@ class Fitted:
     notes: tuple[str, ...]
 
 
-def fit(config: RunConfig, base: Base, make_trainer: Callable[[RunConfig], Trainer]) -> Fitted:
+def fit(config: RunConfig, base: Base, make_trainer: Callable[[RunConfig], Trainer], *, processes: int = 1) -> Fitted:
     """Find the fastest settings that fit, by real steps on the largest bucket and a real picture.
 
     Args:
         config: resolved; what its ``memory`` section already says is not chosen again.
         make_trainer: a trainer on ``base`` for a config.
+        processes: how many share a step's passes.
 
     Raises:
         DeviceError: compiling was asked for where it is not possible.
@@ -147,7 +199,7 @@ def fit(config: RunConfig, base: Base, make_trainer: Callable[[RunConfig], Train
     """
     limit = memory_limit(config, base.device)
     levels = base.levels
-    trainer, rung, measured = _climb(config, base, make_trainer, rungs(config, levels), limit)
+    trainer, rung, measured = _climb(config, base, make_trainer, rungs(config, levels, processes), limit)
     config, measured = _compiled_if_faster(config, trainer, measured, limit)
     for way in preview_ways(config):
         settle(base, with_rung(config, rung, way).memory)
@@ -163,7 +215,6 @@ def measure(trainer: Trainer) -> Measured:
     """Forward and backward passes on the largest bucket, as in training; no weight moves and no gradient stays."""
     device = trainer.base.device
     batches = trainer.batches
-    members = batches.plan.batch(batches.largest)
     trainer.bank.set_strengths({trainer.style: 1.0})
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -172,12 +223,12 @@ def measure(trainer: Trainer) -> Measured:
         for _ in range(1 + MEASURED_STEPS):
             _wait(device)
             before = time.perf_counter()
-            trainer.accumulate(batches.compose(members, 0))
+            trainer.accumulate(batches.compose(batches.largest, 0))
             _wait(device)
             seconds.append(time.perf_counter() - before)
             trainer.optimizer.zero_grad(set_to_none=True)
     warm = min(seconds[1:])
-    return Measured(warm * trainer.settings.accumulation, memory_in_use(device))
+    return Measured(warm * len(trainer.passes), memory_in_use(device))
 
 
 def settle(base: Base, memory: MemoryConfig) -> None:
@@ -198,6 +249,13 @@ def as_found(base: Base) -> Iterator[None]:
         base.checkpoint_levels(0)
         base.previews = previews
         base.placement.park(parked)
+
+
+def tidy(device: torch.device) -> None:
+    """Give back what a failed attempt held; called where its error is no longer handled."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def memory_limit(config: RunConfig, device: torch.device) -> int | None:
@@ -294,9 +352,7 @@ def _if_it_fits(base: Base, work: Callable[[], T]) -> T | None:
         if not is_out_of_memory(error):
             raise
     # Here, not in the handler: the error holds on to the frames and tensors of what failed.
-    gc.collect()
-    if base.device.type == "cuda":
-        torch.cuda.empty_cache()
+    tidy(base.device)
     return None
 
 

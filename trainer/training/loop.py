@@ -8,25 +8,44 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import Parameter
 
 from trainer.adapters.bank import Bank
+from trainer.adapters.spec import Learning
 from trainer.bases.base import Base
+from trainer.bases.placement import is_out_of_memory
 from trainer.config import RunConfig
 from trainer.errors import RunError
 from trainer.events import Emit, Progress
 from trainer.randomness import stable_seed
-from trainer.training.batches import Batch, Batches
+from trainer.training.batches import Batch, Batches, join
 from trainer.training.checkpoint import Checkpoint
-from trainer.training.optim import Average, learning_rate_at, make_optimizer, set_learning_rate
+from trainer.training.optim import (
+    OPTIMIZERS,
+    Average,
+    learning_rate_at,
+    make_optimizer,
+    restore_state,
+    set_learning_rate,
+    state_of,
+)
 from trainer.training.pausing import Control, Session, Signal
+from trainer.training.processes import average_gradients, open_accelerator, own_passes
 
 REPORT_SECONDS = 0.5
+_SIGNALS = (Signal.GO, Signal.PAUSE, Signal.STOP)
+
+
+class Diverged(RunError):
+    """The loss is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,6 @@ class Resolved:
     """The numbers of a resolved config that the loop needs, none of them optional."""
 
     steps: int
-    accumulation: int
     peak_rate: float
     warmup: int
     schedule: str
@@ -50,10 +68,9 @@ class Resolved:
         assert rate is not None
         return cls(
             steps=steps,
-            accumulation=config.passes_per_step,
             peak_rate=rate,
             warmup=config.optim.warmup_steps or 0,
-            schedule=config.optim.schedule,
+            schedule=config.optim.schedule if OPTIMIZERS[config.optim.optimizer].scheduled else "constant",
             max_grad_norm=config.optim.max_grad_norm,
             min_snr_gamma=config.optim.min_snr_gamma,
             seed=config.train.seed,
@@ -69,18 +86,42 @@ class Trainer:
         bank: holds the adapter ``style``; its gates are set here and stay set.
         batches: what is trained on.
         config: a resolved config (`trainer.presets.resolve`).
+        accelerator: the processes that share each step; None is this one alone.
     """
 
-    def __init__(self, base: Base, bank: Bank, style: str, batches: Batches, config: RunConfig) -> None:
+    def __init__(
+        self,
+        base: Base,
+        bank: Bank,
+        style: str,
+        batches: Batches,
+        config: RunConfig,
+        *,
+        accelerator: Accelerator | None = None,
+    ) -> None:
         self.base, self.bank, self.style, self.batches = base, bank, style, batches
+        self.accelerator = open_accelerator() if accelerator is None else accelerator
         self.settings = Resolved.of(config)
         self.step = 0
-        named = bank.parameters_of(style)
-        self.names = [name for name, _ in named]
-        self.parameters: list[Parameter] = [parameter for _, parameter in named]
-        self.optimizer = make_optimizer(self.parameters, config.optim)
+        self.rate_factor: Callable[[int], float] = lambda step: 1.0
+        self.learning: Learning = bank.learning_of(style)
+        self.named = bank.parameters_of(style)
+        self.names = [name for name, _ in self.named]
+        self.parameters: list[Parameter] = [parameter for _, parameter in self.named]
+        self.entry = OPTIMIZERS[config.optim.optimizer]
+        self.optimizer = make_optimizer(self.named, config.optim, self.learning.rate_factor)
         self.average = Average(self.parameters, config.optim.ema_decay) if config.optim.ema_decay else None
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process computes whole steps."""
+        return self.accelerator.num_processes == 1
+
+    @property
+    def passes(self) -> range:
+        """The passes of a step that this process computes."""
+        return own_passes(self.accelerator, self.batches.passes_per_step)
 
     def run(self, *, control: Control, emit: Emit, after_step: Callable[[int], None]) -> Signal:
         """Train from the current step to the last one, or until ``control`` says otherwise.
@@ -88,52 +129,64 @@ class Trainer:
         ``after_step(step)`` is called once ``step`` optimizer steps are done, before the next one begins.
 
         Raises:
-            RunError: the loss is no longer a number.
+            Diverged: the loss is no longer a number.
+            torch.OutOfMemoryError, MemoryError: memory ran out; `step` is the one that was not done.
         """
-        settings = self.settings
         report = _Report(self, emit)
-        session = Session(self.base, self.bank, self.style, self.step, settings.steps)
+        session = Session(self.base, self.bank, self.style, self.step, self.settings.steps)
         self.bank.set_strengths({self.style: 1.0})
-        self.base.denoiser.train(settings.dropout > 0)
-        while self.step < settings.steps:
+        self.base.denoiser.train(self.settings.dropout > 0)
+        while self.step < self.settings.steps:
             session.step = self.step
-            wish = Signal.GO
-            losses: list[Tensor] = []
-            for micro in range(settings.accumulation):
-                report.pause()
-                asked = control.between_steps(session)
-                report.resume()
-                if asked is not Signal.GO:
-                    wish = asked
-                if wish is not Signal.GO and micro == 0:
-                    report.flush()
-                    return wish
-                losses.append(self.accumulate(self.batches.draw(self.step, micro), micro))
+            wish, losses = Signal.GO, []
+            with self._failing_together() as failed:
+                for number in self.passes:
+                    with report.paused():
+                        asked = control.between_steps(session)
+                    wish = wish if asked is Signal.GO else asked
+                    if wish is not Signal.GO and self.alone and not losses:
+                        report.flush()
+                        return wish
+                    losses.append(self.accumulate(self.batches.draw(self.step, number), number))
+            loss = torch.stack(losses).mean() if losses else torch.zeros(())
+            if not self.alone:
+                loss, wish = self._agree(loss, wish, failed)
             rate = self.rate_at(self.step)
             self.update(rate)
             self.step += 1
-            report.add(torch.stack(losses).mean(), rate)
-            report.pause()
-            after_step(self.step)
-            report.resume()
-            if wish is not Signal.GO and self.step < settings.steps:
+            report.add(loss, rate)
+            with report.paused():
+                after_step(self.step)
+            if wish is not Signal.GO and self.step < self.settings.steps:
                 report.flush()
                 return wish
         report.flush()
         return Signal.GO
 
-    def accumulate(self, batch: Batch, micro: int = 0) -> Tensor:
-        """Forward and backward pass of one micro-batch; gradients add up. Returns the loss, a detached scalar."""
+    def accumulate(self, batch: Batch, number: int = 0) -> Tensor:
+        """Forward and backward pass of one of a step's batches; gradients add up. Returns the loss, a detached scalar.
+
+        Args:
+            number: which pass of the step, for what the base itself draws (dropout).
+        """
         if self.settings.dropout:
-            torch.manual_seed(stable_seed(self.settings.seed, "dropout", self.step, micro))
+            torch.manual_seed(stable_seed(self.settings.seed, "dropout", self.step, number))
         loss = self.loss(batch)
-        self.scaler.scale(loss / self.settings.accumulation).backward()
+        self.scaler.scale(self.share(loss)).backward()
         return loss.detach()
 
     def loss(self, batch: Batch) -> Tensor:
         """Weighted squared error of a batch, a scalar in fp32."""
-        weights = self.base.process.weights(batch.timesteps, self.settings.min_snr_gamma)
-        return (weights * self.base.errors(*batch.inputs)).mean()
+        return self.weighed(self.base.errors(*batch.inputs), batch.timesteps)
+
+    def weighed(self, errors: Tensor, timesteps: Tensor) -> Tensor:
+        """The loss that errors (B,) at timesteps (B,) make, a scalar."""
+        return (self.base.process.weights(timesteps, self.settings.min_snr_gamma) * errors).mean()
+
+    def share(self, loss: Tensor) -> Tensor:
+        """A pass's part in the step's loss, with what the adapter's method adds to it."""
+        extra = self.learning.extra_loss()
+        return (loss if extra is None else loss + extra) / len(self.passes)
 
     def update(self, rate: float) -> None:
         """One optimizer step with the gradients that have added up."""
@@ -143,45 +196,53 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self.learning.after_step(self.step + 1, self.settings.steps)
         if self.average is not None:
             self.average.update(self.parameters)
 
     def rate_at(self, step: int) -> float:
+        """The learning rate of optimizer step ``step``, counted from 0."""
         s = self.settings
-        return learning_rate_at(step, peak=s.peak_rate, steps=s.steps, warmup=s.warmup, schedule=s.schedule)
+        rate = learning_rate_at(step, peak=s.peak_rate, steps=s.steps, warmup=s.warmup, schedule=s.schedule)
+        return rate * self.rate_factor(step)
 
     def weights_to_export(self) -> dict[str, Tensor]:
-        """What the file holds: the average of the weights when one is kept, else the weights."""
-        values = self.average.values if self.average is not None else self.parameters
-        return {name: value.detach().clone() for name, value in zip(self.names, values, strict=True)}
+        """What the file holds: the average of the weights when one is kept, else what the optimizer settled on."""
+        return {name: value.detach().clone() for name, value in zip(self.names, self._settled(), strict=True)}
+
+    @contextmanager
+    def as_exported(self) -> Iterator[None]:
+        """Within this context the adapter has the weights that the file would hold; afterwards its own, bit for bit."""
+        own = [parameter.detach().clone() for parameter in self.parameters]
+        self._write(self._settled())
+        try:
+            yield
+        finally:
+            self._write(own)
 
     def checkpoint(self) -> Checkpoint:
         """The state after `step` steps.
 
         Raises:
-            RunError: a weight is no longer a number, so that a good checkpoint is never followed by a useless one.
+            Diverged: a weight is no longer a number, so that a good checkpoint is never followed by a useless one.
         """
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
             raise _diverged(self.step)
-        optimizer: dict[str, Tensor] = {}
-        for name, parameter in zip(self.names, self.parameters, strict=True):
-            for key, value in self.optimizer.state[parameter].items():
-                optimizer[f"{name}.{key}"] = value
+        tensors, remembered = state_of(self.optimizer, self.named)
         average = dict(zip(self.names, self.average.values, strict=True)) if self.average is not None else {}
         state = {
             "base": self.base.identity,
             "scaler": self.scaler.state_dict(),
+            "optimizer": remembered,
             "average_updates": self.average.updates if self.average else 0,
         }
-        weights = dict(zip(self.names, self.parameters, strict=True))
-        return Checkpoint(self.step, dict(weights), optimizer, average, state)
+        return Checkpoint(self.step, dict(self.named), tensors, average, state)
 
-    @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint as if nothing had happened.
 
         Raises:
-            RunError: it belongs to an adapter of another shape, or to another base.
+            RunError: it belongs to an adapter of another shape, to another base, or to another optimizer.
         """
         if checkpoint.state.get("base", self.base.identity) != self.base.identity:
             raise RunError(
@@ -190,18 +251,121 @@ class Trainer:
             )
         if set(checkpoint.adapter) != set(self.names):
             raise RunError("The checkpoint was made with other targets; its settings have been changed since.")
-        for name, parameter in zip(self.names, self.parameters, strict=True):
+        for name, parameter in self.named:
             if checkpoint.adapter[name].shape != parameter.shape:
                 raise RunError(f"The checkpoint's {name} has another rank; its settings have been changed since.")
-            parameter.copy_(checkpoint.adapter[name])
-            for key, value in self.optimizer.state[parameter].items():
-                value.copy_(checkpoint.optimizer[f"{name}.{key}"])
+        restore_state(self.optimizer, self.named, checkpoint.optimizer, checkpoint.state.get("optimizer", {}))
+        self._write([checkpoint.adapter[name] for name in self.names])
+        self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             for name, value in zip(self.names, self.average.values, strict=True):
                 value.copy_(checkpoint.average[name])
             self.average.updates = int(checkpoint.state["average_updates"])
         self.scaler.load_state_dict(checkpoint.state["scaler"])
         self.step = checkpoint.step
+
+    def _settled(self) -> list[Tensor]:
+        if self.average is not None:
+            return self.average.values
+        exported = self.entry.exported
+        return [p.detach() if exported is None else exported(self.optimizer, p) for p in self.parameters]
+
+    @torch.no_grad()
+    def _write(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
+
+    @contextmanager
+    def _failing_together(self) -> Iterator[list[BaseException]]:
+        """Out of memory is raised here when alone; with others it is told to them first, as they wait for this one."""
+        failed: list[BaseException] = []
+        try:
+            yield failed
+        except (RuntimeError, MemoryError) as error:
+            if self.alone or not is_out_of_memory(error):
+                raise
+            failed.append(error)
+
+    def _agree(self, loss: Tensor, wish: Signal, failed: Sequence[BaseException]) -> tuple[Tensor, Signal]:
+        """Average gradients and loss over the processes; all obey the main one and fail when one has failed."""
+        count = self.accelerator.num_processes
+        told = _SIGNALS.index(wish) if self.accelerator.is_main_process else 0
+        numbers = (float(loss), float(told), float(bool(failed)))
+        mean, wished, troubled = average_gradients(self.accelerator, self.parameters, numbers)
+        if troubled:
+            raise MemoryError(f"memory ran out in {round(troubled * count)} of {count} processes: out of memory")
+        if not self.scaler.is_enabled() and not math.isfinite(mean):
+            # Now, not with the next report: all must go back from the same step.
+            raise _diverged(self.step)
+        return torch.tensor(mean), _SIGNALS[round(wished * count)]
+
+
+def train_together(
+    trainers: Sequence[Trainer],
+    *,
+    go_on: Callable[[], bool] = lambda: True,
+    after_step: Callable[[Trainer, float], None] = lambda trainer, loss: None,
+) -> None:
+    """Train several adapters of one bank in shared passes: each image opens only its own adapter, all share the base.
+
+    Every trainer keeps its own batches, optimizer, clipping, loss scale, rate and step count, so each adapter becomes
+    what it would have become alone (up to the rounding of larger batches; adapter dropout draws other numbers). Images
+    of one shape go through the base together, as many as the trainers' ``images_per_pass`` add up to. Who has done
+    its steps leaves.
+
+    Args:
+        trainers: on one base and bank, each with an adapter of its own.
+        go_on: asked before each step; with False all stand at a whole step, and another call goes on from there.
+        after_step: told of each trainer's step once it is done, with the step's loss.
+
+    Raises:
+        Diverged: a loss is no longer a number; nobody has made that step.
+    """
+    bank = trainers[0].bank
+    trainers[0].base.denoiser.train(any(trainer.settings.dropout > 0 for trainer in trainers))
+    with bank.strengths_held():
+        while (active := [t for t in trainers if t.step < t.settings.steps]) and go_on():
+            losses = _accumulate_together(bank, active)
+            if not active[0].alone:
+                parameters = [parameter for trainer in active for parameter in trainer.parameters]
+                losses = average_gradients(active[0].accelerator, parameters, losses)
+            lost = [t.style for t, loss in zip(active, losses, strict=True) if not math.isfinite(loss)]
+            if lost and not active[0].scaler.is_enabled():
+                for trainer in active:
+                    trainer.optimizer.zero_grad(set_to_none=True)
+                raise _diverged(active[0].step, lost)
+            for trainer, loss in zip(active, losses, strict=True):
+                trainer.update(trainer.rate_at(trainer.step))
+                trainer.step += 1
+                after_step(trainer, loss)
+
+
+def _accumulate_together(bank: Bank, trainers: Sequence[Trainer]) -> list[float]:
+    """All passes of one step of every trainer, those of one shape as one; returns each trainer's loss."""
+    losses: dict[str, list[Tensor]] = {trainer.style: [] for trainer in trainers}
+    for turn in range(max(len(trainer.passes) for trainer in trainers)):
+        drawn = [(t, t.batches.draw(t.step, t.passes[turn])) for t in trainers if turn < len(t.passes)]
+        drawn.sort(key=_shape)
+        for _, group in groupby(drawn, key=_shape):
+            members = list(group)
+            rows = [len(batch.timesteps) for _, batch in members]
+            opens = torch.tensor([bank.names.index(t.style) for t, _ in members]).repeat_interleave(torch.tensor(rows))
+            bank.set_strengths(torch.nn.functional.one_hot(opens, len(bank.names)).float())
+            first = members[0][0]
+            if any(trainer.settings.dropout for trainer, _ in members):
+                torch.manual_seed(stable_seed(first.settings.seed, "dropout", first.step, turn))
+            errors = first.base.errors(*join([batch for _, batch in members]).inputs).split(rows)
+            total = torch.zeros((), device=errors[0].device)
+            for (trainer, batch), own in zip(members, errors, strict=True):
+                loss = trainer.weighed(own, batch.timesteps)
+                losses[trainer.style].append(loss.detach())
+                total = total + trainer.scaler.scale(trainer.share(loss))
+            total.backward()
+    return torch.stack([torch.stack(found).mean() for found in losses.values()]).tolist()
+
+
+def _shape(drawn: tuple[Trainer, Batch]) -> tuple[int, ...]:
+    return tuple(drawn[1].latents.shape[1:])
 
 
 class _Report:
@@ -215,11 +379,14 @@ class _Report:
         self.worked = 0.0
         self.since = self.said = time.monotonic()
 
-    def pause(self) -> None:
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done in here is not training, and is left out of its speed."""
         self.worked += time.monotonic() - self.since
-
-    def resume(self) -> None:
-        self.since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.since = time.monotonic()
 
     def add(self, loss: Tensor, rate: float) -> None:
         self.losses.append(loss)
@@ -236,7 +403,7 @@ class _Report:
         trainer = self.trainer
         worked = self.worked + time.monotonic() - self.since
         per_step = worked / self.steps
-        images = trainer.batches.batch_size * trainer.settings.accumulation
+        images = trainer.batches.batch_size * trainer.batches.accumulation
         steps = trainer.settings.steps
         self.emit(
             Progress(
@@ -254,8 +421,9 @@ class _Report:
             raise _diverged(trainer.step)
 
 
-def _diverged(step: int) -> RunError:
-    return RunError(
-        f"Training came apart before step {step}: the loss is no longer a number. "
+def _diverged(step: int, styles: Sequence[str] = ()) -> Diverged:
+    whose = f" of {' and '.join(map(repr, styles))}" if styles else ""
+    return Diverged(
+        f"Training{whose} came apart before step {step}: the loss is no longer a number. "
         "Try again with a tenth of the learning rate, or with precision fp32."
     )

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from accelerate import Accelerator
+
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
+from trainer.bases.compiling import compile_blocks
 from trainer.bases.load import load_base
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
@@ -23,22 +26,23 @@ from trainer.events import (
     Notice,
     Phase,
     Planned,
-    Saved,
     Started,
-    Validated,
     sentence_of,
 )
 from trainer.hardware import machine, physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.presets import resolve
-from trainer.training import checkpoint as checkpoints
 from trainer.training.batches import Batches
 from trainer.training.export import export
-from trainer.training.fitting import Fitted, as_found, fit, memory_limit
+from trainer.training.fitting import Fitted, as_found, fit, memory_limit, settle, shared_out
 from trainer.training.loop import Trainer
-from trainer.training.pausing import Control, Signal
+from trainer.training.optim import OPTIMIZERS
+from trainer.training.pausing import Control, Signal, Uncontrolled
 from trainer.training.prepare import Prepared, prepare, read_dataset
+from trainer.training.processes import from_main, open_accelerator
+from trainer.training.recovery import Recovery
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures, due, pictures_drawn
+from trainer.training.steps import Steps
 from trainer.training.validation import Validation, held_out
 
 STYLE = "style"
@@ -87,48 +91,82 @@ def train(folder: RunFolder, *, emit: Emit, control: Control, base: Base | None 
         PatinaError: something the user can mend; the folder keeps what was learned.
     """
     config = folder.config()
+    accelerator = open_accelerator(config.train.device)
+    if not accelerator.is_main_process:
+        return _train(folder, config, _Log(None, lambda event: None), Uncontrolled(), base, accelerator)
     with folder.held():
+        folder.clear_scratch()
         log = _Log(folder, emit)
         try:
-            return _train(folder, config, log, control, base)
+            return _train(folder, config, log, control, base, accelerator)
         except Exception as error:
-            log(Failed(step=log.step, message=sentence_of(error)))
+            log.at_last(Failed(step=log.step, message=sentence_of(error)))
             raise
 
 
-def _train(folder: RunFolder, config: RunConfig, emit: _Log, control: Control, base: Base | None) -> Outcome:
+def _train(
+    folder: RunFolder, config: RunConfig, emit: _Log, control: Control, base: Base | None, accelerator: Accelerator
+) -> Outcome:
     began = time.time()
-    base = base or _open_base(config, emit)
+    base = base or _open_base(config, emit, accelerator)
     for note in base.notes:
         emit(Notice(text=note))
     emit(Phase(name="reading", detail=config.data.images))
-    dataset = read_dataset(folder, config, base, lambda done, total: emit.quietly("reading", done, total))
-    emit(_found(dataset))
-    config = _resolved(config, base, dataset)
-    set_up_threads(config.train.threads or 1)
-    materials = prepare(dataset, config, base, folder.cache, lambda done, total: emit.quietly("caching", done, total))
+    # Whoever comes second finds what the main process wrote.
+    with accelerator.main_process_first():
+        dataset = read_dataset(folder, config, base, lambda done, total: emit.quietly("reading", done, total))
+        emit(_found(dataset))
+        config = _resolved(config, base, dataset, accelerator.num_processes)
+        set_up_threads(config.train.threads or 1)
+        prepared = prepare(
+            dataset, config, base, folder.cache, lambda done, total: emit.quietly("caching", done, total)
+        )
     bank = Bank(base.roots)
     try:
         with as_found(base):
             _add_style(bank, config)
             emit(Phase(name="measuring"))
-            fitted = fit(config, base, lambda settings: _trainer(base, bank, materials, settings))
-            trainer, config = fitted.trainer, fitted.config
-            emit(_plan(fitted, materials))
-            folder.write_config(config)
-            _restore(trainer, folder, emit)
-            pictures = Pictures(folder, config, dataset, trainer, emit)
-            signal = _learn(trainer, pictures, _validation(base, materials, config), folder, config, emit, control)
+            recovery = Recovery(folder.recovery_file)
+            asked = config.memory if recovery.changes else None
+            # What had to be given up before may not fit at first either.
+            config = recovery.with_memory(config)
+            trainer, config = _fitted(config, base, bank, prepared, accelerator, emit)
+            steps = Steps(
+                trainer,
+                folder,
+                config,
+                asked or config.memory,
+                recovery,
+                Pictures(folder, config, dataset, trainer, emit),
+                _validation(base, prepared, config),
+                emit,
+                emit.at,
+            )
+            if accelerator.is_main_process:
+                folder.write_config(config.model_copy(update={"memory": steps.asked_memory}))
+            steps.restore()
+            emit(Started(step=trainer.step, steps=trainer.settings.steps))
+            signal = steps.run(control)
             if signal is Signal.PAUSE:
                 emit(Interrupted(step=trainer.step, reason="paused"))
                 return Outcome("paused", trainer.step)
+            if not accelerator.is_main_process:
+                return Outcome("finished", trainer.step, folder.adapter_file)
             emit(Phase(name="sampling"))
             if not due(config.samples.every or 0, trainer.step, trainer.settings.steps):
                 # Stopped between two samples: what is shown as the end must be the end.
-                pictures.samples(trainer.step)
-            thumbnail = pictures.sheet()
+                steps.pictures.samples(trainer.step)
+            thumbnail = steps.pictures.sheet()
             emit(Phase(name="exporting"))
-            proof = export(folder, config, dataset, trainer, started_at=began, thumbnail=thumbnail)
+            proof = export(
+                folder,
+                config,
+                dataset,
+                trainer,
+                started_at=began,
+                thumbnail=thumbnail,
+                recovered=steps.recovery.sentences,
+            )
     finally:
         bank.detach()
     emit(
@@ -143,8 +181,8 @@ def _train(folder: RunFolder, config: RunConfig, emit: _Log, control: Control, b
     return Outcome("finished", trainer.step, folder.adapter_file)
 
 
-def _open_base(config: RunConfig, emit: Emit) -> Base:
-    device = pick_device(config.train.device)
+def _open_base(config: RunConfig, emit: Emit, accelerator: Accelerator) -> Base:
+    device = pick_device(config.train.device) if accelerator.num_processes == 1 else accelerator.device
     emit(Phase(name="loading", detail=config.base.source))
     return load_base(
         config.base,
@@ -156,13 +194,21 @@ def _open_base(config: RunConfig, emit: Emit) -> Base:
     )
 
 
-def _resolved(config: RunConfig, base: Base, dataset: Dataset) -> RunConfig:
-    """The settings with nothing left to choose: a second start finds them all and chooses nothing again."""
+def _resolved(config: RunConfig, base: Base, dataset: Dataset, processes: int) -> RunConfig:
+    """The settings with nothing left to choose: a second start finds them all and chooses nothing again.
+
+    Raises:
+        ConfigError: a step's images cannot be shared by so many processes.
+    """
     count = len(dataset.examples)
     kept_out = held_out(count, config.data.validation_share, config.train.seed)
     if config.train.threads is None:
-        config.train.threads = physical_cores()
-    return resolve(config, base.family, resolution=base.resolution, images=count - len(kept_out))
+        config.train.threads = max(1, physical_cores() // (processes if base.device.type == "cpu" else 1))
+    if config.optim.learning_rate is None:
+        config.optim.learning_rate = OPTIMIZERS[config.optim.optimizer].usual_rate
+    asked = config.optim.batch_size
+    config = resolve(config, base.family, resolution=base.resolution, images=count - len(kept_out))
+    return shared_out(config, processes, free=asked is None)
 
 
 def _add_style(bank: Bank, config: RunConfig) -> None:
@@ -179,34 +225,54 @@ def _add_style(bank: Bank, config: RunConfig) -> None:
     )
 
 
-def _trainer(base: Base, bank: Bank, materials: Prepared, config: RunConfig) -> Trainer:
+def _fitted(
+    config: RunConfig, base: Base, bank: Bank, prepared: Prepared, accelerator: Accelerator, emit: Emit
+) -> tuple[Trainer, RunConfig]:
+    """A trainer that fits, with the settings it was made for: measured by the main process, and the same in all."""
+
+    def made(settings: RunConfig) -> Trainer:
+        return _trainer(base, bank, prepared, settings, accelerator)
+
+    if accelerator.is_main_process:
+        fitted = fit(config, base, made, processes=accelerator.num_processes)
+        emit(_plan(fitted, prepared))
+        return fitted.trainer, from_main(accelerator, fitted.config)
+    config = from_main(accelerator, None)
+    settle(base, config.memory)
+    if config.train.compile == "blocks":
+        compile_blocks(base.denoiser)
+    return made(config), config
+
+
+def _trainer(base: Base, bank: Bank, prepared: Prepared, config: RunConfig, accelerator: Accelerator) -> Trainer:
     batches = Batches(
         base,
-        materials.training,
-        materials.features,
-        batch_size=config.images_per_pass,
-        accumulation=config.passes_per_step,
+        prepared.training,
+        prepared.features,
+        batch_size=config.optim.batch_size or 1,
+        accumulation=config.optim.gradient_accumulation,
+        images_per_pass=config.images_per_pass,
         seed=config.train.seed,
         caption_dropout=config.data.caption_dropout,
     )
-    return Trainer(base, bank, STYLE, batches, config)
+    return Trainer(base, bank, STYLE, batches, config, accelerator=accelerator)
 
 
-def _validation(base: Base, materials: Prepared, config: RunConfig) -> Validation | None:
-    if not materials.validation:
+def _validation(base: Base, prepared: Prepared, config: RunConfig) -> Validation | None:
+    if not prepared.validation:
         return None
-    return Validation(base, materials.validation, materials.features, seed=config.train.seed)
+    return Validation(base, prepared.validation, prepared.features, seed=config.train.seed)
 
 
-def _plan(fitted: Fitted, materials: Prepared) -> Planned:
+def _plan(fitted: Fitted, prepared: Prepared) -> Planned:
     """What is about to happen, with time and memory as measured on a few real passes and a picture."""
     trainer, config, measured = fitted.trainer, fitted.config, fitted.measured
     steps = trainer.settings.steps
     has = machine(trainer.base.device)
     adapter, batches = trainer.bank[STYLE], trainer.batches
     return Planned(
-        images=len(materials.training),
-        held_out=len(materials.validation),
+        images=len(prepared.training),
+        held_out=len(prepared.validation),
         steps=steps,
         batch_size=batches.batch_size * batches.accumulation,
         resolution=config.data.resolution or trainer.base.resolution,
@@ -224,61 +290,32 @@ def _plan(fitted: Fitted, materials: Prepared) -> Planned:
     )
 
 
-def _restore(trainer: Trainer, folder: RunFolder, emit: _Log) -> None:
-    found, torn = checkpoints.newest(folder.checkpoints)
-    for sentence in torn:
-        emit(Notice(level="warning", text=sentence))
-    if found is not None:
-        trainer.restore(found)
-    emit.step = trainer.step
-    emit(Started(step=trainer.step, steps=trainer.settings.steps))
-
-
-def _learn(
-    trainer: Trainer,
-    pictures: Pictures,
-    validation: Validation | None,
-    folder: RunFolder,
-    config: RunConfig,
-    emit: _Log,
-    control: Control,
-) -> Signal:
-    """The training steps, with checkpoints, samples and validation where they are due."""
-    steps, every = trainer.settings.steps, config.samples.every or 0
-
-    def save() -> None:
-        path = checkpoints.save(trainer.checkpoint(), folder.checkpoints, keep=config.train.keep_checkpoints)
-        emit(Saved(step=trainer.step, path=path.relative_to(folder.path).as_posix()))
-
-    def after_step(step: int) -> None:
-        emit.step = step
-        if due(config.train.checkpoint_every or 0, step, steps):
-            save()
-        if due(every, step, steps):
-            pictures.samples(step)
-            if validation is not None:
-                losses = validation.measure(trainer)
-                emit(Validated(step=step, loss=losses.style, base_loss=losses.base))
-
-    if trainer.step == 0 and every:
-        emit(Phase(name="sampling"))
-        pictures.samples(0)
-    emit(Phase(name="training"))
-    signal = trainer.run(control=control, emit=emit, after_step=after_step)
-    if signal is not Signal.GO:
-        save()
-    return signal
-
-
 class _Log:
-    """Writes every event into the run's folder and passes it on; knows the step for those who do not."""
+    """Writes every event into the run's folder and passes it on; knows the step for those who do not.
 
-    def __init__(self, folder: RunFolder, emit: Emit) -> None:
+    Args:
+        folder: None keeps and says nothing, for all processes but the main one.
+    """
+
+    def __init__(self, folder: RunFolder | None, emit: Emit) -> None:
         self.folder, self.forward = folder, emit
         self.step = 0
 
     def __call__(self, event: Event) -> None:
-        self.folder.append(event)
+        if self.folder is not None:
+            self.folder.append(event)
+            self.forward(event)
+
+    def at(self, step: int) -> None:
+        self.step = step
+
+    def at_last(self, event: Event) -> None:
+        """The word of a run that has failed: it is said even where it cannot be written, as on a full disk."""
+        try:
+            if self.folder is not None:
+                self.folder.append(event)
+        except OSError:
+            pass
         self.forward(event)
 
     def quietly(self, name: Literal["reading", "caching"], done: int, total: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from trainer import config as configs
-from trainer.atomic import write_file
+from trainer.atomic import remove_all_leftovers, write_file
 from trainer.config import RunConfig
 from trainer.errors import RunError
 from trainer.events import AnyEvent, Event, Started, parse_event
@@ -66,6 +67,11 @@ class RunFolder:
     def lock_file(self) -> Path:
         return self.path / "run.lock"
 
+    @property
+    def recovery_file(self) -> Path:
+        """What the run changed to survive; missing where nothing happened."""
+        return self.path / "recovery.json"
+
     @contextmanager
     def held(self, patience: float = 0.0) -> Iterator[None]:
         """Hold the run: one process trains it. The system ends the hold with the process, however that ends.
@@ -97,6 +103,25 @@ class RunFolder:
                 return False
         except (Timeout, OSError):
             return True
+
+    def saved(self) -> list[tuple[int, Path]]:
+        """The run's checkpoints as (step, folder), newest first."""
+        return listed(self.checkpoints)
+
+    def clear_scratch(self) -> None:
+        """Remove what processes that were killed while they wrote left in the folder; only whoever holds it may."""
+        for place in (self.path, self.samples, *self.cache.glob("*/"), self.cache):
+            remove_all_leftovers(place)
+        for half in self.checkpoints.glob(".step-*.tmp"):
+            shutil.rmtree(half, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove what a run wrote before it learned anything; what is not a run's is left where it is."""
+        self.clear_scratch()
+        for part in (self.cache, self.samples, self.checkpoints):
+            shutil.rmtree(part, ignore_errors=True)
+        for file in (self.config_file, self.dataset_file, self.events_file, self.recovery_file, self.lock_file):
+            file.unlink(missing_ok=True)
 
     def exists(self) -> bool:
         return self.config_file.is_file()
@@ -138,6 +163,17 @@ class RunFolder:
                 kept = [old for old in kept if getattr(old, "step", 0) <= event.step and not _is_end(old)]
             kept.append(event)
         yield from kept
+
+
+def checkpoint_name(step: int) -> str:
+    """The name of the folder that holds the state after ``step`` steps."""
+    return f"step-{step:06d}"
+
+
+def listed(parent: Path) -> list[tuple[int, Path]]:
+    """The checkpoint folders below ``parent`` as (step, folder), newest first; none when it does not exist."""
+    found = ((path.name.removeprefix("step-"), path) for path in parent.glob("step-*") if path.is_dir())
+    return sorted(((int(s), path) for s, path in found if s.isascii() and s.isdigit()), reverse=True)
 
 
 def _is_end(event: AnyEvent) -> bool:

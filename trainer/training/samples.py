@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from PIL.Image import Image
 
+from trainer.atomic import replace_file
 from trainer.config import RunConfig
 from trainer.data.captions import compose
 from trainer.data.dataset import Dataset
@@ -28,7 +29,7 @@ def unseen_prompts(subjects: Iterable[str], dataset: Dataset, count: int) -> lis
 
 
 class Pictures:
-    """Draws with the weights as they are at the moment.
+    """Draws with the weights as the file would hold them at the moment.
 
     Args:
         subjects: what the sheet shows; the samples show the first of them, unless the config names prompts.
@@ -47,7 +48,7 @@ class Pictures:
     def samples(self, step: int) -> None:
         """One picture for each sample prompt, as ``samples/000200-0.png`` and an event; step 0 is the base."""
         rows = [self._row(prompt, strength=1.0) for prompt in self.sample_prompts]
-        pictures = generate(self.trainer.base, self.trainer.bank, rows, self.settings)
+        pictures = self._drawn(rows)
         canvas = Canvas.of(self.trainer.base, self.settings)
         for index, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
             path = self.folder.samples / f"{step:06d}-{index}.png"
@@ -63,11 +64,15 @@ class Pictures:
             Four of the style's pictures as one, for the file's thumbnail.
         """
         rows = [self._row(prompt, strength) for prompt in self.sheet_prompts for strength in (0.0, 1.0)]
-        pictures = generate(self.trainer.base, self.trainer.bank, rows, self.settings)
+        pictures = self._drawn(rows)
         grid = [pictures[start : start + 2] for start in range(0, len(pictures), 2)]
         sheet = contact_sheet(grid, rows=[row.prompt for row in rows[::2]], columns=["base", self.config.name])
-        sheet.save(self.folder.sheet_file, "PNG", optimize=True)
+        replace_file(self.folder.sheet_file, lambda file: sheet.save(file, "PNG", optimize=True))
         return mosaic(pictures[1::2])
+
+    def _drawn(self, rows: list[PreviewRow]) -> list[Image]:
+        with self.trainer.as_exported():
+            return generate(self.trainer.base, self.trainer.bank, rows, self.settings)
 
     def _row(self, prompt: str, strength: float) -> PreviewRow:
         samples = self.config.samples

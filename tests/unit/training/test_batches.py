@@ -84,7 +84,7 @@ def test_images_of_different_shapes_never_meet_in_a_batch(base: Base, materials:
     )
     widths = [drawn.draw(step).latents.shape[-1] for step in range(12)]
     assert set(widths) == {8, 16}
-    assert drawn.draw(drawn.largest).latents.shape[-1] == 16
+    assert drawn.compose(drawn.largest, 0).latents.shape[-1] == 16
 
 
 def test_held_out_images_are_not_trained_on(materials: Prepared) -> None:

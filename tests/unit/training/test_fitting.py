@@ -135,8 +135,8 @@ def make_trainer(base: Base, materials: Prepared) -> Any:
             base,
             materials.training,
             materials.features,
-            batch_size=config.images_per_pass,
-            accumulation=config.passes_per_step,
+            batch_size=config.optim.batch_size or 1,
+            images_per_pass=config.images_per_pass,
         )
         return Trainer(base, bank, "style", batches, config)
 
@@ -149,7 +149,7 @@ def test_with_room_enough_nothing_is_given_up(config: RunConfig, base: Base, mak
     fitted = fit(config, base, make_trainer)
     assert fitted.notes == ()
     assert fitted.config.memory.micro_batch == 4
-    assert fitted.trainer.batches.batch_size == 4
+    assert fitted.trainer.batches.images_per_pass == 4
     assert fitted.measured.seconds_per_step > 0
     assert fitted.seconds_per_picture > 0
 
@@ -165,8 +165,8 @@ def test_the_first_rung_that_fits_is_taken_and_explained(
         levels = sum(
             any(getattr(m, "gradient_checkpointing", False) for m in b.modules()) for b in base.denoiser.down_blocks
         )
-        tried.append(Rung(trainer.batches.batch_size, levels, parked))
-        if trainer.batches.batch_size == 4:
+        tried.append(Rung(trainer.batches.images_per_pass, levels, parked))
+        if trainer.batches.images_per_pass == 4:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return Measured(0.1, int((3 - 0.5 * levels) * GIB))
 
@@ -186,7 +186,7 @@ def test_the_first_rung_that_fits_is_taken_and_explained(
     memory = fitted.config.memory
     assert (memory.micro_batch, memory.checkpoint_levels, memory.park_encoders) == (1, 2, True)
     assert (memory.previews, memory.limit_gib) == ("whole", 2.2)
-    assert fitted.trainer.settings.accumulation == 4
+    assert len(fitted.trainer.passes) == 4
     assert fitted.notes[0] == "To stay within 2.2 GiB (measured: 2.0 GiB):"
 
 
@@ -259,11 +259,11 @@ def test_each_checkpointed_level_keeps_less_and_changes_no_gradient(
 
 
 def test_smaller_passes_add_up_to_the_batch(config: RunConfig, base: Base, make_trainer: Any) -> None:
-    """A loss of four images is the mean of theirs, in however many passes it is computed."""
-    whole = make_trainer(config)
-    batch = whole.batches.compose([0, 1, 2, 3], 0)
+    """Every step sees the same images with the same noise, in however many passes it is computed."""
+    whole, split = make_trainer(config), make_trainer(with_rung(config, Rung(1, 0, False), "whole"))
     whole.bank.set_strengths({"style": 1.0})
-    expected = float(whole.loss(batch).detach())
-    split = make_trainer(with_rung(config, Rung(1, 0, False), "whole"))
-    parts = [float(split.loss(split.batches.compose([i], 0, first_slot=i)).detach()) for i in range(4)]
-    assert sum(parts) / 4 == pytest.approx(expected, rel=1e-5)
+    for step in range(3):
+        expected = float(whole.loss(whole.batches.draw(step)).detach())
+        parts = [float(split.loss(split.batches.draw(step, number)).detach()) for number in split.passes]
+        assert len(parts) == 4
+        assert sum(parts) / 4 == pytest.approx(expected, rel=1e-5)

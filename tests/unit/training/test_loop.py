@@ -175,7 +175,7 @@ def test_two_micro_batches_make_the_gradient_of_one_batch(base: Base, materials:
         trainer.accumulate(whole)
         at_once = [p.grad.clone() for p in trainer.parameters if p.grad is not None]
         trainer.optimizer.zero_grad()
-        trainer.settings = replace(trainer.settings, accumulation=2)
+        trainer.batches.accumulation = 2
         for micro in range(2):
             trainer.accumulate(trainer.batches.compose(members, 0, first_slot=2 * micro))
         in_parts = [p.grad for p in trainer.parameters if p.grad is not None]

@@ -167,9 +167,9 @@ def test_one_process_at_a_time(settings: dict, base: Base, tmp_path: Path) -> No
 
         def between_steps(self, session: Session) -> Signal:
             script = (
-                "import sys; from pathlib import Path; from trainer.training.run import _only_one;"
+                "import sys; from pathlib import Path\n"
                 "from trainer.training.run_folder import RunFolder\n"
-                "with _only_one(RunFolder(Path(sys.argv[1]))): pass"
+                "with RunFolder(Path(sys.argv[1])).held(): pass"
             )
             found = subprocess.run(
                 [sys.executable, "-c", script, str(tmp_path / "run")], capture_output=True, text=True, check=False

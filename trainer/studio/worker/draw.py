@@ -222,10 +222,10 @@ class WarmBase:
         folder = RunFolder(self._runs / run)
         if folder.adapter_file.is_file():
             return folder.adapter_file
-        found = sorted(path for path in folder.checkpoints.glob("step-*") if path.is_dir())
+        found = folder.saved()
         if not found:
             raise StudioError("This run has not saved anything yet. Try again when it trains.")
-        return found[-1]
+        return found[0][1]
 
     def _read(self, identity: Identity) -> StyleFile:
         if identity in self._files:

@@ -365,12 +365,12 @@ class Supervisor:
     def _recover(self, run_id: str) -> None:
         crashed = run_id in self._died_over
         folder = RunFolder(self._home.run(run_id))
-        saved = sorted(int(path.name[5:]) for path in folder.checkpoints.glob("step-*") if path.name[5:].isdigit())
+        saved = folder.saved()
         tail = self._log_tail()
         if crashed and tail and folder.path.is_dir():
             with contextlib.suppress(OSError):
                 (folder.path / "crash.log").write_bytes(tail)
-        self._store.recover(run_id, saved[-1] if saved else 0, crashed=crashed)
+        self._store.recover(run_id, saved[0][0] if saved else 0, crashed=crashed)
         self._died_over.discard(run_id)
 
     def _give_up(self, run_id: str) -> None:

@@ -1,0 +1,229 @@
+"""A run's training steps: checkpoints, samples and validation where they are due, and a way on when one goes wrong.
+
+Out of memory costs speed: the step is done again a rung further down. A loss that is no number costs steps: the run
+goes back to its last good state and learns on at a lower rate. Both are said, and written into the folder (`Recovery`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from accelerate import Accelerator
+
+from trainer.bases.placement import is_out_of_memory
+from trainer.config import MemoryConfig, RunConfig
+from trainer.errors import DoesNotFit
+from trainer.events import Emit, Notice, Phase, Saved, Started, Validated
+from trainer.training import checkpoint as checkpoints
+from trainer.training.checkpoint import Checkpoint
+from trainer.training.fitting import PREVIEW_WAYS, settle, step_down, tidy
+from trainer.training.loop import Diverged, Trainer
+from trainer.training.pausing import Control, Signal
+from trainer.training.processes import from_main
+from trainer.training.recovery import MOST_RETREATS, RATE_FACTOR, Change, Recovery
+from trainer.training.run_folder import RunFolder
+from trainer.training.samples import Pictures, due
+from trainer.training.validation import Validation
+
+
+@dataclass
+class Steps:
+    """The steps of one run.
+
+    Attributes:
+        trainer: stands where the run stands.
+        config: with every choice written down; its memory section is the one in effect.
+        asked_memory: the memory section as it was before anything was given up on the way.
+        pictures, validation: what is measured on the way; only the main process uses them.
+        at_step: told of each step that is done, before anything else is said of it.
+    """
+
+    trainer: Trainer
+    folder: RunFolder
+    config: RunConfig
+    asked_memory: MemoryConfig
+    recovery: Recovery
+    pictures: Pictures
+    validation: Validation | None
+    emit: Emit
+    at_step: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        self.trainer.rate_factor = self.recovery.rate_factor
+        self._start = _copied(self.trainer.checkpoint())
+
+    @property
+    def accelerator(self) -> Accelerator:
+        return self.trainer.accelerator
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint that lies on the way as it is now; without one, from the start."""
+        found, torn = checkpoints.newest(self.folder.checkpoints, self._on_the_way)
+        for sentence in torn:
+            self.emit(Notice(level="warning", text=sentence))
+        self._stand_at(found or self._start)
+
+    def run(self, control: Control) -> Signal:
+        """Train to the end, or until ``control`` says otherwise; then the state is saved.
+
+        Raises:
+            Diverged: it did so again after `MOST_RETREATS` lower rates.
+            DoesNotFit: not even the last rung is left.
+            RunError: a checkpoint could not be written.
+        """
+        trainer = self.trainer
+        if trainer.step == 0 and self.config.samples.every and self.accelerator.is_main_process:
+            self.emit(Phase(name="sampling"))
+            self._draw(0)
+        while True:
+            self.emit(Phase(name="training"))
+            trouble: Exception
+            try:
+                signal = trainer.run(control=control, emit=self.emit, after_step=self._after_step)
+                break
+            except Diverged as error:
+                trouble = error
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                # Without its frames, which hold on to the tensors that took the memory.
+                trouble = MemoryError(str(error))
+            trainer.optimizer.zero_grad(set_to_none=True)
+            tidy(trainer.base.device)
+            if isinstance(trouble, Diverged):
+                self._retreat(trouble)
+            else:
+                self._step_down()
+        if signal is not Signal.GO:
+            self._save()
+        return signal
+
+    def _after_step(self, step: int) -> None:
+        self.at_step(step)
+        self._settle_memory(step)
+        steps, main = self.trainer.settings.steps, self.accelerator.is_main_process
+        if due(self.config.train.checkpoint_every or 0, step, steps):
+            self._save()
+        if main and due(self.config.samples.every or 0, step, steps):
+            self._draw(step)
+            if self.validation is not None:
+                losses = self.validation.measure(self.trainer)
+                self.emit(Validated(step=step, loss=losses.style, base_loss=losses.base))
+
+    def _save(self) -> None:
+        made = self.trainer.checkpoint()
+        if not self.accelerator.is_main_process:
+            return
+        made.state["changes"] = len(self.recovery.changes)
+        path = checkpoints.save(made, self.folder.checkpoints, keep=self.config.train.keep_checkpoints)
+        self.emit(Saved(step=self.trainer.step, path=path.relative_to(self.folder.path).as_posix()))
+
+    def _draw(self, step: int) -> None:
+        """Sample pictures; when they run out of memory, with more care, and at last not at all."""
+        base = self.trainer.base
+        while True:
+            try:
+                return self.pictures.samples(step)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            tidy(base.device)
+            further = PREVIEW_WAYS[PREVIEW_WAYS.index(base.previews) + 1 :]
+            if not further:
+                said = f"No pictures at step {step}: they need more memory than there is."
+                return self.emit(Notice(level="warning", text=said))
+            base.previews = further[0]
+
+    def _step_down(self) -> None:
+        """Do the step that ran out of memory, and all after it, a rung further down."""
+        trainer, base = self.trainer, self.trainer.base
+        lower = step_down(self.config, base.levels, self.accelerator.num_processes)
+        if lower is None:
+            raise DoesNotFit(
+                f"Memory ran out at step {trainer.step}, and every saving is in use. Close other programs, or resume "
+                "on a machine with more memory; what was learned until the last saved step is kept."
+            )
+        said = (
+            f"Memory ran out at step {trainer.step}: from here on {lower.micro_batch} "
+            f"{'image goes' if lower.micro_batch == 1 else 'images go'} through at once"
+            + (f", {lower.checkpoint_levels} levels compute their results twice" if lower.checkpoint_levels else "")
+            + ". The result is the same, the steps are slower."
+        )
+        self._change(
+            Change(
+                trainer.step,
+                said,
+                memory={
+                    "micro_batch": lower.micro_batch,
+                    "checkpoint_levels": lower.checkpoint_levels,
+                    "park_encoders": lower.park_encoders,
+                },
+            )
+        )
+        self._settle_memory(trainer.step)
+
+    def _retreat(self, trouble: Diverged) -> None:
+        """Go back to the last good state, and from there on at a lower rate."""
+        if self.recovery.retreats >= MOST_RETREATS:
+            raise trouble
+        back = self._last_good()
+        factor = self.recovery.rate_factor(back.step) * RATE_FACTOR
+        said = (
+            f"The loss was no longer a number: the training goes back to step {back.step} and learns on at "
+            f"{factor:.0%} of the learning rate."
+        )
+        self._change(Change(back.step, said, rate=RATE_FACTOR))
+        self._stand_at(back)
+        if self.accelerator.is_main_process:
+            self.emit(Started(step=back.step, steps=self.trainer.settings.steps))
+
+    def _last_good(self) -> Checkpoint:
+        """The newest state that was saved by plan, so that a pause in between changes nothing.
+
+        One that the run went back to already was no good state: the one before it is taken then.
+        """
+        every = self.config.train.checkpoint_every or 1
+        tried = {change.step for change in self.recovery.changes if change.rate != 1.0}
+        for good in (
+            lambda found: found.step % every == 0 and found.step not in tried,
+            lambda found: found.step not in tried,
+        ):
+            found, _ = checkpoints.newest(
+                self.folder.checkpoints,
+                lambda c, good=good: good(c) and self._on_the_way(c),  # type: ignore[misc]
+            )
+            if found is not None:
+                return found
+        return self._start
+
+    def _change(self, change: Change) -> None:
+        change = from_main(self.accelerator, change)
+        self.recovery.add(change, write=self.accelerator.is_main_process)
+        self.emit(Notice(level="warning", text=change.said))
+
+    def _stand_at(self, checkpoint: Checkpoint) -> None:
+        self.trainer.restore(checkpoint)
+        self.at_step(checkpoint.step)
+        self._settle_memory(checkpoint.step)
+
+    def _settle_memory(self, step: int) -> None:
+        """Put the memory settings of a step into effect, where they are not yet."""
+        asked = self.config.model_copy(update={"memory": self.asked_memory})
+        config = self.recovery.with_memory(asked, step)
+        if config.memory != self.config.memory:
+            self.config = config
+            self.trainer.batches.images_per_pass = config.images_per_pass
+            settle(self.trainer.base, config.memory)
+
+    def _on_the_way(self, found: Checkpoint) -> bool:
+        return self.recovery.holds(found.step, int(found.state.get("changes", 0)))
+
+
+def _copied(state: Checkpoint) -> Checkpoint:
+    """A state that does not change with the weights, in main memory."""
+    copies = {
+        part: {name: tensor.detach().to("cpu", copy=True) for name, tensor in getattr(state, part).items()}
+        for part in ("adapter", "optimizer", "average")
+    }
+    return replace(state, **copies)  # type: ignore[arg-type]
