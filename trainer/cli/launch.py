@@ -10,7 +10,7 @@ from collections.abc import Sequence
 MAIN = 0
 
 
-def rank() -> int | None:
+def process_number() -> int | None:
     """Which of several launched processes this is, the main one being 0; None when it was started alone."""
     return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from trainer.cli.launch import MAIN, follow, rank, run_in_processes
+from trainer.cli.launch import MAIN, follow, process_number, run_in_processes
 from trainer.cli.mending import INTERRUPTED, mending, quiet_libraries
 from trainer.cli.options import given, names_of, setting
 from trainer.config import RunConfig, assignment, load, overlay, parse, read_toml
@@ -88,7 +88,7 @@ def train(
                     "A resumed run keeps its settings: give --resume FOLDER alone, or start a new run with other ones."
                 )
             _run(_reopened(resume), count, as_json=as_json)
-        elif rank() is not None:
+        elif process_number() is not None:
             raise ConfigError(
                 "Processes that a launcher started go on with a run that is there: begin it with patina train FOLDER "
                 "--out RUN, and give --resume RUN here; on one machine, --gpus N does all of this."
@@ -203,7 +203,7 @@ class _StopKey:
 def _run(folder: RunFolder, processes: int, *, as_json: bool) -> None:
     if processes > 1:
         return _run_shared(folder, processes, as_json=as_json)
-    if rank() not in (None, MAIN):
+    if process_number() not in (None, MAIN):
         follow()
         return _follow(folder)
     key = _StopKey()
@@ -214,7 +214,7 @@ def _run(folder: RunFolder, processes: int, *, as_json: bool) -> None:
 
         with JsonLines() if as_json else Terminal(folder) as show:
             outcome = train_run(folder, emit=show, control=key)
-    if outcome.state == "paused" and rank() is None:
+    if outcome.state == "paused" and process_number() is None:
         _end_paused(folder, outcome.step)
     return None
 
