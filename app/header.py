@@ -21,8 +21,12 @@ def wordmark() -> Markup:
     )
 
 
-def chips(machine: MachineView, active: RunSummary | None) -> Markup:
-    """The panel at the right."""
+def chips(machine: MachineView, active: RunSummary | None, finished: RunSummary | None = None) -> Markup:
+    """The panel at the right; it also tells the page's title, and when a run has ended.
+
+    Args:
+        finished: the run that was finished last.
+    """
     words = TEXTS.frame
     memory = ""
     if machine.memory_total_bytes:
@@ -31,6 +35,7 @@ def chips(machine: MachineView, active: RunSummary | None) -> Markup:
         [
             el("span", machine.name or words.device, el("span", memory), class_="chip device", title=words.device),
             _run(active) if active is not None else Markup(""),
+            _news(active, finished),
             _languages(),
             el("button", el("i"), type="button", class_="chip looks", data_looks=True, aria_label=words.light_dark,
                title=words.light_dark),
@@ -50,6 +55,24 @@ def _run(active: RunSummary) -> Markup:
         class_="chip run",
         data_act="run",
         aria_label=f"{label}: {words.to_run}",
+    )
+
+
+def _news(active: RunSummary | None, finished: RunSummary | None) -> Markup:
+    """For ``static/header.js``: the tab's title, and what a notification would say."""
+    words = TEXTS.frame
+    title = words.title
+    if active is not None and active.steps:
+        percent = round(100 * active.step / active.steps)
+        title = f"{words.run_title.format(name=active.name, percent=percent)} - {words.title}"
+    return el(
+        "span",
+        hidden=True,
+        lang=language(),
+        data_title=title,
+        data_alive=active.id if active is not None else "",
+        data_finished=finished.id if finished is not None else "",
+        data_said=words.ended.format(name=finished.name) if finished is not None else "",
     )
 
 

@@ -99,6 +99,7 @@ def launch_arguments(
     from app import scripts
     from app.files import routes
     from app.theme import css, head, theme
+    from app.train import samples
 
     return {
         "server_name": address.host,
@@ -115,7 +116,8 @@ def launch_arguments(
         "enable_monitoring": False,
         "strict_cors": True,
         "max_file_size": LARGEST_UPLOAD,
-        "app_kwargs": {"routes": [*routes(studio, home), scripts.route()]},
+        "app_kwargs": {"routes": [*routes(studio, home), scripts.route(), samples.route()]},
+        "favicon_path": str(scripts.STATIC / "favicon.svg"),
         "footer_links": [],
         "show_error": True,
         "quiet": True,

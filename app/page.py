@@ -63,9 +63,11 @@ def _label(name: TabName) -> dict[str, str]:
 
 def _drawn(studio: Studio) -> dict[str, str]:
     """The header's panels."""
+    done = (each for each in studio.runs.all() if each.state == "finished")
+    finished = max(done, key=lambda each: each.updated, default=None)
     return {
         "wordmark": render("wordmark", header.wordmark()),
-        "chips": render("chips", header.chips(studio.machine.view(), studio.runs.active())),
+        "chips": render("chips", header.chips(studio.machine.view(), studio.runs.active(), finished)),
     }
 
 

@@ -1,5 +1,7 @@
 """Make ``docs/before-after.png``: twelve subjects on the bundled base, plain and with each sample style.
 
+And one of them as ``app/static/pairs/*.webp``, which the studio's first screen shows.
+
     python -m tools.make_before_after RUNS
 
 Trains both styles of ``sample_data`` with the default settings into RUNS, as a newcomer would (one that is there
@@ -34,6 +36,7 @@ SUBJECTS = (
     "evergreen tree",
     "crab",
 )
+PAIR = "police car"
 PER_ROW = 6
 SEED = 1
 STRENGTH = 0.8
@@ -79,6 +82,10 @@ def main() -> None:
         for name, pictures in rows.items():
             names.append(name)
             grid.append(pictures[start : start + PER_ROW])
+    for name, pictures in rows.items():
+        # What the studio's first screen shows of each style.
+        pair = ROOT / "app" / "static" / "pairs" / f"{name.replace(' ', '_')}.webp"
+        pictures[SUBJECTS.index(PAIR)].resize((256, 256)).save(pair, "WEBP", quality=90)
     sheet = contact_sheet(grid, rows=names, cell=128)
     sheet.quantize(256, method=Image.Quantize.MEDIANCUT).save(ROOT / "docs" / "before-after.png", optimize=True)
 

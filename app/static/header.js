@@ -1,12 +1,31 @@
-// The header's chips: light and dark, and the language, which the server reads from a cookie.
+// The header's chips: light and dark, the language (which the server reads from a cookie), the tab's title, and a
+// notification when a run that this page saw in training is finished.
 import { attach as attachPanel } from "./panel.js";
 
 const COOKIE = "patina_language";
+const ASKED = "patina-asked-notifications";
 
 export const languageCookie = (code) => `${COOKIE}=${encodeURIComponent(code)}; path=/; max-age=31536000; SameSite=Lax`;
 
+// Whether what was in training before is what has finished now.
+export const hasEnded = (before, now) => before !== "" && before !== now.alive && before === now.finished;
+
 export const attach = (gradio) => {
   attachPanel(gradio);
+  let alive = "";
+
+  const follow = () => {
+    const news = gradio.element.querySelector("[data-title]");
+    if (!news) return;
+    const now = news.dataset;
+    document.title = now.title;
+    document.documentElement.lang = news.lang;
+    if (hasEnded(alive, now) && document.hidden && globalThis.Notification?.permission === "granted") {
+      new Notification(now.said, { icon: "patina/static/favicon.svg" });
+    }
+    alive = now.alive;
+  };
+
   gradio.element.addEventListener("click", (event) => {
     if (event.target.closest("[data-looks]")) window.patina.toggleLooks();
   });
@@ -16,4 +35,16 @@ export const attach = (gradio) => {
     document.cookie = languageCookie(choice.value);
     location.reload();
   });
+  // Asked once, and when there is something to wait for.
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-act=train], [data-act=samples-train]")) return;
+    if (globalThis.Notification?.permission !== "default") return;
+    try {
+      if (localStorage.getItem(ASKED)) return;
+      localStorage.setItem(ASKED, "yes");
+    } catch { return; /* then one would be asked each time */ }
+    Notification.requestPermission();
+  });
+  gradio.watch("value", follow);
+  follow();
 };

@@ -19,9 +19,22 @@ export const attach = (gradio) => {
     }
     settle();
     endBusy(gradio.element);
-    const run = gradio.element.querySelector("[data-run]");
-    if (run) setAddress({ run: run.dataset.run });
+    const where = gradio.element.querySelector("[data-run]");
+    if (where) showRun(where.dataset);
   });
+};
+
+// Another run starts at its top, wherever one was in the last; so does a draft that becomes a run.
+let before = null;
+const showRun = ({ run, kind }) => {
+  setAddress({ run });
+  const now = `${run} ${kind}`;
+  if (before !== null && before !== now) {
+    window.scrollTo(0, 0);
+    const right = document.getElementById("train-right");
+    if (right) right.scrollTop = 0;
+  }
+  before = now;
 };
 
 // A notice comes with every answer to an action: what was said to be going on has ended.

@@ -20,6 +20,8 @@ class FrameTexts:
     device: str = "Device"
     memory_of: str = "{used} of {total}"
     run_chip: str = "{name}, {percent} %"
+    run_title: str = "{percent} % {name}"
+    ended: str = "{name} is finished."
     note: str = "Note"
     seconds: str = "{seconds} s"
     minutes: str = "{minutes} min"

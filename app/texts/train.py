@@ -16,11 +16,12 @@ class TrainTexts:
     choose_files: str = "Choose files"
     choose_folder: str = "Choose a folder"
     drop_hint: str = (
-        "PNG, JPEG, WebP, GIF, BMP or TIFF; text files of the same name become captions. "
+        "PNG, JPEG, HEIC, WebP, GIF, BMP or TIFF; text files of the same name become captions. "
         "Ten to thirty images suit most styles."
     )
     sending: str = "Sending {done} of {total} files"
     reading: str = "Reading the images"
+    reading_count: str = "Reading the images, {done} of {total}"
     one_image: str = "1 image"
     many_images: str = "{count} images"
     welcome: str = "Train a style from a handful of images"
@@ -28,10 +29,10 @@ class TrainTexts:
         "Patina looks at your images and learns their style as a small file that works with Stable Diffusion. "
         "Drop your images below, or try it first with a set that comes along."
     )
-    try_set: str = "Try it with {title}"
-    try_set_hint: str = (
-        "{count} images with captions and a small model, ready to train on this machine in about a minute."
-    )
+    try_set: str = "Train {title}"
+    try_set_hint: str = "{count} images with captions, {steps} steps on the small model that comes along."
+    look_at_set: str = "Look at the images first"
+    pair_alt: str = "A police car, {which} the style was learned"
     remove: str = "Remove {name}"
     remove_kind: Mapping[str, str] = field(
         default_factory=lambda: {
@@ -75,6 +76,23 @@ class TrainTexts:
     caption_of: str = "Caption of {name}"
     caption_empty: str = "what is in the picture"
     edit_all: str = "Show all {count}"
+    without_caption: tuple[str, str] = (
+        "1 of {count} images has no caption. Say what is in it, or the style learns that, too.",
+        "{missing} of {count} images have no caption. Say what is in them, or the style learns that, too.",
+    )
+    too_long: tuple[str, str] = (
+        "1 caption is longer than the {limit} tokens that the base reads; its end is lost.",
+        "{long} captions are longer than the {limit} tokens that the base reads; their ends are lost.",
+    )
+    not_english: tuple[str, str] = (
+        "1 caption is in Chinese, Japanese or Korean. The base's text model hardly knows anything but English: "
+        "write it in English.",
+        "{count} captions are in Chinese, Japanese or Korean. The base's text model hardly knows anything but "
+        "English: write them in English.",
+    )
+    row_missing: str = "no caption"
+    row_long: str = "too long"
+    row_not_english: str = "not English"
     tokens: str = "{count} of {limit}"
     tokens_hint: str = "Tokens of the caption with the trigger; what is beyond the limit is not read."
     helpers: str = "Change many at once"
@@ -215,6 +233,17 @@ class TrainTexts:
             "verifying": "Checking the file",
         }
     )
+    stages: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "loading": "Load",
+            "preparing": "Prepare",
+            "training": "Train",
+            "pictures": "Last pictures",
+            "file": "Write and check",
+        }
+    )
+    counted: str = "{name}, {done} of {total}"
+    share: str = "{name}, {percent} %"
     states: Mapping[str, str] = field(
         default_factory=lambda: {
             "draft": "Draft",
@@ -230,9 +259,9 @@ class TrainTexts:
     place: str = "place {place} in the queue"
     wishes: Mapping[str, str] = field(
         default_factory=lambda: {
-            "pause": "Saving, then it pauses",
-            "stop": "Saving, then it writes the file",
-            "cancel": "Ending",
+            "pause": "It saves, then it pauses.",
+            "stop": "It ends here: it draws its last pictures, then writes and checks the file.",
+            "cancel": "It ends.",
         }
     )
     pause: str = "Pause"
@@ -256,6 +285,10 @@ class TrainTexts:
     samples_waits: str = "The first pictures appear soon: what the base draws before it knows the style."
     sample_at: str = "step {step}"
     sample_base: str = "before"
+    sample_after: str = "after"
+    earlier: str = "Earlier"
+    wipe: str = "Wipe between before and after"
+    show_pair: str = "Show {prompt}"
     sample_alt: str = "{prompt}, at step {step}"
     before_after: str = "Before and after"
     plan: str = "What it does"
@@ -266,7 +299,8 @@ class TrainTexts:
     # finished
     open_preview: str = "Open in Preview"
     download: str = "Download"
-    verified: str = "Checked"
+    verified: str = "Checked: {first}, and {more} more"
+    verified_one: str = "Checked: {first}"
     again: str = "Train again with changes"
 
     # runs
@@ -276,7 +310,6 @@ class TrainTexts:
     up: str = "Earlier"
     down: str = "Later"
     delete: str = "Delete"
-    delete_ask: str = "Delete {name}? You can take it back from the line that appears."
     deleted: str = "{name} was deleted."
     undo: str = "Undo"
     untitled: str = "New style"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,11 +21,12 @@ from app.train.dials import DIALS, at, preset_values
 from app.train.settings import form_fields
 from trainer.bases.families import FAMILIES
 from trainer.errors import StudioError
+from trainer.studio.drafts import DEFAULT_NAME
 
 if TYPE_CHECKING:
     from trainer.bases.probe import BaseInfo
     from trainer.studio.studio import Studio
-    from trainer.studio.views import DraftView, PlanView
+    from trainer.studio.views import DraftView, PlanView, RunSummary
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Answer:
 
 
 STAY = Answer()
+PART = 8
+"""Files of an upload that are read between two tellings of how far it is."""
 
 
 @dataclass
@@ -84,6 +88,8 @@ class Actions:
     def __init__(self, studio: Studio, uploads: Path) -> None:
         self.studio = studio
         self.bases = Bases(studio)
+        self.reading: dict[str, tuple[int, int]] = {}
+        """Run -> (files read, of how many) of the upload that is taken in at the moment."""
         self._uploads = uploads
         self._making = threading.Lock()
         self._fields = {entry.path: entry for entry in form_fields()}
@@ -104,7 +110,7 @@ class Actions:
         # A page's first tick may come while its arrival is still answered; both must get the same draft.
         with self._making:
             for summary in self.studio.runs.all():
-                if summary.state == "draft" and not self.studio.drafts.view(summary.id).images:
+                if untouched(summary):
                     return summary.id
             return self.studio.drafts.create()
 
@@ -126,6 +132,11 @@ class Actions:
     def click_samples(self, run: str, data: Mapping[str, Any]) -> Answer:
         return Answer(run=self.studio.drafts.create_from_samples(str(data["item"])))
 
+    def click_samples_train(self, run: str, data: Mapping[str, Any]) -> Answer:
+        made = self.studio.drafts.create_from_samples(str(data["item"]))
+        self.studio.runs.enqueue(made)
+        return Answer(run=made)
+
     def upload(self, run: str, files: Sequence[Mapping[str, Any]]) -> Answer:
         """Take uploaded files into the draft; each must lie where uploads arrive, whatever the page says."""
         paths = []
@@ -135,14 +146,20 @@ class Actions:
                 paths.append(path)
         if len(paths) < len(files) and not paths:
             raise StudioError(TEXTS.train.upload_refused)
+        refused: list[tuple[str, str]] = []
+        done = 0
         try:
-            report = self.studio.drafts.add_images(run, paths)
+            for part in in_parts(paths):
+                self.reading[run] = (done, len(paths))
+                refused += self.studio.drafts.add_images(run, part).refused
+                done += len(part)
         finally:
+            self.reading.pop(run, None)
             for path in paths:
                 path.unlink(missing_ok=True)
-        if not report.refused:
+        if not refused:
             return STAY
-        lines = [el("li", sentence if name in sentence else f"{name}: {sentence}") for name, sentence in report.refused]
+        lines = [el("li", sentence if name in sentence else f"{name}: {sentence}") for name, sentence in refused]
         return Answer(notice=el("div", el("p", TEXTS.train.not_taken, ":"), el("ul", lines)))
 
     def click_remove(self, run: str, data: Mapping[str, Any]) -> Answer:
@@ -292,6 +309,27 @@ class Actions:
 
     def click_preview(self, run: str, data: Mapping[str, Any]) -> Answer:
         return Answer(leave="preview")
+
+
+def untouched(summary: RunSummary) -> bool:
+    """Whether a draft is as it was made: without images and a name. One is kept for whoever begins a style."""
+    return summary.state == "draft" and summary.thumbnail is None and summary.name == DEFAULT_NAME
+
+
+def in_parts(paths: Sequence[Path]) -> list[list[Path]]:
+    """An upload in parts, so that one can say how far it is; a caption file stays with its image."""
+    if any(path.suffix == ".jsonl" for path in paths):
+        return [list(paths)]
+    parts: list[list[Path]] = [[]]
+    for _, group in groupby(sorted(paths, key=_stem), key=_stem):
+        if len(parts[-1]) >= PART:
+            parts.append([])
+        parts[-1] += group
+    return parts
+
+
+def _stem(path: Path) -> str:
+    return path.stem.casefold()
 
 
 _ANOTHER = "owner/name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,10 +15,11 @@ from app.train.dials import at
 from app.units import size
 from trainer.bases.probe import BaseInfo
 from trainer.findings import Finding
-from trainer.studio.views import DraftView, ImageView, SampleSet
+from trainer.studio.views import DraftView, ImageView
 
 THUMB = 320
 CAPTIONS_SHOWN = 3
+_EAST_ASIAN = re.compile("[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
 def card(title: str, *children: Child, number: int, aside: Child = None) -> Markup:
@@ -29,14 +31,19 @@ def card(title: str, *children: Child, number: int, aside: Child = None) -> Mark
 # ---- images
 
 
-def images(draft: DraftView, samples: Sequence[SampleSet]) -> Markup:
-    """The first card: where to drop images, the images, and what is worth knowing about them."""
+def images(draft: DraftView, welcome: Child, reading: tuple[int, int] | None) -> Markup:
+    """The first card: where to drop images, the images, and what is worth knowing about them.
+
+    Args:
+        welcome: what a draft without images shows first.
+        reading: (images read, of how many) while an upload is taken in.
+    """
     words = TEXTS.train
     count = len(draft.images)
     return card(
         words.images,
-        None if count or draft.removed else _welcome(samples),
-        _drop_zone(compact=bool(count)),
+        None if count or draft.removed or reading else welcome,
+        _drop_zone(reading, compact=bool(count)),
         _summary(draft) if count else None,
         el("ul", [_image(image) for image in draft.images], class_="thumbs") if count else None,
         _removed(draft.removed),
@@ -49,36 +56,10 @@ def _counted(count: int) -> str:
     return TEXTS.train.one_image if count == 1 else TEXTS.train.many_images.format(count=count)
 
 
-def _welcome(samples: Sequence[SampleSet]) -> Markup:
+def _drop_zone(reading: tuple[int, int] | None, *, compact: bool) -> Markup:
     words = TEXTS.train
-    return el(
-        "div",
-        el("h3", words.welcome),
-        el("p", words.welcome_text),
-        el(
-            "div",
-            [
-                el(
-                    "button",
-                    el("b", words.try_set.format(title=sample.title)),
-                    el("span", words.try_set_hint.format(count=sample.images)),
-                    type="button",
-                    class_="offer",
-                    data_act="samples",
-                    data_item=sample.name,
-                    data_tell=words.reading,
-                )
-                for sample in samples
-            ],
-            class_="offers",
-        ),
-        class_="welcome",
-    )
-
-
-def _drop_zone(compact: bool) -> Markup:
-    words = TEXTS.train
-    accept = ".png,.jpg,.jpeg,.webp,.gif,.bmp,.tif,.tiff,.txt,.jsonl"
+    accept = ".png,.jpg,.jpeg,.webp,.gif,.bmp,.tif,.tiff,.heic,.heif,.avif,.txt,.jsonl"
+    said = words.reading_count.format(done=reading[0], total=reading[1]) if reading else None
     return el(
         "div",
         el("strong", words.drop),
@@ -89,7 +70,7 @@ def _drop_zone(compact: bool) -> Markup:
             class_="choices",
         ),
         el("span", words.drop_hint, class_="help"),
-        el("span", class_="busy", data_busy=True, role="status"),
+        el("span", el("span", said) if said else None, class_="busy", data_busy=True, role="status"),
         class_="drop compact" if compact else "drop",
         data_drop=True,
         data_sending=words.sending,
@@ -212,10 +193,12 @@ def captions(draft: DraftView, tokens: Mapping[str, tuple[int, int]]) -> Markup 
         return None
     words = TEXTS.train
     rows = [_caption(image, tokens.get(image.id)) for image in draft.images]
+    wrong = _wrong_captions(draft.images, tokens)
     more = rows[CAPTIONS_SHOWN:]
     return card(
         words.captions,
         el("p", words.captions_hint, class_="help"),
+        el("ul", [el("li", sentence) for sentence in wrong], class_="warnings", role="status") if wrong else None,
         el("div", rows[:CAPTIONS_SHOWN], class_="captions"),
         el(
             "details",
@@ -230,16 +213,41 @@ def captions(draft: DraftView, tokens: Mapping[str, tuple[int, int]]) -> Markup 
     )
 
 
+def _wrong_captions(images: Sequence[ImageView], tokens: Mapping[str, tuple[int, int]]) -> list[str]:
+    """A sentence for each thing that is wrong with the captions, with how many it concerns."""
+    words = TEXTS.train
+    missing = sum(not image.caption.strip() for image in images)
+    over = [limit for count, limit in tokens.values() if count > limit]
+    foreign = sum(_is_foreign(image.caption) for image in images)
+    said = []
+    if missing:
+        said.append(words.without_caption[missing > 1].format(missing=missing, count=len(images)))
+    if over:
+        said.append(words.too_long[len(over) > 1].format(long=len(over), limit=over[0]))
+    if foreign:
+        said.append(words.not_english[foreign > 1].format(count=foreign))
+    return said
+
+
+def _is_foreign(caption: str) -> bool:
+    """Whether a caption is written in Chinese, Japanese or Korean: CLIP's text models were trained on English."""
+    return _EAST_ASIAN.search(caption) is not None
+
+
 def _caption(image: ImageView, tokens: tuple[int, int] | None) -> Markup:
     words = TEXTS.train
-    missing = any(finding.kind == "caption_missing" for finding in image.findings)
+    missing = not image.caption.strip()
     count: Markup | None = None
     if tokens is not None:
         over = tokens[0] > tokens[1]
+        wrong = words.row_missing if missing else words.row_long if over else ""
+        if not wrong and _is_foreign(image.caption):
+            wrong = words.row_not_english
         count = el(
             "span",
-            words.tokens.format(count=tokens[0], limit=tokens[1]),
-            class_="tokens over" if over else "tokens",
+            el("b", wrong) if wrong else None,
+            el("span", words.tokens.format(count=tokens[0], limit=tokens[1])),
+            class_="tokens over" if wrong else "tokens",
             title=words.tokens_hint,
         )
     return el(
@@ -341,7 +349,8 @@ def base(draft: DraftView, found: BaseInfo | None) -> Markup:
             hidden=bool(picked),
         ),
         el("div", _base_facts(found), class_="found", role="status", data_busy=True),
-        number=3,
+        # Without images there is no second card.
+        number=3 if draft.images else 2,
     )
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from markupsafe import Markup
 
-from app.files import download_url, picture_url
+from app.files import download_url
 from app.html import el
 from app.texts import TEXTS
 from app.train.loss import loss_plot
 from app.units import duration, size
 from trainer.studio.store import Wish
-from trainer.studio.views import RunView, SampleView
+from trainer.studio.views import RunView
 
 STRIP = 384
 LIVE_SHARES = 10
@@ -45,6 +44,7 @@ def progress(run: RunView, *, next_up: bool) -> Markup:
         )
         if run.state not in ("draft", "queued", "finished")
         else None,
+        _stages(run) if alive else None,
         el("p", _numbers(run), class_="numbers"),
         el("p", run.error, class_="problem", role="alert") if run.error else None,
         _finished(run) if run.state == "finished" else None,
@@ -66,18 +66,51 @@ def live(run: RunView) -> Markup:
 
 def _state(run: RunView, *, next_up: bool) -> str:
     words = TEXTS.train
-    if run.state == "training":
-        if run.wish is not Wish.NONE:
-            return words.wishes[run.wish]
-        if run.phase is not None:
-            name = words.phases.get(run.phase.name, run.phase.name)
-            done = f" {run.phase.done} / {run.phase.total}" if run.phase.total and run.phase.name != "training" else ""
-            return f"{name}{done}"
+    if run.state == "training" and run.phase is not None:
+        name = words.phases.get(run.phase.name, run.phase.name)
+        done, total = run.phase.done, run.phase.total
+        if not total:
+            return name
+        if run.phase.name == "sampling":
+            # Its parts are denoising steps, which say little to a person.
+            return words.share.format(name=name, percent=round(100 * done / total))
+        return words.counted.format(name=name, done=done, total=total)
     if run.state == "queued" and run.queue_place == 1 and next_up:
         return words.starting_worker
     if run.state == "queued" and run.queue_place:
         return f"{words.states['queued']}, {words.place.format(place=run.queue_place)}"
     return words.states[run.state]
+
+
+STAGES = ("loading", "preparing", "training", "pictures", "file")
+_STAGE_OF = {
+    "loading": "loading", "reading": "preparing", "caching": "preparing", "measuring": "preparing",
+    "exporting": "file", "verifying": "file",
+}  # fmt: skip
+
+
+def stage(run: RunView) -> str:
+    """Which of `STAGES` a run in training is in."""
+    if run.phase is None or run.phase.name == "training":
+        return "training"
+    if run.phase.name == "sampling":
+        # Pictures are drawn between the steps too; the last ones come when there are no more steps.
+        ending = run.step >= run.steps or run.wish is Wish.STOP
+        return "pictures" if run.steps and ending else "training"
+    return _STAGE_OF[run.phase.name]
+
+
+def _stages(run: RunView) -> Markup:
+    """The way from the base to the file as one line, with where it is."""
+    words = TEXTS.train
+    now = STAGES.index(stage(run))
+    marks = ["done"] * now + ["now"] + ["ahead"] * (len(STAGES) - now - 1)
+    line = [
+        el("li", words.stages[name], class_=mark, aria_current="step" if mark == "now" else None)
+        for name, mark in zip(STAGES, marks, strict=True)
+    ]
+    wish = el("p", words.wishes[run.wish], class_="help", role="status") if run.wish is not Wish.NONE else None
+    return Markup("").join([el("ol", line, class_="stages"), wish or ""])
 
 
 def _numbers(run: RunView) -> str:
@@ -86,7 +119,7 @@ def _numbers(run: RunView) -> str:
     if run.state == "training":
         if run.samples_per_second:
             parts.append(words.speed.format(value=f"{run.samples_per_second:.1f}"))
-        if run.seconds_left is not None and run.step:
+        if run.seconds_left and stage(run) == "training" and run.step:
             parts.append(words.left.format(time=duration(run.seconds_left)))
     elif run.seconds is not None:
         parts.append(words.took.format(time=duration(run.seconds)))
@@ -146,7 +179,23 @@ def _finished(run: RunView) -> Markup:
             ),
             class_="actions",
         ),
-        el("ul", [el("li", tick) for tick in run.verified], class_="ticks", aria_label=words.verified),
+        _ticks(run.verified),
+    )
+
+
+def _ticks(verified: Sequence[str]) -> Markup | None:
+    """What was proved about the file: the first of it in a line, all of it folded."""
+    if not verified:
+        return None
+    words = TEXTS.train
+    first, more = verified[0].partition(":")[0], len(verified) - 1
+    line = words.verified.format(first=first, more=more) if more else words.verified_one.format(first=first)
+    return el(
+        "details",
+        el("summary", line),
+        el("ul", [el("li", tick) for tick in verified], class_="ticks"),
+        data_keep="ticks",
+        class_="proof",
     )
 
 
@@ -181,68 +230,6 @@ def _facts(run: RunView) -> Markup | None:
     )
 
 
-def pictures(run: RunView) -> Markup | None:
-    """The left of a run: a strip for each prompt, oldest to newest; when done, before and after first."""
-    words = TEXTS.train
-    if run.state == "draft":
-        return None
-    groups = _by_prompt(run.samples)
-    if not groups:
-        return _card(words.samples, el("p", words.samples_waits, class_="help"))
-    most = max(len(group) for group in groups)
-    strips = _strips(groups, "few" if most <= 2 else "")
-    if run.state != "finished" or most < 2:
-        return _card(words.samples, strips)
-    pairs = _strips([[group[0], group[-1]] for group in groups if len(group) > 1], "pairs")
-    all_of_them = el("details", el("summary", words.samples), strips, data_keep="strips") if most > 2 else None
-    return _card(words.before_after, pairs, all_of_them)
-
-
-def _card(title: str, *children: Markup | None) -> Markup:
-    return el("section", el("header", el("h2", title)), children, class_="card", aria_label=title)
-
-
-def _strips(groups: Sequence[Sequence[SampleView]], kind: str) -> Markup:
-    return el(
-        "div",
-        [
-            el(
-                "div",
-                el("h3", group[0].prompt),
-                el("ol", [_sample(sample) for sample in group], class_="strip", tabindex=0, role="list"),
-            )
-            for group in groups
-        ],
-        class_=f"strips {kind}".strip(),
-    )
-
-
-def _by_prompt(samples: tuple[SampleView, ...]) -> list[list[SampleView]]:
-    ordered = sorted(samples, key=lambda sample: (sample.index, sample.step))
-    return [list(group) for _, group in groupby(ordered, key=lambda sample: sample.index)]
-
-
-def _sample(sample: SampleView) -> Markup:
-    words = TEXTS.train
-    label = words.sample_at.format(step=sample.step) if sample.step else words.sample_base
-    return el(
-        "li",
-        el(
-            "a",
-            el(
-                "img",
-                src=picture_url(sample.path, STRIP),
-                alt=words.sample_alt.format(prompt=sample.prompt, step=sample.step),
-                loading="lazy",
-            ),
-            href=picture_url(sample.path),
-            target="_blank",
-            rel="noopener",
-        ),
-        el("span", label),
-    )
-
-
 def losses(run: RunView) -> Markup | None:
     """The loss so far."""
     words = TEXTS.train
@@ -250,4 +237,4 @@ def losses(run: RunView) -> Markup | None:
         return None
     plot = loss_plot(run.loss_steps, run.losses, run.validation, run.step if run.state == "finished" else run.steps)
     body = plot or el("p", words.loss_waits, class_="help")
-    return _card(words.loss, body)
+    return el("section", el("header", el("h2", words.loss)), body, class_="card", aria_label=words.loss)

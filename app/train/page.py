@@ -16,12 +16,13 @@ from markupsafe import Markup
 from app.html import Child, el
 from app.refresh import MANY, POLL, SHOWN, Panels, Shown, Updates, answered, render, told
 from app.texts import TEXTS
-from app.train import draft, monitor, runs, setup
-from app.train.actions import Actions, Answer
+from app.train import draft, monitor, pictures, runs, samples, setup
+from app.train.actions import Actions, Answer, untouched
 from trainer.errors import StudioError
 
 if TYPE_CHECKING:
     from app.shell import Shell, Visit
+    from trainer.studio.studio import Studio
 
 LEFT = ("images", "captions", "base", "advanced", "pictures", "loss")
 RIGHT = ("setup", "progress", "runs")
@@ -42,7 +43,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     with gr.Row(elem_id="train"):
         with gr.Column(elem_id="train-left"):
             for name in LEFT:
-                panels.place(name)
+                panels.place(name, script="pictures.js" if name == "pictures" else "panel.js")
         with gr.Column(elem_id="train-right"):
             for name in RIGHT:
                 panels.place(name)
@@ -101,11 +102,12 @@ def draw(actions: Actions, run: str) -> dict[str, str]:
     if state is None:
         raise StudioError(TEXTS.train.gone)
     drawn: dict[str, Child] = dict.fromkeys(DRAWN)
-    drawn["where"] = el("span", data_run=run, hidden=True)
-    drawn["runs"] = runs.runs(summaries, run)
+    drawn["where"] = el("span", data_run=run, data_kind="draft" if state == "draft" else "run", hidden=True)
+    # The draft that is kept for whoever begins a style is no style yet.
+    drawn["runs"] = runs.runs([each for each in summaries if each.id == run or not untouched(each)], run)
     if state == "draft":
         view, plan = studio.drafts.view(run), studio.drafts.plan(run)
-        drawn["images"] = draft.images(view, studio.drafts.samples())
+        drawn["images"] = draft.images(view, None if view.images else _welcome(studio), actions.reading.get(run))
         drawn["captions"] = draft.captions(view, studio.drafts.token_counts(run) if view.images else {})
         drawn["base"] = draft.base(view, actions.bases.seen(view))
         busy = studio.runs.active() is not None
@@ -114,7 +116,11 @@ def draw(actions: Actions, run: str) -> dict[str, str]:
     else:
         trained = studio.runs.view(run)
         drawn["live"] = el("p", monitor.live(trained), class_="live", aria_live="polite", role="status")
-        drawn["pictures"] = monitor.pictures(trained)
+        drawn["pictures"] = pictures.pictures(trained)
         drawn["loss"] = monitor.losses(trained)
         drawn["progress"] = monitor.progress(trained, next_up=studio.runs.active() is None)
     return {name: render(name, content) for name, content in drawn.items()}
+
+
+def _welcome(studio: Studio) -> Markup:
+    return samples.welcome(studio.drafts.samples(), studio.drafts.plan_from_samples)

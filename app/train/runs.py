@@ -56,7 +56,7 @@ def _row(summary: RunSummary, current: str, queued: Sequence[str]) -> Markup:
             tools.append(button(words.down, "move", "\u2193", data_to=place + 1))
         tools.append(button(words.unqueue, "unqueue", "\u00d7"))
     elif summary.state != "training":
-        tools.append(button(words.delete, "delete", "\u00d7", data_ask=words.delete_ask.format(name=name)))
+        tools.append(button(words.delete, "delete", "\u00d7"))
     return el(
         "li",
         el(

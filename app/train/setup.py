@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from app.html import Child, el
+from app.html import el
 from app.texts import TEXTS
 from app.train.dials import DIALS, POSITIONS, Dial, at
 from app.train.settings import advanced as advanced_fields
@@ -52,18 +52,24 @@ def setup(draft: DraftView, plan: PlanView, preset: Mapping[str, float], *, busy
             ),
         ),
         [_dial(dial, draft, preset) for dial in DIALS],
-        _plan(plan),
-        el(
-            "button",
-            words.queue_it if busy else words.train,
-            type="button",
-            class_="primary",
-            data_act="train",
-            data_tell=words.starting,
-            disabled=bool(plan.problem),
-        ),
-        el("p", class_="busy", data_busy=True, role="status"),
         el("button", words.to_advanced, type="button", class_="link", data_open="advanced"),
+        el("div", [el("p", note, class_="help") for note in plan.notes], class_="notes") if plan.notes else None,
+        el(
+            "div",
+            _plan(plan),
+            el(
+                "button",
+                words.queue_it if busy else words.train,
+                type="button",
+                class_="primary",
+                data_act="train",
+                data_tell=words.starting,
+                data_main=True,
+                disabled=bool(plan.problem),
+            ),
+            el("p", class_="busy", data_busy=True, role="status"),
+            class_="foot",
+        ),
         class_="setup",
         aria_label=words.setup,
     )
@@ -151,12 +157,10 @@ def _plan(plan: PlanView) -> Markup:
         parts.append(words.plan_file.format(size=size(plan.file_bytes)))
     source = words.plan_measured if plan.source == "measured" else words.plan_estimated
     tight = plan.memory_bytes is not None and plan.memory_bytes > plan.memory_available_bytes
-    notes: list[Child] = [el("p", note, class_="help") for note in plan.notes]
     return el(
         "div",
         el("p", ", ".join(parts), class_="problem" if tight else None),
         el("p", source, class_="help"),
-        notes,
         class_="plan",
         role="status",
     )

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { tabChooser, withParts } from "../../app/static/page.js";
+import { inSight } from "../../app/static/pictures.js";
 import { fill } from "../../app/static/text.js";
-import { languageCookie } from "../../app/static/header.js";
+import { hasEnded, languageCookie } from "../../app/static/header.js";
 
 test("a part of the address is set and an empty one is removed", () => {
   const href = "http://127.0.0.1:7860/?tab=train&run=run-1";
@@ -28,4 +29,21 @@ test("braces are filled and unknown ones stay", () => {
 
 test("the language is kept for a year, for this site alone", () => {
   assert.match(languageCookie("zh"), /^patina_language=zh; path=\/; max-age=31536000; SameSite=Lax$/);
+});
+
+test("a run has ended when it was in training here before and is the one that was finished last", () => {
+  assert.equal(hasEnded("run-1", { alive: "", finished: "run-1" }), true);
+  assert.equal(hasEnded("run-1", { alive: "run-2", finished: "run-1" }), true);
+  assert.equal(hasEnded("run-1", { alive: "run-1", finished: "run-1" }), false);
+});
+
+test("a page that was just opened, a paused run and another's end are no news", () => {
+  assert.equal(hasEnded("", { alive: "", finished: "run-1" }), false);
+  assert.equal(hasEnded("run-1", { alive: "", finished: "run-0" }), false);
+});
+
+test("the picture in sight stays in sight, and the first takes the place of one that is gone", () => {
+  assert.equal(inSight(2, 4), 2);
+  assert.equal(inSight(2, 1), 0);
+  assert.equal(inSight(0, 0), 0);
 });

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from app.refresh import Panels, Shown
 from app.texts import TEXTS
-from app.train import monitor, runs
+from app.train import monitor, pictures, runs
 from app.train.actions import Actions
 from app.train.page import DRAWN, draw
 from trainer.errors import ConfigError, StudioError
 from trainer.studio.store import State, Wish
 from trainer.studio.studio import Studio
-from trainer.studio.views import PhaseView, RunSummary, RunView, SampleView
+from trainer.studio.views import AddReport, PhaseView, RunSummary, RunView, SampleView
 
 NASTY = """<script>alert(1)</script> "x" ${y} {{z}}"""
 WORDS = TEXTS.train
@@ -75,7 +76,35 @@ def test_progress_says_steps_speed_and_time_left() -> None:
 
 def test_work_that_is_no_training_step_is_named() -> None:
     page = monitor.progress(view(State.TRAINING, phase=PhaseView("caching", 3, 16, "")), next_up=False)
-    assert f"{WORDS.phases['caching']} 3 / 16" in page
+    assert f"{WORDS.phases['caching']}, 3 of 16" in page
+    drawing = monitor.progress(view(State.TRAINING, phase=PhaseView("sampling", 8, 32, "")), next_up=False)
+    assert f"{WORDS.phases['sampling']}, 25 %" in drawing
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage"),
+    [
+        ({"phase": PhaseView("loading", 0, 0, ""), "step": 0, "steps": 0}, "loading"),
+        ({"phase": PhaseView("measuring", 0, 0, "")}, "preparing"),
+        ({"phase": None}, "training"),
+        ({"phase": PhaseView("sampling", 1, 2, "")}, "training"),
+        ({"phase": PhaseView("sampling", 1, 2, ""), "step": 80}, "pictures"),
+        ({"phase": PhaseView("sampling", 1, 2, ""), "wish": Wish.STOP}, "pictures"),
+        ({"phase": PhaseView("exporting", 0, 0, ""), "wish": Wish.STOP}, "file"),
+    ],
+)
+def test_a_run_is_in_one_stage_and_says_what_it_does_after_a_stop_too(changes: dict[str, Any], stage: str) -> None:
+    run = view(State.TRAINING, **changes)
+    assert monitor.stage(run) == stage
+    page = str(monitor.progress(run, next_up=False))
+    assert f'class="now" aria-current="step">{WORDS.stages[stage]}<' in page
+    if run.phase is not None:
+        assert WORDS.phases[run.phase.name] in page
+
+
+def test_a_run_without_steps_to_go_does_not_say_that_nothing_is_left_to_wait_for() -> None:
+    page = monitor.progress(view(State.TRAINING, step=80, phase=PhaseView("exporting", 0, 0, "")), next_up=False)
+    assert "left" not in page
 
 
 def test_the_first_in_a_queue_without_a_training_is_starting() -> None:
@@ -94,17 +123,24 @@ def test_a_screen_reader_hears_of_progress_ten_times_a_run() -> None:
     assert len(said) == 10
 
 
-def test_strips_run_from_oldest_to_newest_for_each_prompt() -> None:
+def test_the_newest_samples_are_large_and_earlier_ones_follow_from_the_oldest() -> None:
     shots = tuple(
         SampleView(step, index, f"prompt {index}", Path(f"/home/runs/run-1/samples/{step}-{index}.png"))
         for step in (40, 0, 20)
         for index in (1, 0)
     )
-    page = str(monitor.pictures(view(State.TRAINING, samples=shots)))
-    assert re.findall(r"samples/(\d+-\d)\.png\?v=0&amp;w", page) == ["0-0", "20-0", "40-0", "0-1", "20-1", "40-1"]
-    done = str(monitor.pictures(view(State.FINISHED, samples=shots)))
-    pairs = done.partition("<details")[0]
-    assert re.findall(r"samples/(\d+-\d)\.png\?v=0&amp;w", pairs) == ["0-0", "40-0", "0-1", "40-1"]
+    shown = r"samples/(\d+-\d)\.png\?v=0&amp;w=(\d+)"
+    page = str(pictures.pictures(view(State.TRAINING, samples=shots)))
+    large = [("40-0", "640"), ("40-1", "640")]
+    assert re.findall(shown, page) == [*large, ("0-0", "160"), ("0-1", "160"), ("20-0", "160"), ("20-1", "160")]
+    done = str(pictures.pictures(view(State.FINISHED, samples=shots))).partition('class="choices"')[0]
+    assert [name for name, _ in re.findall(shown, done)] == ["40-0", "0-0", "40-1", "0-1"]
+
+
+def test_before_the_first_sample_there_is_a_place_for_each() -> None:
+    waiting = str(pictures.pictures(view(State.TRAINING, settings={"samples": {"prompts": ["a", "b", "c"]}})))
+    assert waiting.count('class="skeleton"') == 3
+    assert str(pictures.pictures(view(State.TRAINING))).count('class="skeleton"') == pictures.EXPECTED
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -113,7 +149,7 @@ def test_names_and_prompts_are_never_markup(state: State) -> None:
     run = view(state, samples=shots, error=NASTY, verified=(NASTY,))
     drawn = [
         monitor.progress(run, next_up=True),
-        monitor.pictures(run) or "",
+        pictures.pictures(run) or "",
         monitor.losses(run) or "",
         monitor.live(run),
         runs.runs([summary("run-1", state, name=NASTY, message=NASTY)], "run-1"),
@@ -204,6 +240,49 @@ def test_an_upload_is_taken_in_and_its_copy_removed(
     assert "broken.png" in str(answer.notice)
     assert not arrived.exists()
     assert not broken.exists()
+
+
+def test_an_upload_is_read_in_parts_that_keep_captions_with_their_images(
+    actions: Actions, run: str, patina_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = patina_home / "uploads" / "many"
+    folder.mkdir()
+    for index in range(12):
+        Image.new("RGB", (64, 64), (20 * index, 9, 9)).save(folder / f"{index:02d}.png")
+        (folder / f"{index:02d}.txt").write_text(f"number {index}", encoding="utf-8")
+    told: list[tuple[int, int]] = []
+    add = actions.studio.drafts.add_images
+
+    def adding(run_id: str, files: Sequence[str | Path]) -> AddReport:
+        told.append(actions.reading[run_id])
+        return add(run_id, files)
+
+    monkeypatch.setattr(actions.studio.drafts, "add_images", adding)
+    # As a browser sends them: in no order.
+    paths = sorted(folder.iterdir(), key=lambda path: path.name[::-1])
+    actions.upload(run, [{"path": str(path), "name": path.name} for path in paths])
+    assert told == [(0, 24), (8, 24), (16, 24)]
+    assert actions.reading == {}
+    made = {image.name: image.caption for image in actions.studio.drafts.view(run).images}
+    assert all(made[f"{index:02d}.png"] == f"number {index}" for index in range(12))
+
+
+def test_captions_that_the_base_cannot_use_are_counted(actions: Actions, run: str) -> None:
+    images = actions.studio.drafts.view(run).images
+    captions = ["", "\u732b", "a cat " * 60]
+    actions.studio.drafts.set_captions(run, {image.id: text for image, text in zip(images, captions, strict=True)})
+    page = draw(actions, run)["captions"]
+    assert WORDS.without_caption[0].format(count=3) in page
+    assert WORDS.too_long[0].partition("{")[0] in page
+    assert WORDS.not_english[0].replace("'", "&#39;") in page
+
+
+def test_a_sample_style_starts_with_one_click(actions: Actions) -> None:
+    run = actions.landing()
+    assert 'data-act="samples-train"' in draw(actions, run)["images"]
+    made = actions.click(run, {"act": "samples-train", "item": "high_contrast"}).run
+    assert made is not None
+    assert actions.studio.runs.view(made).state == "queued"
 
 
 def test_a_dial_sets_its_setting_and_its_middle_leaves_it_to_the_preset(actions: Actions, run: str) -> None:

@@ -96,9 +96,9 @@ def test_from_images_to_a_file_that_diffusers_opens(
     expect(page.locator(".monitor h2")).to_have_text("Round and square")
     wait_for(lambda: step_of(page) > before)
     expect(page.locator(".state")).to_have_text("Finished")
-    expect(page.locator(".strip img").first).to_be_visible()
+    expect(page.locator(".wipe img").first).to_be_visible()
     expect(page.locator(".loss polyline.mean")).to_be_attached()
-    expect(page.locator(".ticks li").first).to_be_visible()
+    expect(page.locator(".proof summary")).to_contain_text("Checked")
 
     with page.expect_download() as downloading:
         page.get_by_role("link", name="Download").click()

@@ -66,10 +66,13 @@ class Drafts:
         chosen = next((each for each in sample_sets() if each.name == name), None)
         if chosen is None:
             raise StudioError(f"There is no sample style {name!r} in this installation.")
-        title = chosen.title
-        run_id = self.create({"name": title, "trigger": f"{title.lower()} style", "train.preset": "quick"})
+        run_id = self.create(_sample_settings(chosen))
         self._add_folder(run_id, chosen.folder)
         return run_id
+
+    def plan_from_samples(self, sample: SampleSet) -> PlanView:
+        """What `create_from_samples` would lead to, as `plan` says of the draft."""
+        return self._plan(_changed({"name": DEFAULT_NAME}, _sample_settings(sample)), sample.images)
 
     def duplicate(self, run_id: str) -> str:
         """A new draft with a run's settings, images and captions. Returns its id."""
@@ -173,11 +176,12 @@ class Drafts:
 
     def plan(self, run_id: str) -> PlanView:
         """What the draft would do: steps, expected time, memory against the machine, disk space."""
-        run = self._store.get(run_id)
-        config = self._config(run)
+        return self._plan(self._store.get(run_id).settings, len(self._images.images(run_id)))
+
+    def _plan(self, asked: Mapping[str, Any], count: int) -> PlanView:
+        config = configs.parse(asked)
         info = self._bases.of(config)
         device = self._device()
-        count = len(self._images.images(run_id))
         problem = self._problem(info, count)
         full = resolved(config, info, count)
         expected = estimate(full, info, device, self._past)
@@ -197,7 +201,6 @@ class Drafts:
                 "Other programs kept this machine busy during the last run like this one, which therefore took longer "
                 "than is said here; this one may, too."
             )
-        asked = run.settings
         choices = {
             path: value
             for path, value in _leaves(full.model_dump())
@@ -273,6 +276,10 @@ def sample_sets() -> list[SampleSet]:
         title = folder.name.replace("_", " ").replace("-", " ").capitalize()
         sets.append(SampleSet(folder.name, title, folder, len(images), sheet if sheet.is_file() else None))
     return sets
+
+
+def _sample_settings(sample: SampleSet) -> dict[str, Any]:
+    return {"name": sample.title, "trigger": f"{sample.title.lower()} style", "train.preset": "quick"}
 
 
 def _changed(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

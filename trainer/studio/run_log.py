@@ -32,7 +32,11 @@ CLOSING_SHARE = 2.0
 
 @dataclass
 class Standing:
-    """Where a run stands, by its own log; paths are relative to the run folder, times Unix seconds."""
+    """Where a run stands, by its own log; paths are relative to the run folder, times Unix seconds.
+
+    Attributes:
+        picture_seconds: how long the last round of sample pictures took, all prompts together.
+    """
 
     step: int = 0
     steps: int = 0
@@ -42,6 +46,7 @@ class Standing:
     learning_rate: float | None = None
     samples_per_second: float | None = None
     seconds_left: float | None = None
+    picture_seconds: float | None = None
     validated: list[Validated] = field(default_factory=list)
     sampled: list[Sampled] = field(default_factory=list)
     saved: list[Saved] = field(default_factory=list)
@@ -58,6 +63,9 @@ class Standing:
     def take(self, event: AnyEvent) -> None:
         """Fold one event in."""
         self.first_at = event.at if self.first_at is None else self.first_at
+        if isinstance(event, Sampled) and self.last_at is not None and event.index == 0:
+            # A round is told of when all its pictures are drawn; what came before it was said when it began.
+            self.picture_seconds = max(0.0, event.at - self.last_at)
         self.last_at = event.at
         if isinstance(event, Started):
             self._start_over(event)

@@ -19,6 +19,7 @@ from trainer.studio.drafts import Drafts
 from trainer.studio.folder import StudioFolder
 from trainer.studio.run_log import RunLog, Standing
 from trainer.studio.store import RunRow, State, Store, Wish
+from trainer.studio.time_left import time_left
 from trainer.studio.views import (
     CheckpointView,
     PhaseView,
@@ -299,6 +300,7 @@ class Runs:
         if run.state is not State.TRAINING or (doing is not None and doing.name == "training"):
             doing = None
         finished = standing.finished if run.state is State.FINISHED else None
+        settings = chosen_settings(folder, run)
         return RunView(
             id=run.id,
             name=run.name,
@@ -306,7 +308,7 @@ class Runs:
             state=run.state,
             wish=run.wish,
             version=version,
-            settings=chosen_settings(folder, run),
+            settings=settings,
             step=standing.step,
             steps=standing.steps,
             phase=None if doing is None else PhaseView(doing.name, doing.done, doing.total, doing.detail),
@@ -323,7 +325,7 @@ class Runs:
                 if (folder.path / each.path).is_dir()
             ),
             samples_per_second=standing.samples_per_second,
-            seconds_left=standing.seconds_left if run.state is State.TRAINING else None,
+            seconds_left=time_left(standing, settings) if run.state is State.TRAINING else None,
             plan=standing.planned,
             notices=tuple(standing.notices),
             adapter=folder.adapter_file if finished is not None and folder.adapter_file.is_file() else None,

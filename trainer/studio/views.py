@@ -160,7 +160,8 @@ class RunView:
         loss_steps, losses: one point per optimizer step that was reported, raw; same length.
         phase: what it does besides steps, or None.
         plan: what was announced at the start, with measured time and memory.
-        seconds_left, samples_per_second: the last reported, or None before the first step.
+        seconds_left: until the file is there, pictures included, or None before the first step.
+        samples_per_second: the last reported, or None before the first step.
         adapter: the finished style file.
         sheet: before/after sheet (PNG).
         verified: what was checked about the file, as short texts.

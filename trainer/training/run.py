@@ -137,7 +137,7 @@ def _train(
                 config,
                 asked or config.memory,
                 recovery,
-                Pictures(folder, config, dataset, trainer, emit),
+                Pictures(folder, config, dataset, trainer, emit, emit.drawing),
                 _validation(base, prepared, config),
                 emit,
                 emit.at,
@@ -318,9 +318,13 @@ class _Log:
             pass
         self.forward(event)
 
-    def quietly(self, name: Literal["reading", "caching"], done: int, total: int) -> None:
+    def quietly(self, name: Literal["reading", "caching", "sampling", "training"], done: int, total: int) -> None:
         """Progress that is worth showing but not worth keeping."""
         self.forward(Phase(name=name, done=done, total=total))
+
+    def drawing(self, done: int, total: int) -> None:
+        """Pictures between the steps; with the last of them the steps go on."""
+        self.quietly("sampling" if done < total else "training", done, total)
 
 
 def _found(dataset: Dataset) -> Found:

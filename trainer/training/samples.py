@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from PIL.Image import Image
 
@@ -32,11 +32,20 @@ class Pictures:
     """Draws with the weights as the file would hold them at the moment.
 
     Args:
-        subjects: what the sheet shows; the samples show the first of them, unless the config names prompts.
+        emit: told of each sample.
+        drawing: told of (denoising steps done, in all) of the pictures of the moment.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, dataset: Dataset, trainer: Trainer, emit: Emit) -> None:
-        self.folder, self.config, self.trainer, self.emit = folder, config, trainer, emit
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        dataset: Dataset,
+        trainer: Trainer,
+        emit: Emit,
+        drawing: Callable[[int, int], None],
+    ) -> None:
+        self.folder, self.config, self.trainer, self.emit, self.drawing = folder, config, trainer, emit, drawing
         fresh = unseen_prompts(trainer.base.family.prompts, dataset, SHEET_PROMPTS)
         chosen = config.samples.prompts
         self.sample_prompts = chosen or fresh[:SAMPLE_PROMPTS]
@@ -72,7 +81,11 @@ class Pictures:
 
     def _drawn(self, rows: list[PreviewRow]) -> list[Image]:
         with self.trainer.as_exported():
-            return generate(self.trainer.base, self.trainer.bank, rows, self.settings)
+            return generate(self.trainer.base, self.trainer.bank, rows, self.settings, on_step=self._on_step)
+
+    def _on_step(self, done: int, total: int) -> bool:
+        self.drawing(done, total)
+        return True
 
     def _row(self, prompt: str, strength: float) -> PreviewRow:
         samples = self.config.samples

@@ -1,0 +1,175 @@
+"""What the Train tab must never hide again: the button, what is wrong with captions, the accent, what is going on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
+
+from tests.ui.conftest import PATIENCE
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _patience() -> Iterator[None]:
+    expect.set_options(timeout=PATIENCE * 1000)
+    yield
+    expect.set_options(timeout=5000)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Forty images without meaningful names, and so without captions; one has a Chinese one, one a long one."""
+    folder = tmp_path_factory.mktemp("many")
+    for index in range(40):
+        image = Image.new("RGB", (96, 96), (6 * index, 255 - 6 * index, (40 * index) % 256))
+        image.paste((0, 0, 0), (index, index, index + 30, index + 12))
+        image.save(folder / f"{index:04d}.png")
+    (folder / "0003.txt").write_text("一只红色的猫", encoding="utf-8")
+    (folder / "0005.txt").write_text("a very long caption of a cat on a mat, " * 12, encoding="utf-8")
+    return sorted(folder.iterdir())
+
+
+def upload(page: Page, files: list[Path]) -> None:
+    if page.locator(".thumbs li").count():
+        page.get_by_role("button", name="New style", exact=True).click()
+        expect(page.locator(".thumbs li")).to_have_count(0)
+    page.locator("[data-drop] input[type=file]").first.set_input_files(files)
+
+
+def train(page: Page) -> Locator:
+    return page.get_by_role("button", name="Train", exact=True)
+
+
+def wholly_in_window(page: Page, locator: Locator) -> bool:
+    box = locator.bounding_box()
+    window = page.viewport_size
+    assert box is not None
+    assert window is not None
+    return box["y"] >= 0 and box["y"] + box["height"] <= window["height"] and box["height"] > 30
+
+
+def test_the_first_screen_shows_each_style_and_says_how_long_it_takes_here(open_page: Callable[..., Page]) -> None:
+    page = open_page()
+    offers = page.locator(".offers > li")
+    expect(offers).to_have_count(2)
+    for index in range(2):
+        expect(offers.nth(index).locator(".set img")).to_have_count(8)
+        expect(offers.nth(index).locator(".pair img")).to_have_count(2)
+    loaded = "() => [...document.querySelectorAll('.offers img')].every(i => i.complete && i.naturalWidth > 0)"
+    page.wait_for_function(loaded)
+    # Two steps, and they count 1, 2.
+    expect(page.locator(".card .number").nth(1)).to_have_text("2")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Patina")
+    said = page.locator(".offers .time").first.inner_text()
+    page.get_by_role("button", name=re.compile("Look at the images")).first.click()
+    expect(page.locator(".thumbs li")).to_have_count(16)
+    expect(page.locator(".plan")).to_contain_text(said)
+    # Visiting leaves no empty draft behind.
+    expect(page.locator(".run")).to_have_count(1)
+    page.get_by_role("button", name="New style", exact=True).click()
+    expect(page.locator(".run")).to_have_count(2)
+    page.get_by_role("button", name=re.compile("Look at the images")).last.click()
+    expect(page.locator(".thumbs li")).to_have_count(16)
+    expect(page.locator(".run").filter(has_text="My style")).to_have_count(0)
+
+
+def test_the_train_button_is_in_sight_with_many_images_and_captions_are_warned_of(
+    open_page: Callable[..., Page], many: list[Path]
+) -> None:
+    page = open_page()
+    upload(page, many)
+    expect(page.locator(".drop .busy")).to_have_text(re.compile(r"Reading the images, \d+ of 42"))
+    expect(page.locator(".thumbs li")).to_have_count(40)
+    expect(train(page)).to_be_enabled()
+    assert wholly_in_window(page, train(page))
+    page.mouse.move(300, 500)
+    page.mouse.wheel(0, 2500)
+    page.wait_for_function("scrollY > 1000")
+    assert wholly_in_window(page, train(page))
+
+    warnings = page.locator(".warnings")
+    expect(warnings).to_contain_text("38 of 40 images have no caption")
+    expect(warnings).to_contain_text("1 caption is longer than the 77 tokens")
+    expect(warnings).to_contain_text("1 caption is in Chinese, Japanese or Korean")
+    page.get_by_text("Show all 40").click()
+    rows = page.locator(".caption")
+    expect(rows.nth(3).locator(".tokens")).to_contain_text("not English")
+    expect(rows.nth(5).locator(".tokens")).to_contain_text("too long")
+    expect(rows.nth(7).locator(".tokens")).to_contain_text("no caption")
+
+    phone = open_page(page.url.partition("/?")[2] and "?" + page.url.partition("/?")[2], width=390, height=844)
+    expect(phone.locator(".thumbs li")).to_have_count(40)
+    assert wholly_in_window(phone, train(phone))
+
+    # Who goes by keyboard passes all pictures with one key.
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="To the main action")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(train(page)).to_be_focused()
+
+
+def test_the_dark_has_its_own_accent_everywhere(open_page: Callable[..., Page]) -> None:
+    page = open_page(dark=True)
+    accents = page.evaluate(
+        """() => ['body', '.gradio-container', '#train', '[data-panel=base]']
+          .map(s => getComputedStyle(document.querySelector(s)).getPropertyValue('--color-accent').trim())"""
+    )
+    assert set(accents) == {"#6FC3B2"}
+    border = "getComputedStyle(document.querySelector('input[type=radio]:checked')).borderTopColor"
+    assert page.evaluate(border) == "rgb(111, 195, 178)"
+
+
+def test_deleting_asks_nothing_and_can_be_undone(open_page: Callable[..., Page], pictures: list[Path]) -> None:
+    page = open_page()
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    upload(page, pictures[:2])
+    expect(page.locator(".thumbs li")).to_have_count(2)
+    before = page.locator(".run").count()
+    page.get_by_role("button", name=re.compile("^Delete")).first.click()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".run")).to_have_count(before)
+    assert asked == []
+
+
+def test_a_run_shows_every_stage_and_ends_with_a_wipe(open_page: Callable[..., Page], pictures: list[Path]) -> None:
+    page = open_page()
+    upload(page, pictures[:4])
+    expect(page.locator(".thumbs li")).to_have_count(4)
+    page.get_by_role("button", name="Every setting").click()
+    settings = {"train.steps": 400, "train.threads": 1, "samples.every": 4, "samples.steps": 2}
+    for setting, value in {**settings, "samples.prompts": "a cat\na dog"}.items():
+        field = page.locator(f'[data-set="{setting}"]')
+        field.fill(str(value))
+        field.blur()
+    expect(page.locator(".plan")).to_contain_text("400 steps")
+    # Far down in the panel of one run; the next begins at its top.
+    page.evaluate("window.scrollTo(0, 2000)")
+    train(page).click()
+    expect(page.locator(".skeleton, .newest img").first).to_be_visible()
+    expect(page.locator(".stages .now")).to_be_visible()
+    stop = page.get_by_role("button", name="Stop and keep")
+    expect(page.locator(".earlier .strip > li").nth(1)).to_be_visible()
+    expect(page.locator(".newest img")).to_have_count(2)
+    expect(page).to_have_title(re.compile(r"^\d+ % .* - Patina$"))
+    stop.click()
+    expect(page.locator(".stages .now")).to_have_text(re.compile("Last pictures|Write and check"))
+    expect(page.locator(".state")).to_have_text("Finished")
+    expect(page).to_have_title("Patina")
+    wipe = page.locator(".wipe:not([hidden])")
+    expect(wipe).to_have_count(1)
+    expect(wipe.locator("figcaption")).to_contain_text("a cat")
+    wipe.get_by_role("slider").press("Home")
+    assert wipe.locator(".stage").evaluate("e => e.style.getPropertyValue('--wipe')") == "0%"
+    page.get_by_role("button", name="Show a dog").click()
+    expect(page.locator(".wipe:not([hidden]) figcaption")).to_contain_text("a dog")
+    expect(page.locator(".proof summary")).to_have_text(re.compile("Checked: .*"))
+    expect(page.locator(".ticks")).to_be_hidden()
+    expect(page.get_by_role("button", name="Open in Preview")).to_be_visible()

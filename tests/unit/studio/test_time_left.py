@@ -1,0 +1,48 @@
+"""The time that a run still takes, with its pictures."""
+
+from __future__ import annotations
+
+from trainer.events import Phase, Progress, Sampled, Started
+from trainer.studio.run_log import Standing
+from trainer.studio.time_left import time_left
+
+
+def standing(step: int) -> Standing:
+    """A run of 100 steps, a tenth of a second each, whose first round of two pictures took 6 seconds."""
+    made = Standing()
+    made.take(Started(at=0.0, step=0, steps=100))
+    made.take(Phase(at=1.0, name="sampling"))
+    made.take(Sampled(at=7.0, step=0, index=0, prompt="a cat", path="a.png"))
+    made.take(Sampled(at=7.1, step=0, index=1, prompt="a dog", path="b.png"))
+    losses = (0.1,) * step
+    seconds = (100 - step) * 0.1
+    made.take(
+        Progress(
+            at=8.0,
+            step=step,
+            steps=100,
+            losses=losses,
+            learning_rate=1e-4,
+            samples_per_second=1.0,
+            seconds_left=seconds,
+        )
+    )
+    return made
+
+
+def test_before_the_first_step_nothing_is_known() -> None:
+    assert time_left(Standing(), {}) is None
+
+
+def test_pictures_still_to_come_are_counted_with_what_the_last_ones_took() -> None:
+    # Steps 8 s; rounds at 40, 60, 80 and 100, and the sheet.
+    assert time_left(standing(20), {"samples": {"every": 20}}) == 8.0 + 5 * 6.0
+
+
+def test_without_samples_between_the_end_still_has_its_own() -> None:
+    assert time_left(standing(20), {"samples": {"every": 0}}) == 8.0 + 2 * 6.0
+    assert time_left(standing(20), {}) == 8.0 + 2 * 6.0
+
+
+def test_after_the_last_step_the_sheet_is_left() -> None:
+    assert time_left(standing(100), {"samples": {"every": 20}}) == 6.0
