@@ -47,6 +47,7 @@ def progress(run: RunView, *, next_up: bool) -> Markup:
         _stages(run) if alive else None,
         el("p", _numbers(run), class_="numbers"),
         el("p", run.error, class_="problem", role="alert") if run.error else None,
+        el("p", run.waits, class_="problem", role="status") if run.waits else None,
         _finished(run) if run.state == "finished" else None,
         _actions(run),
         _facts(run),
@@ -91,12 +92,10 @@ _STAGE_OF = {
 
 def stage(run: RunView) -> str:
     """Which of `STAGES` a run in training is in."""
-    if run.phase is None or run.phase.name == "training":
-        return "training"
-    if run.phase.name == "sampling":
-        # Pictures are drawn between the steps too; the last ones come when there are no more steps.
-        ending = run.step >= run.steps or run.wish is Wish.STOP
-        return "pictures" if run.steps and ending else "training"
+    # Pictures are drawn between the steps too; the last ones come when there are no more steps.
+    ending = bool(run.steps) and (run.step >= run.steps or run.wish is Wish.STOP)
+    if run.phase is None or run.phase.name in ("training", "sampling"):
+        return "pictures" if ending else "training"
     return _STAGE_OF[run.phase.name]
 
 
