@@ -204,6 +204,7 @@ class TrainTexts:
     setting_names: Mapping[str, str] = field(
         default_factory=lambda: {
             "base.clip_skip": "CLIP skip",
+            "base.zero_terminal_snr": "Zero terminal SNR",
             "data.buckets": "Keep wide and tall shapes",
             "optim.max_grad_norm": "Largest gradient norm",
             "optim.min_snr_gamma": "Min-SNR gamma",

@@ -67,7 +67,7 @@ def test_folder_and_single_file_are_one_model(folder_base: Base, file_base: Base
     assert file_base.identity == folder_base.identity
     assert file_base.vae_identity == folder_base.vae_identity
     assert file_base.text_identity == folder_base.text_identity
-    for attribute in ("unet", "vae"):
+    for attribute in ("denoiser", "vae"):
         ours, theirs = getattr(file_base, attribute).state_dict(), getattr(folder_base, attribute).state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -16,6 +16,7 @@ from trainer.bases.load import load_base
 from trainer.bases.prediction import probe_prediction
 from trainer.bases.probe import describe
 from trainer.config import BaseConfig
+from trainer.errors import BaseError
 
 CPU = torch.device("cpu")
 
@@ -87,7 +88,7 @@ def test_sdxl_markers_are_honoured(tmp_path: Path) -> None:
     base = load_base(BaseConfig(source=str(path), config_folder=settings), device=CPU, dtype=torch.float32)
     assert base.prediction == "v_prediction"
     assert float(base.process.alphas_cumprod[-1]) == pytest.approx(0, abs=1e-6)
-    for name in ("ddim", "euler", "dpm++_2m"):
+    for name in ("ddim", "euler", "dpm++_2m", "unipc"):
         config: Any = base.process.sampler(name, 4).config
         assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == (
             "v_prediction",
@@ -95,6 +96,43 @@ def test_sdxl_markers_are_honoured(tmp_path: Path) -> None:
             "trailing",
         )
     assert any("pure noise" in note for note in describe(str(path)).notes)
+
+
+def test_the_marker_of_a_rescaled_schedule_alone_tells_the_prediction_too(tmp_path: Path) -> None:
+    path = save_single_file(build("sdxl"), tmp_path / "m.safetensors", markers=("ztsnr",))
+    assert describe(str(path)).prediction == "v_prediction"
+
+
+def test_prediction_and_schedule_can_be_chosen_where_the_file_does_not_say_them(tmp_path: Path) -> None:
+    model = build("sdxl")
+    path = save_single_file(model, tmp_path / "m.safetensors")
+    settings = str(save_settings(model, tmp_path / "settings"))
+    chosen = BaseConfig(source=str(path), config_folder=settings, prediction="v_prediction", zero_terminal_snr=True)
+    base = load_base(chosen, device=CPU, dtype=torch.float32)
+    assert (base.prediction, base.process.zero_terminal_snr) == ("v_prediction", True)
+    assert float(base.process.alphas_cumprod[-1]) == 0
+    with pytest.raises(BaseError, match=r"set base\.prediction to v_prediction"):
+        load_base(chosen.model_copy(update={"prediction": "epsilon"}), device=CPU, dtype=torch.float32)
+
+
+def test_a_base_that_answers_otherwise_than_it_is_said_to_is_noticed_when_it_is_opened(tmp_path: Path) -> None:
+    model = build("sd1")
+    path = save_single_file(model, tmp_path / "m.safetensors")
+    settings = str(save_settings(model, tmp_path / "settings"))
+    base = load_base(BaseConfig(source=str(path), config_folder=settings), device=CPU, dtype=torch.float32)
+    assert base.prediction == "epsilon"
+    (note,) = base.notes
+    assert "does not give the noise back" in note
+    assert "set base.prediction to v_prediction" in note
+
+
+def test_clip_skip_is_refused_where_it_means_nothing(tmp_path: Path) -> None:
+    model = build("sdxl")
+    path = save_single_file(model, tmp_path / "m.safetensors")
+    settings = str(save_settings(model, tmp_path / "settings"))
+    config = BaseConfig(source=str(path), config_folder=settings, clip_skip=1)
+    with pytest.raises(BaseError, match=r"set base\.clip_skip to 0"):
+        load_base(config, device=CPU, dtype=torch.float32)
 
 
 def test_an_unmarked_sdxl_file_is_epsilon_with_its_usual_schedule(tmp_path: Path) -> None:

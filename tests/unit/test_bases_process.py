@@ -64,9 +64,13 @@ def test_at_the_last_step_of_a_rescaled_schedule_the_input_is_noise_and_the_targ
     last = torch.full((3,), 999)
     assert torch.equal(ZERO.noised(X, NOISE, last), NOISE)
     assert torch.equal(ZERO.target(X, NOISE, last), -X)
+
+
+def test_weights_of_a_rescaled_schedule_keep_the_step_that_decides_about_brightness() -> None:
     weights = ZERO.weights(ALL, 5.0)
-    assert torch.isfinite(weights).all()
-    assert weights[-1] == 0
+    snr = ZERO.alphas_cumprod / (1 - ZERO.alphas_cumprod)
+    torch.testing.assert_close(weights, (snr.clamp(max=5) + 1) / (snr + 1))
+    assert weights[-1] == 1
 
 
 def test_predicting_the_noise_of_pure_noise_is_refused() -> None:
@@ -82,8 +86,8 @@ def test_levels_spread_evenly_and_a_draw_picks_every_timestep_alike() -> None:
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_sampler_begins_where_a_rescaled_schedule_ends_or_is_refused(name: str) -> None:
-    if not SCHEDULERS[name].zero_snr:
-        with pytest.raises(ConfigError, match=rf"'{name}' cannot start from pure noise.*choose one of ddim, euler"):
+    if SCHEDULERS[name].needs_signal:
+        with pytest.raises(ConfigError, match=r"ends in pure noise .*choose one of ddim, euler, euler_a, dpm"):
             ZERO.sampler(name, 10)
         return
     sampler = ZERO.sampler(name, 10)
@@ -105,7 +109,7 @@ class Gaussian:
         return a.sqrt() * noise - (1 - a).sqrt() * clean
 
 
-@pytest.mark.parametrize("name", [name for name, row in SCHEDULERS.items() if row.zero_snr])
+@pytest.mark.parametrize("name", [name for name, row in SCHEDULERS.items() if not row.needs_signal])
 def test_every_sampler_reaches_the_brightness_that_a_zero_snr_base_has_learned(name: str) -> None:
     denoise, sampler = Gaussian(ZERO, mean=1.5, spread=0.5), ZERO.sampler(name, 30)
     generator = torch.Generator().manual_seed(0)

@@ -108,6 +108,11 @@ class Base(ABC):
 
     @staticmethod
     @abstractmethod
+    def process_of(scheduler: Mapping[str, Any], prediction: Prediction, device: torch.device) -> Process:
+        """The noise process of a base with this scheduler configuration; errors as in its class."""
+
+    @staticmethod
+    @abstractmethod
     def denoiser_class() -> Any:
         """diffusers' class of the denoiser."""
 

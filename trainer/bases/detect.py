@@ -64,11 +64,13 @@ def detect_file(header: Header, path: Path) -> Detected:
     marked = "v_pred" in header.shapes
     prediction: Prediction | None = "epsilon" if family.prediction_in_file else None
     stated = _stated_prediction(header.metadata)
-    if marked:
+    # A schedule that ends in pure noise leaves an epsilon model nothing to learn there.
+    zero_snr = "ztsnr" in header.shapes
+    if marked or zero_snr:
         prediction = "v_prediction"
     elif stated is not None:
         prediction = stated
-    return Detected(family, prediction, zero_snr="ztsnr" in header.shapes)
+    return Detected(family, prediction, zero_snr)
 
 
 def detect_folder(folder: Path) -> Detected:

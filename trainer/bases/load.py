@@ -12,14 +12,14 @@ from torch import nn
 
 from trainer.bases.base import Base
 from trainer.bases.detect import read_json
-from trainer.bases.families import Family
+from trainer.bases.families import BUNDLED, Family
+from trainer.bases.families.family import Prediction
 from trainer.bases.folder import read_bundled, read_folder
 from trainer.bases.hub import fetch
 from trainer.bases.identity import weights_identity
 from trainer.bases.parts import Parts
 from trainer.bases.placement import PARTS
 from trainer.bases.prediction import probe_prediction
-from trainer.bases.process import Diffusion
 from trainer.bases.quiet import quiet_libraries
 from trainer.bases.single_file import CONFIGS, read_single_file
 from trainer.bases.sources import Source, parse_source
@@ -76,22 +76,33 @@ def _assembled(
     parts: Parts, config: BaseConfig, device: torch.device, dtype: torch.dtype, memory_limit: int | None
 ) -> Base:
     family = parts.detected.family
+    opened = family.opened_class()
+    stated = parts.detected.prediction if config.prediction == "auto" else config.prediction
+    scheduler = dict(parts.scheduler)
+    if config.zero_terminal_snr is not None:
+        scheduler["rescale_betas_zero_snr"] = config.zero_terminal_snr
+    # Where nothing is stated, any answer serves until the base itself is asked.
+    process = opened.process_of(scheduler, stated or "v_prediction", device)
+    if config.clip_skip and not family.clip_skip:
+        raise BaseError(
+            f"base.clip_skip is {config.clip_skip}, but {family.title} always leaves out the last layer of its text "
+            "encoders, and the tools that open its styles know no other way: set base.clip_skip to 0."
+        )
     # Hashing lets go of the interpreter, and SDXL has five gigabytes of it.
     with ThreadPoolExecutor(max_workers=4) as pool:
         identity, vae_identity, *text_identities = pool.map(weights_identity, parts.modules)
-    stated = parts.detected.prediction if config.prediction == "auto" else config.prediction
     vae_dtype = dtype if vae_stays_finite(parts.vae, family) and device.type == "cuda" else torch.float32
     roomy = device.type == "cpu" or _fits_whole(parts, device, dtype, vae_dtype, memory_limit)
     place = device if roomy else torch.device("cpu")
-    base: Base = family.opened_class()(
+    base: Base = opened(
         family=family,
         source=config.source,
         denoiser=_for_convolutions(_settled(parts.denoiser, place, dtype), device),
         vae=_for_convolutions(_settled(parts.vae, place, vae_dtype), device),
         text_encoders={root: _settled(encoder, place, dtype) for root, encoder in parts.text_encoders.items()},
         tokenizers=parts.tokenizers,
-        process=Diffusion(parts.scheduler, stated or "epsilon", device),
-        resolution=0,
+        process=process,
+        resolution=parts.side,
         identity=identity,
         vae_identity=vae_identity,
         text_identity="".join(identity[:32] for identity in text_identities),
@@ -103,11 +114,16 @@ def _assembled(
     )
     if not roomy:
         base.placement.park(PARTS)
+    if family is BUNDLED:
+        return base
+    found = probe_prediction(base)
     if stated is None:
-        probe = probe_prediction(base)
-        base.process = Diffusion(parts.scheduler, probe.prediction, device)
-        base.notes.append(probe.note)
-    base.resolution = _native_side(base, undecided=parts.detected.prediction is None and not config.config_folder)
+        base.process = opened.process_of(scheduler, found.prediction, device)
+        base.notes.append(found.note)
+        if not config.config_folder:
+            base.resolution = _shipped_side(family, found.prediction) * base.vae_factor
+    elif doubt := found.doubt(stated):
+        base.notes.append(doubt)
     return base
 
 
@@ -117,7 +133,7 @@ def _fits_whole(
     """Whether all parts can lie on the device while the VAE encodes a picture of the native side."""
     weights = sum(p.numel() for module in (parts.denoiser, *parts.text_encoders.values()) for p in module.parameters())
     vae = sum(p.numel() for p in parts.vae.parameters())
-    side = int(parts.denoiser.config.sample_size) * 2 ** (len(parts.vae.config.block_out_channels) - 1)
+    side = parts.side
     # The widest level holds a few full-size maps at once: its channels, six of them.
     working = 6 * side * side * int(parts.vae.config.block_out_channels[0])
     needed = weights * dtype.itemsize + (vae + working) * vae_dtype.itemsize
@@ -136,13 +152,10 @@ def vae_stays_finite(vae: Any, family: Family) -> bool:
     return family.vae_half or not bool(vae.config.get("force_upcast", True))
 
 
-def _native_side(base: Base, *, undecided: bool) -> int:
-    """The side the base was made for; a single SD2 file is opened with one of two configurations before it is known."""
-    cells = int(base.denoiser.config.sample_size)
-    if undecided:
-        shipped = CONFIGS / base.family.configs[base.prediction] / base.family.root
-        cells = int(read_json(shipped / "config.json")["sample_size"])
-    return cells * base.vae_factor
+def _shipped_side(family: Family, prediction: Prediction) -> int:
+    """Native side in latent cells of a single file that was opened before its prediction type was known."""
+    config = read_json(CONFIGS / family.configs[prediction] / family.root / "config.json")
+    return int(config["sample_size"])
 
 
 def _settled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:

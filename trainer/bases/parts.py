@@ -38,6 +38,11 @@ class Parts:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def side(self) -> int:
+        """Native side in pixels, by the denoiser's own configuration."""
+        return int(self.denoiser.config.sample_size) * 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
     def modules(self) -> list[nn.Module]:
         return [self.denoiser, self.vae, *self.text_encoders.values()]
 

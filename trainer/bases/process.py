@@ -58,6 +58,11 @@ class Process(ABC):
         """
 
     @property
+    def zero_terminal_snr(self) -> bool:
+        """Whether nothing of the picture is left at the last timestep."""
+        return False
+
+    @property
     def guidance_rescale(self) -> float:
         """How far guided predictions are brought back to the spread they have without guidance, 0 to 1."""
         return 0.0
@@ -89,7 +94,6 @@ class Diffusion(Process):
 
     @property
     def zero_terminal_snr(self) -> bool:
-        """Whether nothing of the picture is left at the last timestep."""
         return bool(self.config.get("rescale_betas_zero_snr"))
 
     @cached_property
@@ -128,7 +132,11 @@ class Diffusion(Process):
         return signal.sqrt() * noise - (1 - signal).sqrt() * latents
 
     def weights(self, timesteps: Tensor, gamma: float) -> Tensor:
-        """Min-SNR: min(SNR, gamma) / SNR, for v min(SNR, gamma) / (SNR + 1) (Hang et al. 2023, section 3.4)."""
+        """Min-SNR: min(SNR, gamma) / SNR, for v min(SNR, gamma) / (SNR + 1) (Hang et al. 2023, section 3.4).
+
+        With zero terminal SNR (min(SNR, gamma) + 1) / (SNR + 1): the paper's weight falls to 0 where the picture is
+        gone, which is where such a base learns brightness and colour; this one is 1 there.
+        """
         signal = self.alphas_cumprod[timesteps]
         if gamma == 0:
             return torch.ones_like(signal)
@@ -136,13 +144,13 @@ class Diffusion(Process):
         if self.prediction == "epsilon":
             # Never 0 here: the limit of the quotient is 1, but a schedule that ends in 0 is refused.
             return snr.clamp(max=gamma) / snr
-        return snr.clamp(max=gamma) / (snr + 1)
+        return (snr.clamp(max=gamma) + (1 if self.zero_terminal_snr else 0)) / (snr + 1)
 
     def sampler(self, name: Scheduler, steps: int) -> Any:
         scheduler = self.scheduler(name)
         scheduler.set_timesteps(steps, device=self.device)
         if hasattr(scheduler, "set_begin_index"):
-            # Karras' steps near pure noise round to one timestep, where a search for its place finds the wrong one.
+            # Steps near pure noise may round to one timestep, where a search for its place finds the wrong one.
             scheduler.set_begin_index(0)
         return scheduler
 
@@ -154,11 +162,11 @@ class Diffusion(Process):
         # Latents leave [-1, 1], where diffusers clips unless it is told otherwise.
         config = {"clip_sample": False, **self.config, "prediction_type": self.prediction}
         if self.zero_terminal_snr:
-            if not row.zero_snr:
-                working = ", ".join(key for key, other in SCHEDULERS.items() if other.zero_snr)
+            if row.needs_signal:
+                working = ", ".join(key for key, other in SCHEDULERS.items() if not other.needs_signal)
                 raise ConfigError(
-                    f"The scheduler {name!r} cannot start from pure noise, where this base's noise schedule ends (zero "
-                    f"terminal SNR): choose one of {working}."
+                    f"The scheduler {name!r} {row.needs_signal}, and this base's noise schedule ends in pure noise "
+                    f"(zero terminal SNR): choose one of {working}."
                 )
             # Any other spacing leaves out the last timestep, the only one that decides about brightness.
             config["timestep_spacing"] = "trailing"

@@ -18,14 +18,15 @@ class SchedulerRow:
         class_name: of diffusers' class.
         options: what that class is told beside the base's own configuration.
         draws_noise: whether its steps take generators: one for each picture.
-        zero_snr: whether it can start from pure noise (zero terminal SNR).
+        needs_signal: why it cannot draw where the noise schedule ends in pure noise (zero terminal SNR); empty if it
+            can.
     """
 
     title: str
     class_name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     draws_noise: bool = False
-    zero_snr: bool = True
+    needs_signal: str = ""
 
 
 SCHEDULERS: Mapping[Scheduler, SchedulerRow] = {
@@ -33,8 +34,14 @@ SCHEDULERS: Mapping[Scheduler, SchedulerRow] = {
     "euler": SchedulerRow("Euler", "EulerDiscreteScheduler"),
     "euler_a": SchedulerRow("Euler a", "EulerAncestralDiscreteScheduler", draws_noise=True),
     "dpm++_2m": SchedulerRow("DPM++ 2M", "DPMSolverMultistepScheduler", {"use_karras_sigmas": False}),
-    "dpm++_2m_karras": SchedulerRow("DPM++ 2M Karras", "DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "dpm++_2m_karras": SchedulerRow(
+        "DPM++ 2M Karras",
+        "DPMSolverMultistepScheduler",
+        {"use_karras_sigmas": True},
+        needs_signal="spends most of its steps on noise alone",
+    ),
     "unipc": SchedulerRow("UniPC", "UniPCMultistepScheduler"),
-    # Its class knows no rescaled schedule, and divides by the signal's share of the step it comes from.
-    "pndm": SchedulerRow("PLMS", "PNDMScheduler", {"skip_prk_steps": True}, zero_snr=False),
+    "pndm": SchedulerRow(
+        "PLMS", "PNDMScheduler", {"skip_prk_steps": True}, needs_signal="divides by what is left of the picture"
+    ),
 }

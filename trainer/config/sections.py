@@ -66,11 +66,18 @@ class BaseConfig(Section):
         description="What the model predicts; a wrong choice shows as noise in every picture. "
         "'auto' reads it from the model, or probes it where the file does not say.",
     )
+    zero_terminal_snr: bool | None = Field(
+        None,
+        description="Whether the model was trained on noise that leaves nothing of the picture (zero terminal SNR), as "
+        "v-prediction models often are; a wrong choice shows as pictures too dark or too pale. Empty reads it from the "
+        "model.",
+    )
     clip_skip: int = Field(
         0,
         ge=0,
         le=11,
-        description="How many of the last text-encoder layers are left out; some anime models were trained with 1.",
+        description="How many of the last text-encoder layers are left out; some anime models were trained with 1. "
+        "Stable Diffusion XL knows no such choice.",
     )
 
     @field_validator("variant")

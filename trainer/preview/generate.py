@@ -162,11 +162,30 @@ def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, 
             seen = torch.cat([scaled, scaled]) if guided else scaled
             predicted = base.predict(seen, timestep, conditioning)
             if guided:
-                without, with_prompt = predicted.chunk(2)
-                predicted = without + canvas.guidance * (with_prompt - without)
+                predicted = guided_prediction(predicted, canvas.guidance, base.process.guidance_rescale)
             latents = scheduler.step(predicted, timestep, latents, return_dict=False, **extra)[0]
             advance()
     return latents
+
+
+def guided_prediction(predicted: Tensor, guidance: float, rescale: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022), brought back to the prompted prediction's spread.
+
+    Args:
+        predicted: (2 B, C, h, w), without the prompt first.
+        guidance: how far to go from there towards the prediction with the prompt, and beyond.
+        rescale: share of the result whose spread is corrected (phi of Lin et al., arXiv 2305.08891, section 3.4).
+
+    Returns:
+        (B, C, h, w).
+    """
+    without, with_prompt = predicted.chunk(2)
+    guided = without + guidance * (with_prompt - without)
+    if not rescale:
+        return guided
+    own = tuple(range(1, guided.dim()))
+    corrected = guided * (with_prompt.std(dim=own, keepdim=True) / guided.std(dim=own, keepdim=True))
+    return rescale * corrected + (1 - rescale) * guided
 
 
 def rows_that_fit(base: Base, canvas: Canvas) -> int:

@@ -35,6 +35,7 @@ class Provenance:
         base_name, base_sha256: the base's source, and the identity of its UNet's weights.
         base_hash: hash of the base's own file, for tools that look models up by it.
         prediction: ``epsilon`` or ``v_prediction``.
+        zero_terminal_snr: whether the base's noise schedule ends in pure noise.
         rank: or None when layers differ.
         alpha: in the convention ``alpha / rank`` of files.
         network: further settings of the adapter, such as method, targets and dropout.
@@ -55,6 +56,7 @@ class Provenance:
     base_sha256: str = ""
     base_hash: str = ""
     prediction: str = "epsilon"
+    zero_terminal_snr: bool = False
     rank: int | None = None
     alpha: float | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
@@ -99,6 +101,8 @@ def build(facts: Provenance) -> dict[str, str]:
         "ss_learning_rate": facts.learning_rate,
         "ss_unet_lr": facts.learning_rate,
         "ss_seed": facts.seed,
+        "ss_v_parameterization": facts.prediction == "v_prediction",
+        "ss_zero_terminal_snr": facts.zero_terminal_snr,
         # There and in A1111, 1 means the last layer, which is none left out.
         "ss_clip_skip": facts.clip_skip + 1 if facts.clip_skip else "None",
         "ss_training_started_at": facts.started_at,

@@ -79,12 +79,13 @@ def provenance(
     return Provenance(
         name=config.name,
         family=family.key,
-        version_name=family.version_names.get(base.prediction, next(iter(family.version_names.values()))),
-        architecture=family.architectures.get(base.prediction, next(iter(family.architectures.values()))),
+        version_name=family.version_names[base.prediction],
+        architecture=family.architectures[base.prediction],
         version=__version__,
         base_name=base.source,
         base_sha256=base.identity,
         prediction=base.prediction,
+        zero_terminal_snr=base.process.zero_terminal_snr,
         rank=spec.rank,
         alpha=next(iter(layers.values())).alpha,
         network={

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import get_args
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
-from trainer.config import Scheduler
+from trainer.bases.families.family import Prediction
+from trainer.bases.process import Diffusion
+from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import ConfigError
 from trainer.events import PreviewRow, PreviewSettings
 from trainer.preview.generate import Cancelled, generate
@@ -30,8 +33,29 @@ def difference(one: Image.Image, other: Image.Image) -> int:
     return int(np.abs(pixels(one) - pixels(other)).max())
 
 
-@pytest.mark.parametrize("scheduler", get_args(Scheduler))
-def test_the_base_draws_what_the_diffusers_pipeline_draws(base: Base, bundled_dir: str, scheduler: Scheduler) -> None:
+def process(prediction: Prediction, *, zero_snr: bool) -> Diffusion:
+    config = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+    return Diffusion({**config, "rescale_betas_zero_snr": zero_snr}, prediction, torch.device("cpu"))
+
+
+PROCESSES = {
+    "epsilon": process("epsilon", zero_snr=False),
+    "v": process("v_prediction", zero_snr=False),
+    "v to pure noise": process("v_prediction", zero_snr=True),
+}
+CASES = [
+    (kind, name)
+    for kind in PROCESSES
+    for name in SCHEDULERS
+    if not (PROCESSES[kind].zero_terminal_snr and SCHEDULERS[name].needs_signal)
+]
+
+
+@pytest.mark.parametrize(("kind", "scheduler"), CASES)
+def test_the_base_draws_what_the_diffusers_pipeline_draws(
+    base: Base, bundled_dir: str, kind: str, scheduler: Scheduler
+) -> None:
+    base = replace(base, process=PROCESSES[kind])
     pipeline = StableDiffusionPipeline.from_pretrained(bundled_dir, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = base.process.scheduler(scheduler)
@@ -42,9 +66,19 @@ def test_the_base_draws_what_the_diffusers_pipeline_draws(base: Base, bundled_di
         negative_prompt="",
         num_inference_steps=4,
         guidance_scale=3.0,
+        guidance_rescale=0.7 if kind == "v to pure noise" else 0.0,
         generator=torch.Generator().manual_seed(5),
     ).images[0]
     assert difference(ours, theirs) <= 1
+
+
+@pytest.mark.parametrize("scheduler", [name for name, row in SCHEDULERS.items() if row.needs_signal])
+def test_a_scheduler_that_cannot_start_from_pure_noise_is_refused_with_a_reason(
+    base: Base, scheduler: Scheduler
+) -> None:
+    base = replace(base, process=PROCESSES["v to pure noise"])
+    with pytest.raises(ConfigError, match=rf"'{re.escape(scheduler)}' .*choose one of ddim"):
+        generate(base, Bank(base.roots), [row()], PreviewSettings(steps=2, scheduler=scheduler))
 
 
 def test_strength_zero_is_the_base_to_the_last_bit(base: Base, bank: Bank) -> None:

@@ -59,4 +59,5 @@ SDXL = StableDiffusionXL(
         "all-linear": 2_616_320,
     },
     configs={"epsilon": "sdxl", "v_prediction": "sdxl"},
+    clip_skip=False,
 )

@@ -5,7 +5,7 @@ Shapes: B batch, L tokens, D text width, P pooled width, C latent channels, h x 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,10 @@ class StableDiffusionBase(Base):
     """A base of Stable Diffusion 1 or 2, or one built like them."""
 
     process: Diffusion
+
+    @staticmethod
+    def process_of(scheduler: Mapping[str, Any], prediction: Prediction, device: torch.device) -> Diffusion:
+        return Diffusion(scheduler, prediction, device)
 
     @staticmethod
     def denoiser_class() -> Any:
