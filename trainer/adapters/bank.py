@@ -33,8 +33,8 @@ class Bank:
     between a forward pass and its backward pass.
 
     Args:
-        roots: the models by root name: ``{"unet": unet}``, and text encoders as ``te``, ``te1``, ``te2``. They are
-            frozen here. Adapters attach to them as long as the bank lives; `detach` undoes it.
+        roots: the models by root name, the denoiser first: ``{"unet": unet}``, and text encoders as ``te``, ``te1``,
+            ``te2``. They are frozen here. Adapters attach to them as long as the bank lives; `detach` undoes it.
         pad_rank: round the stacked rank up to 8, 16, 32, 64 ..., so that a compiled model is not compiled again when
             another adapter joins; use it with `packed`.
     """
@@ -92,7 +92,7 @@ class Bank:
         other adapters, nor on the global generator. The adapter's strength is 1 until strengths are set.
 
         Args:
-            targets: a named target or regular expression over the ``unet`` root, or root-qualified paths.
+            targets: a named target or regular expression over the first root, or root-qualified paths.
             rank: at least 1; more than a layer's width is useless and refused there.
             alpha: None is the rank.
 
@@ -102,8 +102,11 @@ class Bank:
         alpha = float(rank if alpha is None else alpha)
         self._check_new(name, rank, alpha, dropout)
         chosen = method_named(method)
+        denoiser = next(iter(self._roots))
         paths = (
-            [f"unet.{path}" for path in select(self._model("unet"), targets)] if isinstance(targets, str) else targets
+            [f"{denoiser}.{path}" for path in select(self._roots[denoiser], targets)]
+            if isinstance(targets, str)
+            else targets
         )
         slots: dict[str, LowRank] = {}
         for path in paths:
