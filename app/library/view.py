@@ -1,45 +1,56 @@
-"""What the Library tab shows, from the studio's plain values: cards as JSON, an opened style as HTML."""
+"""What the Library tab's panels show, from the studio's plain values."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+
+from markupsafe import Markup
 
 from app.files import download_url, picture_url
-from app.html import text
+from app.html import Child, el
 from app.texts import TEXTS
 from app.train.loss import loss_plot
 from app.units import duration, size
 from trainer.bases.families import FAMILIES, title_of
 from trainer.studio.views import RunView, SampleView, StyleCard, StyleView
 
-WORDS = TEXTS.library
+MOST_CHARACTERS = 600
+"""Of a value in a file's metadata."""
 
 
-def cards(found: Sequence[StyleCard], opened: str, *, filtered: bool) -> dict[str, Any]:
-    """The value of the grid; ``filtered`` tells an empty library from a search that found nothing."""
-    return {
-        "items": [
-            {
-                "id": card.id,
-                "name": card.name,
-                "trigger": card.trigger,
-                "facts": card_facts(card),
-                "urls": [picture_url(path, 240) for path in card.thumbnails],
-            }
-            for card in found
-        ],
-        "open": opened,
-        "message": WORDS.no_match if filtered else WORDS.empty,
-    }
+def shelf(found: Sequence[StyleCard], *, filtered: bool) -> Markup:
+    """The gallery; ``filtered`` tells an empty library from a search that found nothing."""
+    words = TEXTS.library
+    if not found:
+        return el("p", words.no_match if filtered else words.empty, class_="cards-empty")
+    return el("ul", [_card(card) for card in found], class_="cards-grid", aria_label=words.styles)
+
+
+def _card(card: StyleCard) -> Markup:
+    if card.thumbnails:
+        pictures: Child = [
+            el("img", src=picture_url(path, 320), alt="", loading="lazy", draggable="false")
+            for path in card.thumbnails[:4]
+        ]
+    else:
+        pictures = el("span", card.name[:1], class_="style-card-initial", aria_hidden="true")
+    button = el(
+        "button",
+        el("span", pictures, class_=f"style-card-pictures of-{max(1, min(4, len(card.thumbnails)))}"),
+        el("span", card.name, class_="style-card-name"),
+        el("span", card.trigger, class_="style-card-trigger") if card.trigger else None,
+        el("span", card_facts(card), class_="style-card-facts"),
+        type="button", class_="style-card", data_act="open", data_id=card.id,
+    )  # fmt: skip
+    return el("li", button)
 
 
 def card_facts(card: StyleCard) -> str:
     """Base, rank, size and date in one line."""
     parts = [base_title(card)] if base_title(card) else []
     if card.rank is not None:
-        parts.append(WORDS.rank.format(rank=card.rank))
+        parts.append(TEXTS.library.rank.format(rank=card.rank))
     return " \u00b7 ".join([*parts, size(card.size_bytes), day(card.created)])
 
 
@@ -56,84 +67,135 @@ def day(when: float) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(when))
 
 
-def families(found: Iterable[StyleCard]) -> list[tuple[str, str]]:
-    """(title, key) for the filter: only families that the library holds."""
+def families(found: Iterable[StyleCard], chosen: str) -> Markup | None:
+    """A choice of bases to narrow the shelf to, once the library holds styles of several."""
+    words = TEXTS.library
     keys = sorted({card.family for card in found if card.family})
-    return [(title_of(key), key) for key in keys]
-
-
-def downloads(card: StyleCard) -> str:
-    """The two links that answer with the file under the style's name."""
-    first = text(download_url(card.id, "kohya"))
-    second = text(download_url(card.id, "diffusers"))
-    return (
-        f'<p class="style-downloads"><a class="main" href="{first}" download title="{text(WORDS.download_help)}">'
-        f"{text(WORDS.download)} ({text(size(card.size_bytes))})</a>"
-        f'<a href="{second}" download>{text(WORDS.download_diffusers)}</a></p>'
-    )
-
-
-def about(style: StyleView) -> str:
-    """An opened style: picture, facts, samples, checkpoints, and what its file says."""
-    parts = [_facts(style)]
-    if style.run is not None:
-        parts += [_sheet(style.card, style.run), _learning(style.run), _samples(style.run)]
-    elif style.card.thumbnails:
-        images = "".join(_image(picture_url(path, 480), style.card.name) for path in style.card.thumbnails)
-        parts.insert(0, f'<div class="style-pictures">{images}</div>')
-    parts.append(_metadata(style))
-    return "".join(parts)
-
-
-def _facts(style: StyleView) -> str:
-    card, run = style.card, style.run
-    rows = [(WORDS.trigger, card.trigger), (WORDS.base, base_title(card))]
-    rows.append((WORDS.rank_label, "" if card.rank is None else str(card.rank)))
-    rows += [(WORDS.size, size(card.size_bytes)), (WORDS.layout, WORDS.layouts[card.layout])]
-    rows.append((WORDS.made, time.strftime("%Y-%m-%d %H:%M", time.localtime(card.created))))
-    rows.append((WORDS.origin, WORDS.trained_here if card.origin == "trained" else WORDS.imported_from))
-    if run is not None:
-        rows.append((WORDS.steps, str(run.step)))
-        rows.append((WORDS.duration, duration(run.seconds) if run.seconds else ""))
-    shown = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows if value)
-    return f'<dl class="style-facts">{shown}</dl>{_verified(run)}'
-
-
-def _verified(run: RunView | None) -> str:
-    if run is None or not run.verified:
-        return ""
-    ticks = "".join(f"<li>{text(line)}</li>" for line in run.verified)
-    return f'<h3>{text(WORDS.verified)}</h3><ul class="style-ticks">{ticks}</ul>'
-
-
-def _sheet(card: StyleCard, run: RunView) -> str:
-    if run.sheet is None:
-        return ""
-    url = text(picture_url(run.sheet))
-    image = f'<img src="{url}" alt="{text(WORDS.sheet_alt.format(name=card.name))}" loading="lazy">'
-    return f'<h3>{text(WORDS.sheet)}</h3><a class="style-sheet" href="{url}" target="_blank" rel="noopener">{image}</a>'
-
-
-def _learning(run: RunView) -> str:
-    plot = loss_plot(run.loss_steps, run.losses, run.validation, max(run.steps, run.step))
-    return f"<h3>{text(WORDS.learning)}</h3>{plot}" if plot else ""
-
-
-def _samples(run: RunView) -> str:
-    """A strip for each prompt, oldest to newest, and under a step that is still saved a way to try it."""
-    if not run.samples:
-        return _checkpoints(run, set())
-    kept = {point.step for point in run.checkpoints}
-    strips: list[str] = []
-    for prompt, samples in by_prompt(run.samples).items():
-        pictures = "".join(
-            f"<li>{_image(picture_url(sample.path, 240), WORDS.sample_alt.format(prompt=prompt, step=sample.step))}"
-            f"{_under(sample.step, sample.step in kept and not strips)}</li>"
-            for sample in samples
+    if len(keys) < 2:
+        return None
+    offered = [("", words.all_families), *((key, title_of(key)) for key in keys)]
+    buttons = [
+        el(
+            "button", title, type="button", data_act="family", data_family=key,
+            aria_pressed="true" if key == chosen else "false",
         )
-        strips.append(f'<h4>{text(prompt)}</h4><ol class="style-strip">{pictures}</ol>')
-    seen = {sample.step for sample in run.samples}
-    return f"<h3>{text(WORDS.samples)}</h3>{''.join(strips)}{_checkpoints(run, seen)}"
+        for key, title in offered
+    ]  # fmt: skip
+    return el("div", buttons, class_="library-families", role="group", aria_label=words.family)
+
+
+def note(sentence: str, *, undo: bool) -> Markup:
+    """What was done last, with a way back; screen readers speak it when it changes."""
+    back = el("button", TEXTS.library.undo, type="button", data_act="undo") if undo else None
+    return el("div", el("p", sentence, role="status", aria_live="polite"), back, class_="library-note")
+
+
+def opened(style: StyleView) -> Markup:
+    """A style over the gallery: its pictures first, what can be done with it, and the rest folded."""
+    words, card = TEXTS.library, style.card
+    close = el(
+        "button", el("span", "\u00d7", aria_hidden="true"), type="button", class_="style-close", data_act="close",
+        aria_label=words.close, title=words.close,
+    )  # fmt: skip
+    inside = el(
+        "div",
+        close,
+        el("div", _pictures(style), class_="style-show"),
+        el("div", _title(card), _actions(style), _facts(style), _folded(style), class_="style-about"),
+        class_="style-dialog", role="dialog", aria_modal="true", aria_label=card.name, tabindex=-1, data_dialog=card.id,
+    )  # fmt: skip
+    return el("div", el("div", class_="style-backdrop", data_act="close"), inside, class_="style-over")
+
+
+def _title(card: StyleCard) -> Markup:
+    words = TEXTS.library
+    name = el(
+        "input", type="text", value=card.name, maxlength=80, class_="style-name", aria_label=words.name,
+        title=words.name_help, data_set="name", data_image=card.id,
+    )  # fmt: skip
+    return el("div", name, el("p", card.trigger, class_="style-trigger") if card.trigger else None)
+
+
+def _actions(style: StyleView) -> Markup:
+    """One filled button; the rest are quiet."""
+    words, card = TEXTS.library, style.card
+    again = el("button", words.again, type="button", data_act="again") if style.run is not None else None
+    first = el("button", words.try_it, type="button", class_="primary", data_act="try")
+    download = el(
+        "a", f"{words.download} ({size(card.size_bytes)})", class_="button", download=True,
+        href=download_url(card.id, card.layout), title=words.download_help[card.layout],
+    )  # fmt: skip
+    other = "diffusers" if card.layout == "kohya" else "kohya"
+    second = el(
+        "a", words.download_other.format(layout=words.layouts[other]), class_="button",
+        href=download_url(card.id, other), download=True, title=words.download_help[other],
+    )  # fmt: skip
+    delete = el("button", words.delete, type="button", data_act="delete")
+    return el("div", first, download, again, second, delete, class_="style-actions")
+
+
+def _pictures(style: StyleView) -> list[Markup]:
+    """Base beside style with the weights of the file; else what the file brought along."""
+    words, card, run = TEXTS.library, style.card, style.run
+    if run is not None and run.sheet is not None:
+        url = picture_url(run.sheet)
+        image = el("img", src=url, alt=words.sheet_alt.format(name=card.name))
+        return [el("a", image, href=url, target="_blank", rel="noopener", class_="style-sheet")]
+    if card.thumbnails:
+        images = [_image(picture_url(path, 720), card.name) for path in card.thumbnails]
+        return [el("div", images, class_="style-pictures")]
+    return [el("p", words.no_pictures, class_="style-no-pictures")]
+
+
+def _facts(style: StyleView) -> Markup:
+    words, card, run = TEXTS.library, style.card, style.run
+    rows = [(words.base, base_title(card)), (words.rank_label, "" if card.rank is None else str(card.rank))]
+    rows += [(words.size, size(card.size_bytes)), (words.layout, words.layouts[card.layout])]
+    rows.append((words.made, time.strftime("%Y-%m-%d %H:%M", time.localtime(card.created))))
+    rows.append((words.origin, words.trained_here if card.origin == "trained" else words.imported_from))
+    if run is not None:
+        rows.append((words.steps, str(run.step)))
+        rows.append((words.duration, duration(run.seconds) if run.seconds else ""))
+    return el("dl", [(el("dt", name), el("dd", value)) for name, value in rows if value], class_="style-facts")
+
+
+def _folded(style: StyleView) -> list[Markup | None]:
+    """How it came to be, and what its file says."""
+    words, run = TEXTS.library, style.run
+    parts: list[Markup | None] = []
+    if run is not None:
+        parts.append(_fold("samples", words.samples, samples(run)))
+        parts.append(_fold("learning", words.learning, loss_plot(run.loss_steps, run.losses, run.validation, run.step)))
+        ticks = [el("li", line) for line in run.verified]
+        parts.append(_fold("verified", words.verified, el("ul", ticks, class_="style-ticks")) if ticks else None)
+    parts.append(_fold("metadata", words.metadata, metadata(style)))
+    return parts
+
+
+def _fold(name: str, title: str, inside: Child) -> Markup | None:
+    return el("details", el("summary", title), inside, data_keep=f"style-{name}") if inside else None
+
+
+def samples(run: RunView) -> list[Markup]:
+    """A strip for each prompt, oldest to newest, and for each step that is still saved a way to try it."""
+    words = TEXTS.library
+    kept = {point.step for point in run.checkpoints}
+    strips: list[Markup] = []
+    for prompt, group in by_prompt(run.samples).items():
+        pictures = [
+            el(
+                "li",
+                _image(picture_url(sample.path, 240), words.sample_alt.format(prompt=prompt, step=sample.step)),
+                _under(sample.step, sample.step in kept and not strips),
+            )
+            for sample in group
+        ]
+        strips.append(el("div", el("h4", prompt), el("ol", pictures, class_="style-strip", tabindex=0)))
+    others = sorted(kept - {sample.step for sample in run.samples})
+    if others:
+        buttons = [el("li", _under(step, True)) for step in others]
+        strips.append(el("div", el("h4", words.checkpoints), el("ul", buttons, class_="style-checkpoints")))
+    return strips
 
 
 def by_prompt(samples: Iterable[SampleView]) -> dict[str, list[SampleView]]:
@@ -144,39 +206,26 @@ def by_prompt(samples: Iterable[SampleView]) -> dict[str, list[SampleView]]:
     return found
 
 
-def _under(step: int, kept: bool) -> str:
-    label = text(WORDS.at_step.format(step=step))
+def _under(step: int, kept: bool) -> Markup:
+    words = TEXTS.library
+    label = words.at_step.format(step=step)
     if not kept:
-        return f"<span>{label}</span>"
-    title = text(WORDS.try_checkpoint.format(step=step))
-    return f'<button type="button" data-step="{step}" title="{title}" aria-label="{title}">{label}</button>'
+        return el("span", label)
+    title = words.try_checkpoint.format(step=step)
+    return el("button", label, type="button", data_act="checkpoint", data_step=step, title=title)
 
 
-def _checkpoints(run: RunView, shown: set[int]) -> str:
-    """Checkpoints that no sample stands for."""
-    others = [point.step for point in run.checkpoints if point.step not in shown]
-    if not others:
-        return ""
-    buttons = "".join(f"<li>{_under(step, True)}</li>" for step in sorted(others))
-    return f'<h3>{text(WORDS.checkpoints)}</h3><ul class="style-checkpoints">{buttons}</ul>'
-
-
-def _metadata(style: StyleView) -> str:
+def metadata(style: StyleView) -> Markup:
+    """What the file says about itself; pictures in it are left out, long values cut."""
     if not style.metadata:
-        inside = f"<p>{text(WORDS.no_metadata)}</p>"
-    else:
-        rows = "".join(
-            f"<dt>{text(key)}</dt><dd>{text(_short(value))}</dd>"
-            for key, value in sorted(style.metadata.items())
-            if not value.startswith("data:")
-        )
-        inside = f'<dl class="style-metadata">{rows}</dl>'
-    return f"<details><summary>{text(WORDS.metadata)}</summary>{inside}</details>"
+        return el("p", TEXTS.library.no_metadata)
+    rows = [
+        (el("dt", key), el("dd", value if len(value) <= MOST_CHARACTERS else f"{value[:MOST_CHARACTERS]} ..."))
+        for key, value in sorted(style.metadata.items())
+        if not value.startswith("data:")
+    ]
+    return el("dl", rows, class_="style-metadata")
 
 
-def _short(value: str, most: int = 600) -> str:
-    return value if len(value) <= most else f"{value[:most]} ..."
-
-
-def _image(url: str, alt: str) -> str:
-    return f'<img src="{text(url)}" alt="{text(alt)}" loading="lazy">'
+def _image(url: str, alt: str) -> Markup:
+    return el("img", src=url, alt=alt, loading="lazy")

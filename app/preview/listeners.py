@@ -1,20 +1,22 @@
-"""What happens in the Preview tab: each listener reads the form, asks the studio, and shows what that gives."""
+"""What happens in the Preview tab: each listener reads the form, asks the studio, and answers with what differs."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from app.preview import styles
-from app.preview.form import FRAME, SHEET, STRIP, Form, Mix, read_form
-from app.preview.scene import OPEN, Scene
-from app.preview.sheet import Kind, sheet_html, sheet_order
-from app.preview.view import results, viewer
+from app.preview import styles, view
+from app.preview.form import Form, Mix, read_form
+from app.preview.frames import FRAME, SHEET, STRIP
+from app.preview.scene import UNDO_SECONDS, Scene
+from app.preview.sheet import Axis, sheet_order, title_of
+from app.refresh import ACTION, MANY, POLL, Shown, Updates, answered, render, told
 from app.texts import TEXTS
 from app.units import duration
-from app.wiring import ACTION, POLL, news, told
 from trainer.errors import PatinaError, StudioError
 from trainer.studio.views import JobView
 
@@ -23,259 +25,270 @@ if TYPE_CHECKING:
     from app.shell import Shell, Visit
     from trainer.studio.studio import Studio
 
-WORDS = TEXTS.preview
 _ROLL = "() => crypto.getRandomValues(new Uint32Array(1))[0]"
-_INDEX_OF_MIXER, _INDEX_OF_BASE = 1, -1
+_SHOWN_FIRST = "async (page, ...rest) => [...(await patina.module('page.js')).shown(), ...rest]"
+"""As `app.refresh.SHOWN`, for a listener with more inputs than the hidden text box."""
 
 
-def wire(shell: Shell, parts: Parts) -> None:
+def wire(shell: Shell, tab: gr.Tab, parts: Parts) -> None:
     """Attach every listener of the tab."""
-    _wire_picture(shell.studio, parts)
-    _wire_sheet(shell.studio, parts)
-    _wire_results(shell.studio, parts)
-    _wire_visits(shell, parts)
-    _wire_ticks(shell, parts)
+    tab_of = Listeners(shell, parts)
+    tab_of.wire_picture()
+    tab_of.wire_sheet()
+    tab_of.wire_results()
+    tab_of.wire_visits(tab)
+    tab_of.wire_ticks()
 
 
-def form_from(studio: Studio, values: tuple[Any, ...]) -> Form:
-    """The form from the values of `Parts.form`; errors as in `read_form` and `styles.base_named`."""
-    *rest, source = values
-    base = styles.base_named(studio, str(source or ""), Mix.read(values[_INDEX_OF_MIXER]))
-    return read_form(*rest, base=base)
+class Listeners:
+    """The tab's listeners over its components; they keep nothing themselves."""
 
+    def __init__(self, shell: Shell, parts: Parts) -> None:
+        self.shell, self.studio, self.parts = shell, shell.studio, parts
+        self.panels = parts.panels
+        self.form = {parts.scene, *parts.fields.values()}
+        self.outputs = {*parts.panels.all, *parts.fields.values(), parts.modes}
 
-def _wire_picture(studio: Studio, parts: Parts) -> None:
-    shown = [parts.viewer, parts.cancel]
+    # ---- what the page shows
 
-    @told
-    def make(scene: Scene, *values: Any) -> list[Any]:
-        scene.make(studio, form_from(studio, values))
-        return [*_now(studio, scene), gr.Tabs(selected="picture")]
+    def now(self, scene: Scene) -> Updates:
+        """The panels that a scene fills, for the answer to an action."""
+        return self.panels.updates(Shown(), self.drawn(scene))
 
-    gr.on(
-        [parts.make.click, parts.prompt.submit, parts.negative.submit],
-        make,
-        inputs=[parts.scene, *parts.form],
-        outputs=[*shown, parts.modes],
-        **ACTION,
-    )
+    def drawn(self, scene: Scene) -> dict[str, str]:
+        """The viewer and the sheet."""
+        jobs, sheet = scene.look(self.studio), scene.look_at_sheet(self.studio)
+        if sheet is not None and sheet.state == "done" and scene.sheet_file is None:
+            try:
+                scene.sheet_file = self.studio.pictures.sheet(sheet.id)
+            except StudioError as error:
+                sheet = replace(sheet, state="failed", message=str(error))
+        looks = view.viewer(scene, jobs, learned_on=scene.learned_on(self.studio, jobs))
+        return {
+            "viewer": render("viewer", view.state(looks)),
+            "sheet": render("sheet", view.sheet(sheet, scene)),
+        }
 
-    @told
-    def moved(scene: Scene, *values: Any) -> list[Any]:
-        if scene.form is None:
-            return [gr.skip(), gr.skip()]
-        outcome = scene.move(studio, form_from(studio, values))
-        scene.hint = ""
-        if outcome == "other":
-            scene.hint = WORDS.changed
-        elif outcome == "slow":
-            pace = scene.pace.seconds
-            scene.hint = WORDS.slow.format(time=duration(pace)) if pace else WORDS.changed
-        return _now(studio, scene)
+    def offered(self, scene: Scene, mixer: object) -> dict[str, str]:
+        """What can be added to the mix, what is in it, and what was made before."""
+        rows = styles.again(self.studio, Mix.read(mixer).uses)
+        state = view.mixer(styles.choices(self.studio), rows)
+        gallery, names = self.studio.pictures.newest(), styles.names(self.studio)
+        return {
+            "styles": render("styles", view.state(state)),
+            "made-before": render("made-before", view.made_before()),
+            "results": render("results", view.results(gallery, names, scene.leaving)),
+        }
 
-    parts.mixer.changed(moved, inputs=[parts.scene, *parts.form], outputs=shown, trigger_mode="always_last", **ACTION)
+    def read(self, data: Mapping[Any, Any]) -> Form:
+        """The form from a listener's inputs; errors as in `read_form` and `styles.base_named`."""
+        values = {name: data[part] for name, part in self.parts.fields.items()}
+        base = styles.base_named(self.studio, str(values["base"] or ""), Mix.read(values["mixer"]))
+        return read_form(values, base)
 
-    @told
-    def fill_film(scene: Scene) -> list[Any]:
-        scene.order_film(studio, scene.look(studio))
-        return _now(studio, scene)
+    def filled(self, form: Form, *names: str) -> Updates:
+        """Updates that put a form's values into the page; only those named, or all."""
+        values = form.values()
+        return {self.parts.fields[name]: values[name] for name in names or values}
 
-    parts.viewer.film(fill_film, inputs=parts.scene, outputs=shown, **ACTION)
+    # ---- the picture
 
-    @told
-    def cancel(scene: Scene) -> list[Any]:
-        scene.cancel(studio)
-        return _now(studio, scene)
+    def wire_picture(self) -> None:
+        """Making pictures, and moving strengths."""
+        parts, studio = self.parts, self.studio
+        fields = parts.fields
 
-    parts.cancel.click(cancel, inputs=parts.scene, outputs=shown, **ACTION)
-    parts.die.click(None, outputs=parts.seed, js=_ROLL)
+        @told
+        def make(data: dict[Any, Any]) -> Updates:
+            scene: Scene = data[parts.scene]
+            scene.make(studio, self.read(data))
+            return {**self.now(scene), parts.modes: gr.Tabs(selected="picture")}
 
-    def say_words(prompt: str, event: gr.EventData) -> str:
-        words = str(event.words)
-        if words.casefold() in prompt.casefold():
-            return prompt
-        return f"{prompt.rstrip().rstrip(',')}, {words}" if prompt.strip() else words
+        asking = [parts.make.click, fields["prompt"].submit, fields["negative"].submit]
+        gr.on(asking, make, inputs=self.form, outputs={*self.panels.all, parts.modes}, **ACTION)
 
-    parts.mixer.words(say_words, inputs=parts.prompt, outputs=parts.prompt, **ACTION)
+        @told
+        def moved(data: dict[Any, Any]) -> Any:
+            scene: Scene = data[parts.scene]
+            if scene.form is None:
+                return gr.skip()
+            words = TEXTS.preview
+            outcome = scene.move(studio, self.read(data))
+            scene.hint = ""
+            if outcome == "other":
+                scene.hint = words.changed
+            elif outcome == "slow":
+                pace = scene.pace.seconds
+                scene.hint = words.slow.format(time=duration(pace)) if pace else words.changed
+            return self.now(scene)
 
-    @told
-    def add(scene: Scene, style: str | None, mixer: object, source: str) -> list[Any]:
-        if not style:
-            return [gr.skip(), gr.skip(), gr.skip()]
-        scene.taken = True
-        mix = Mix.read(mixer)
-        found = styles.find(studio, style)
-        chosen: Any = found.base.source if found.base and not mix.uses else gr.skip()
-        return [mix.with_use(found.use).value(), gr.Dropdown(value=None), chosen]
+        changed = fields["mixer"].changed
+        changed(moved, inputs=self.form, outputs=self.panels.all, trigger_mode="always_last", **ACTION)
 
-    parts.add.input(
-        add,
-        inputs=[parts.scene, parts.add, parts.mixer, parts.base],
-        outputs=[parts.mixer, parts.add, parts.base],
-        **ACTION,
-    )
+        @told
+        def act(data: dict[Any, Any], event: gr.EventData) -> Any:
+            scene: Scene = data[parts.scene]
+            if event.act == "opened":
+                return self.back_again(scene, str(event.job))
+            if event.act == "film":
+                scene.order_film(studio, scene.look(studio))
+            elif event.act == "stop":
+                scene.cancel(studio)
+            return self.now(scene)
 
+        for name in ("viewer", "sheet"):
+            self.panels.parts[name].click(act, inputs={parts.scene}, outputs=self.outputs, **MANY)
+        parts.die.click(None, outputs=fields["seed"], js=_ROLL)
 
-def _wire_sheet(studio: Studio, parts: Parts) -> None:
-    @told
-    def make(scene: Scene, prompts: str, kind: Kind, strengths: str, *values: Any) -> list[Any]:
-        order = sheet_order(form_from(studio, values), prompts or "", kind, strengths or "")
-        scene.show_sheet(studio.pictures.order(order))
-        scene.seen.clear()
-        return [_sheet(studio, scene), gr.Button(visible=True)]
+        def say_words(prompt: str, event: gr.EventData) -> str:
+            words = str(event.words)
+            if words.casefold() in prompt.casefold():
+                return prompt
+            return f"{prompt.rstrip().rstrip(',')}, {words}" if prompt.strip() else words
 
-    parts.make_sheet.click(
-        make,
-        inputs=[parts.scene, parts.prompts, parts.kind, parts.strengths, *parts.form],
-        outputs=[parts.sheet, parts.cancel],
-        **ACTION,
-    )
-    parts.kind.input(
-        lambda kind: gr.Textbox(visible=kind == "strengths"), inputs=parts.kind, outputs=parts.strengths, **POLL
-    )
+        fields["mixer"].words(say_words, inputs=fields["prompt"], outputs=fields["prompt"], **ACTION)
 
+        @told
+        def put_in(data: dict[Any, Any], event: gr.EventData) -> Updates:
+            scene: Scene = data[parts.scene]
+            scene.taken = True
+            mix = Mix.read(data[fields["mixer"]])
+            found = styles.find(studio, str(event.style))
+            updates: Updates = {fields["mixer"]: mix.with_use(found.use).value()}
+            if found.base is not None and not mix.uses:
+                updates[fields["base"]] = found.base.source
+            if scene.form is not None:
+                scene.hint = TEXTS.preview.changed
+                updates |= self.now(scene)
+            return updates
 
-def _wire_results(studio: Studio, parts: Parts) -> None:
-    @told
-    def use(scene: Scene, event: gr.EventData) -> list[Any]:
-        job = studio.pictures.view(str(event.id))
-        if job.order.note == SHEET:
-            scene.show_sheet(job.id)
-            lines = "\n".join(dict.fromkeys(row.prompt for row in job.order.rows))
-            return [
-                *[gr.skip()] * len(parts.form),
-                gr.skip(), gr.skip(), gr.Tabs(selected="sheet"), _sheet(studio, scene), lines,
-            ]  # fmt: skip
-        return [*_take_up(studio, scene, job), gr.Tabs(selected="picture"), gr.skip(), gr.skip()]
+        outputs = {*self.panels.all, fields["mixer"], fields["base"]}
+        fields["mixer"].put_in(put_in, inputs={parts.scene, fields["mixer"]}, outputs=outputs, **ACTION)
 
-    parts.results.use(
-        use,
-        inputs=parts.scene,
-        outputs=[*parts.form, parts.viewer, parts.cancel, parts.modes, parts.sheet, parts.prompts],
-        **ACTION,
-    )
+    # ---- the sheet
 
-    @told
-    def remove(event: gr.EventData) -> list[dict[str, Any]]:
-        order = studio.pictures.view(str(event.id)).order
-        for job in studio.pictures.newest():
-            if job.order == order:
-                studio.pictures.delete(job.id)
-        return _gallery(studio)
+    def wire_sheet(self) -> None:
+        """Comparing many pictures in one."""
+        parts, studio, axes = self.parts, self.studio, self.parts.axes
 
-    parts.results.remove(remove, outputs=parts.results, **ACTION)
+        @told
+        def make(data: dict[Any, Any]) -> Updates:
+            scene: Scene = data[parts.scene]
+            form = self.read(data)
+            rows, columns = (
+                Axis(data[axes[name]], data[axes[f"{name}_written"]] or "") for name in ("rows", "columns")
+            )
+            title = title_of(form, styles.base_title(form.base.source))
+            scene.show_sheet(studio.pictures.order(sheet_order(form, rows, columns, title)))
+            return self.now(scene)
 
+        inputs = {*self.form, *axes.values()}
+        parts.make_sheet.click(make, inputs=inputs, outputs=self.panels.all, **ACTION)
 
-def _wire_visits(shell: Shell, parts: Parts) -> None:
-    """Another tab sends a style here, or the page comes back after a reload."""
-    studio = shell.studio
-    outputs = [*parts.form, parts.viewer, parts.cancel]
+    # ---- made before
 
-    @told
-    def visited(visit: Visit, scene: Scene, prompt: str, *values: Any) -> list[Any]:
-        if not visit.item:
-            return [gr.skip()] * (len(outputs) + 1)
-        scene.taken = True
-        found = styles.find(studio, visit.item, visit.step)
-        mix = Mix((found.use,))
-        wanted = visit.prompt or found.prompt or prompt
-        source = found.base.source if found.base else values[_INDEX_OF_BASE]
-        values = (wanted, mix.value(), *values[1:_INDEX_OF_BASE], source)
-        scene.make(studio, form_from(studio, values))
-        unchanged = [gr.skip()] * (len(parts.form) - 3)
-        return [wanted, mix.value(), *unchanged, source, *_now(studio, scene), gr.Tabs(selected="picture")]
+    def wire_results(self) -> None:
+        """Taking up what was made before, or removing it."""
+        parts, studio = self.parts, self.studio
+        mixer = parts.fields["mixer"]
 
-    shell.to_preview.change(
-        visited,
-        inputs=[shell.to_preview, parts.scene, *parts.form],
-        outputs=[*outputs, parts.modes],
-        **ACTION,
-    )
+        @told
+        def act(data: dict[Any, Any], event: gr.EventData) -> Updates:
+            scene: Scene = data[parts.scene]
+            job_id = str(event.id)
+            if event.act == "use":
+                job = studio.pictures.view(job_id)
+                if job.order.note == SHEET:
+                    scene.show_sheet(job.id)
+                    return {**self.now(scene), parts.modes: gr.Tabs(selected="sheet")}
+                return {**self.take_up(scene, job), parts.modes: gr.Tabs(selected="picture")}
+            if event.act == "remove":
+                scene.leaving[job_id] = time.time() + UNDO_SECONDS
+            elif event.act == "undo":
+                scene.leaving.pop(job_id, None)
+            return self.panels.updates(Shown(), self.offered(scene, data[mixer]))
 
-    def back_again(scene: Scene, event: gr.EventData) -> list[Any]:
-        job = _job_to_show(studio, str(event.job))
-        cards = studio.library.cards()
+        self.panels.parts["results"].click(act, inputs={parts.scene, mixer}, outputs=self.outputs, **MANY)
+
+    def take_up(self, scene: Scene, job: JobView) -> Updates:
+        """Show a job again, and its settings in the form."""
+        form = styles.form_again(self.studio, job.order)
+        scene.take_up(self.studio, form, job.id)
+        return {**self.filled(form), **self.now(scene)}
+
+    # ---- arriving
+
+    def back_again(self, scene: Scene, named: str) -> Any:
+        """The page was opened: show the job in its address, or the newest; without any the newest style is ready."""
+        studio, fields = self.studio, self.parts.fields
+        job, cards = _job_to_show(studio, named), studio.library.cards()
         # Looking took a moment, in which the visitor may have begun; what they did stays.
         if scene.taken or not (job or cards):
-            return [gr.skip()] * len(outputs)
+            return gr.skip()
         if job is not None:
-            return _take_up(studio, scene, job)
+            return self.take_up(scene, job)
         found = styles.find(studio, cards[0].id)
-        values = {
-            parts.prompt: found.prompt or gr.skip(),
-            parts.mixer: Mix((found.use,)).value(),
-            parts.base: found.base.source if found.base else gr.skip(),
-        }
-        return [values.get(part, gr.skip()) for part in outputs]
+        form = Form(found.prompt, Mix((found.use,)))
+        put = self.filled(form, "mixer", *(["prompt"] if found.prompt else []))
+        return put | ({fields["base"]: found.base.source} if found.base else {})
 
-    parts.viewer.opened(told(back_again), inputs=parts.scene, outputs=outputs, **ACTION)
+    def wire_visits(self, tab: gr.Tab) -> None:
+        """Another tab sends a style here."""
+        parts, studio, shell = self.parts, self.studio, self.shell
+        fields = parts.fields
 
+        @told
+        def visited(data: dict[Any, Any]) -> Any:
+            visit: Visit = data[shell.to_preview]
+            scene: Scene = data[parts.scene]
+            if not visit.item:
+                return gr.skip()
+            scene.taken = True
+            found = styles.find(studio, visit.item, visit.step)
+            data[fields["prompt"]] = visit.prompt or found.prompt or data[fields["prompt"]]
+            data[fields["mixer"]] = Mix((found.use,)).value()
+            if found.base is not None:
+                data[fields["base"]] = found.base.source
+            form = self.read(data)
+            scene.make(studio, form)
+            put = self.filled(form, "prompt", "mixer", "base")
+            return {**put, **self.now(scene), parts.modes: gr.Tabs(selected="picture")}
 
-def _wire_ticks(shell: Shell, parts: Parts) -> None:
-    studio = shell.studio
-    seen_lists = gr.State({})
+        shell.to_preview.change(visited, inputs={shell.to_preview, *self.form}, outputs=self.outputs, **ACTION)
 
-    def tick(scene: Scene) -> list[Any]:
-        jobs = scene.look(studio)
-        try:
-            if scene.go_on(studio, jobs):
-                jobs = scene.look(studio)
-        except PatinaError as error:
-            scene.film, scene.hint = "offer", str(error)
-        return news(scene.seen, [*_state(studio, scene, jobs), _sheet(studio, scene)])
+        def offer_bases() -> Any:
+            return gr.Dropdown(choices=styles.bases(studio))
 
-    shell.ticker("preview", 0.5).tick(
-        tick, inputs=parts.scene, outputs=[parts.viewer, parts.cancel, parts.sheet], **POLL
-    )
+        tab.select(offer_bases, outputs=fields["base"], **POLL)
 
-    def look_around(known: dict[str, str]) -> list[Any]:
-        offered = styles.choices(studio)
-        values = [
-            _gallery(studio),
-            gr.Dropdown(choices=offered, info=WORDS.add_help if offered else WORDS.add_none),
-            gr.Dropdown(choices=styles.bases(studio)),
-        ]
-        return [*news(known, values), known]
+    # ---- following
 
-    shell.ticker("preview", 2.0).tick(
-        look_around, inputs=seen_lists, outputs=[parts.results, parts.add, parts.base, seen_lists], **POLL
-    )
+    def wire_ticks(self) -> None:
+        """What comes while the tab is open: pictures twice a second, names and results every other second."""
+        parts, studio = self.parts, self.studio
+        mixer = parts.fields["mixer"]
 
+        def tick(data: dict[Any, Any]) -> Any:
+            scene: Scene = data[parts.scene]
+            try:
+                scene.go_on(studio, scene.look(studio))
+            except PatinaError as error:
+                scene.film, scene.hint = "offer", str(error)
+            return answered(self.panels.updates(Shown.parse(data[parts.page]), self.drawn(scene)))
 
-def _now(studio: Studio, scene: Scene) -> list[Any]:
-    """`_state` for a listener: what it sends the ticks do not know, so the next one sends everything again."""
-    scene.seen.clear()
-    return _state(studio, scene, scene.look(studio))
+        def look_around(data: dict[Any, Any]) -> Any:
+            scene: Scene = data[parts.scene]
+            scene.sweep(studio)
+            drawn = self.offered(scene, data[mixer])
+            return answered(self.panels.updates(Shown.parse(data[parts.page]), drawn))
 
-
-def _state(studio: Studio, scene: Scene, jobs: list[JobView]) -> list[Any]:
-    """The viewer's value, and the stop button while there is something to stop."""
-    sheet = scene.look_at_sheet(studio)
-    busy = any(job.state in OPEN for job in (*jobs, *([sheet] if sheet else [])))
-    return [viewer(scene, jobs, scene.hint), gr.Button(visible=busy)]
-
-
-def _sheet(studio: Studio, scene: Scene) -> str:
-    job = scene.look_at_sheet(studio)
-    if job is None or job.state != "done":
-        return sheet_html(job, None)
-    try:
-        scene.sheet_file = scene.sheet_file or studio.pictures.sheet(job.id)
-        return sheet_html(job, scene.sheet_file)
-    except StudioError as error:
-        return sheet_html(replace(job, state="failed", message=str(error)), None)
+        follow(self.shell.ticker("preview", 0.5), tick, {parts.page, parts.scene}, self.panels.all)
+        follow(self.shell.ticker("preview", 2.0), look_around, {parts.page, parts.scene, mixer}, self.panels.all)
 
 
-def _take_up(studio: Studio, scene: Scene, job: JobView) -> list[Any]:
-    """Values for the form, the viewer and the stop button that show a job again."""
-    form = styles.form_again(studio, job.order)
-    scene.take_up(studio, form, job.id)
-    settings = form.settings
-    return [
-        form.prompt, form.mix.value(), form.negative, form.seed, settings.steps, settings.guidance, settings.scheduler,
-        settings.width or None, settings.height or None, form.count, form.base.source,
-        *_now(studio, scene),
-    ]  # fmt: skip
+def follow(timer: gr.Timer, function: Callable[..., Any], inputs: set[Any], outputs: set[Any]) -> None:
+    """Call a function at every tick with what the page shows and other inputs; `page` is the first of them."""
+    timer.tick(function, inputs=inputs, outputs=outputs, js=_SHOWN_FIRST, **POLL)
 
 
 def _job_to_show(studio: Studio, named: str) -> JobView | None:
@@ -288,7 +301,3 @@ def _job_to_show(studio: Studio, named: str) -> JobView | None:
         else:
             return job if job.order.rows and job.order.note != SHEET else None
     return next((job for job in studio.pictures.newest() if job.order.note not in (FRAME, STRIP, SHEET)), None)
-
-
-def _gallery(studio: Studio) -> list[dict[str, Any]]:
-    return results(studio.pictures.newest(), styles.names(studio))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from app.html import text
 from app.preview.form import MOST_PICTURES, Mix
 from app.preview.listeners import wire
 from app.preview.scene import Scene
-from app.preview.sheet import sheet_html
-from app.preview.view import viewer
+from app.preview.sheet import KINDS, WRITTEN
+from app.preview.view import made_before
+from app.refresh import Panels, render
 from app.texts import TEXTS
-from app.widgets import widget
 from trainer.bases.families import BUNDLED
 from trainer.config.schedulers import SCHEDULERS
 from trainer.events import PreviewSettings
@@ -22,155 +21,179 @@ from trainer.events import PreviewSettings
 if TYPE_CHECKING:
     from app.shell import Shell
 
-WORDS = TEXTS.preview
+MIXER = """
+const tell = {
+  changed: () => trigger("changed", {}),
+  words: (words) => trigger("words", { words }),
+  put_in: (style) => trigger("put_in", { style }),
+};
+patina.module("preview/mixer.js").then((script) => script.attach({ element, tell, watch, props }));
+"""
+"""The events are named here, because Gradio looks for their names in this script."""
+WRITTEN_FIRST = {"prompts": "", "strengths": "0, 0.5, 1, 1.5"}
+"""What the fields for a sheet's values hold at the beginning; of the rest `TEXTS.preview.axis_examples` knows one."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The tab's components; ``form`` lists those that `app.preview.form.read_form` reads, in its order."""
+    """The tab's components.
 
-    prompt: gr.Textbox
-    mixer: gr.HTML
-    add: gr.Dropdown
-    make: gr.Button
-    cancel: gr.Button
-    negative: gr.Textbox
-    seed: gr.Number
-    die: gr.Button
-    steps: gr.Slider
-    guidance: gr.Number
-    scheduler: gr.Dropdown
-    width: gr.Number
-    height: gr.Number
-    count: gr.Slider
-    base: gr.Dropdown
-    modes: gr.Tabs
-    viewer: gr.HTML
-    prompts: gr.Textbox
-    kind: gr.Radio
-    strengths: gr.Textbox
-    make_sheet: gr.Button
-    sheet: gr.HTML
-    results: gr.HTML
+    Attributes:
+        fields: those that `app.preview.form.read_form` reads, by name.
+        axes: those of a sheet: ``rows``, ``rows_written``, ``columns``, ``columns_written``.
+        page: hidden; what the page shows, for ticks. Made first, so that it is the first of a listener's inputs.
+    """
+
+    page: gr.Textbox
     scene: gr.State
-
-    @property
-    def form(self) -> list[gr.components.Component]:
-        return [
-            self.prompt, self.mixer, self.negative, self.seed, self.steps, self.guidance,
-            self.scheduler, self.width, self.height, self.count, self.base,
-        ]  # fmt: skip
+    panels: Panels
+    fields: dict[str, gr.components.Component]
+    axes: dict[str, gr.components.Component]
+    make: gr.Button
+    die: gr.Button
+    modes: gr.Tabs
+    make_sheet: gr.Button
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
     """Make the tab's components and listeners; called inside its ``gr.Tab``."""
+    page, scene, panels = gr.Textbox(visible=False), gr.State(Scene()), Panels()
+    panels.place("styles", script="preview/styles.js")
     with gr.Row(elem_id="preview-bench", equal_height=False):
         with gr.Column(scale=4, min_width=304, elem_id="preview-controls"):
-            left = _controls()
+            fields, make, die = _controls(shell)
         with gr.Column(scale=8, min_width=320, elem_id="preview-pictures"):
-            right = _pictures()
-    gr.HTML(f'<h2 class="section">{text(WORDS.made_before)}</h2>')
-    results = widget("preview_results", "results", None, asdict(WORDS.results))
-    wire(shell, Parts(**left, **right, results=results, scene=gr.State(Scene())))
+            modes, axes, make_sheet = _pictures(shell, panels)
+    panels.place("made-before", first=render("made-before", made_before()))
+    panels.place("results")
+    wire(shell, tab, Parts(page, scene, panels, fields, axes, make, die, modes, make_sheet))
 
 
-def _controls() -> dict[str, gr.components.Component]:
+def _controls(shell: Shell) -> tuple[dict[str, gr.components.Component], gr.Button, gr.Button]:
     """The left side: prompt, styles, the button, and the rest folded away."""
+    says = shell.says
     defaults = PreviewSettings.model_construct()
-    prompt = gr.Textbox(
-        BUNDLED.prompts[0],
-        label=WORDS.prompt,
-        info=WORDS.prompt_help,
-        placeholder=WORDS.prompt_placeholder,
-        lines=1,
-        max_lines=5,
-        max_length=2000,
-        elem_id="preview-prompt",
+    fields: dict[str, gr.components.Component] = {}
+
+    def words(name: str, *more: str) -> dict[str, str]:
+        texts = TEXTS.preview
+        said = {"label": getattr(texts, name), "info": getattr(texts, f"{name}_help")}
+        return said | {key: getattr(texts, f"{name}_{key}") for key in more}
+
+    fields["prompt"] = says(
+        gr.Textbox(
+            BUNDLED.prompts[0], lines=1, max_lines=5, max_length=2000, elem_id="preview-prompt",
+            **words("prompt", "placeholder"),
+        ),
+        lambda: words("prompt", "placeholder"),
+    )  # fmt: skip
+    fields["mixer"] = gr.HTML(
+        Mix().value(),
+        html_template='<div class="mixer"></div>',
+        js_on_load=MIXER,
+        apply_default_css=False,
+        elem_id="preview-mixer",
     )
-    mixer = widget("preview_mixer", "mixer", Mix().value(), asdict(WORDS.mixer))
-    add = gr.Dropdown(
-        [], value=None, label=WORDS.add_style, info=WORDS.add_help, elem_id="preview-add", filterable=True
+    make = says(
+        gr.Button(TEXTS.preview.make, variant="primary", elem_id="preview-make"), lambda: {"value": TEXTS.preview.make}
     )
-    with gr.Row(elem_id="preview-buttons"):
-        make = gr.Button(WORDS.make, variant="primary", elem_id="preview-make")
-        cancel = gr.Button(WORDS.cancel, visible=False, elem_id="preview-cancel", min_width=80)
-    with gr.Accordion(WORDS.more, open=False, elem_id="preview-more"):
-        base = gr.Dropdown(
-            [(WORDS.bundled, "bundled")],
-            value="bundled",
-            label=WORDS.base,
-            info=WORDS.base_help,
-            allow_custom_value=True,
-            elem_id="preview-base",
-        )
-        negative = gr.Textbox(label=WORDS.negative, info=WORDS.negative_help, max_length=2000)
+    more = gr.Accordion(TEXTS.preview.more, open=False, elem_id="preview-more")
+    with says(more, lambda: {"label": TEXTS.preview.more}):
+        fields["base"] = says(
+            gr.Dropdown(
+                [(TEXTS.preview.bundled, "bundled")], value="bundled", allow_custom_value=True,
+                elem_id="preview-base", **words("base"),
+            ),
+            lambda: words("base"),
+        )  # fmt: skip
+        fields["negative"] = says(gr.Textbox(max_length=2000, **words("negative")), lambda: words("negative"))
         with gr.Row(elem_id="preview-seed-row", equal_height=True):
-            seed = gr.Number(
-                7,
-                label=WORDS.seed,
-                info=WORDS.seed_help,
-                precision=0,
-                minimum=0,
-                maximum=2**32 - 1,
-                elem_id="preview-seed",
+            fields["seed"] = says(
+                gr.Number(7, precision=0, minimum=0, maximum=2**32 - 1, elem_id="preview-seed", **words("seed")),
+                lambda: words("seed"),
             )
-            die = gr.Button(WORDS.die, size="sm", elem_id="preview-die", scale=0, min_width=128)
-        count = gr.Slider(1, MOST_PICTURES, value=1, step=1, label=WORDS.count, info=WORDS.count_help)
-        steps = gr.Slider(1, 100, value=defaults.steps, step=1, label=WORDS.steps, info=WORDS.steps_help)
-        guidance = gr.Number(None, label=WORDS.guidance, info=WORDS.guidance_help, minimum=0, maximum=30, step=0.5)
-        scheduler = gr.Dropdown(
-            [(row.title, key) for key, row in SCHEDULERS.items()],
-            value=defaults.scheduler,
-            label=WORDS.scheduler,
-            info=WORDS.scheduler_help,
-            filterable=False,
+            die = says(
+                gr.Button(TEXTS.preview.die, size="sm", elem_id="preview-die", scale=0, min_width=128),
+                lambda: {"value": TEXTS.preview.die},
+            )
+        fields["count"] = says(gr.Slider(1, MOST_PICTURES, value=1, step=1, **words("count")), lambda: words("count"))
+        fields["steps"] = says(
+            gr.Slider(1, 100, value=defaults.steps, step=1, elem_id="preview-steps", **words("steps")),
+            lambda: words("steps"),
+        )
+        fields["scheduler"] = says(
+            gr.Dropdown(
+                [(row.title, key) for key, row in SCHEDULERS.items()], value=defaults.scheduler,
+                filterable=False, **words("scheduler"),
+            ),
+            lambda: words("scheduler"),
+        )  # fmt: skip
+        # Texts, because Gradio makes 0 of an empty number when what is folded is opened.
+        fields["guidance"] = says(
+            gr.Textbox(max_length=8, elem_id="preview-guidance", **words("guidance", "placeholder")),
+            lambda: words("guidance", "placeholder"),
         )
         with gr.Row():
-            width = gr.Number(None, label=WORDS.width, info=WORDS.size_help, precision=0, minimum=0, maximum=4096)
-            height = gr.Number(None, label=WORDS.height, info=WORDS.size_help, precision=0, minimum=0, maximum=4096)
-    return {
-        "prompt": prompt, "mixer": mixer, "add": add, "make": make, "cancel": cancel, "base": base,
-        "negative": negative, "seed": seed, "die": die, "count": count, "steps": steps, "guidance": guidance,
-        "scheduler": scheduler, "width": width, "height": height,
-    }  # fmt: skip
-
-
-def _pictures() -> dict[str, gr.components.Component]:
-    """The right side: one picture with its strip, or a sheet."""
-    with gr.Tabs(selected="picture", elem_id="preview-modes") as modes:
-        with gr.Tab(WORDS.tab_picture, id="picture"):
-            view = widget("preview_viewer", "viewer", viewer(Scene(), []), asdict(WORDS.viewer))
-        with gr.Tab(WORDS.tab_sheet, id="sheet"):
-            gr.HTML(f'<p class="intro">{text(WORDS.sheet_intro)}</p>')
-            with gr.Row():
-                prompts = gr.Textbox(
-                    label=WORDS.sheet_prompts,
-                    info=WORDS.sheet_prompts_help,
-                    lines=3,
-                    max_lines=8,
-                    elem_id="sheet-prompts",
+            for side in ("width", "height"):
+                fields[side] = says(
+                    gr.Textbox(max_length=8, min_width=120, **words(side, "placeholder")),
+                    lambda side=side: words(side, "placeholder"),
                 )
-                with gr.Column(min_width=240):
-                    kind = gr.Radio(
-                        [
-                            (WORDS.by_strength, "strengths"),
-                            (WORDS.by_checkpoint, "checkpoints"),
-                            (WORDS.by_style, "styles"),
-                        ],
-                        value="strengths",
-                        label=WORDS.sheet_columns,
-                        info=WORDS.sheet_columns_help,
-                        elem_id="sheet-kind",
-                    )
-                    strengths = gr.Textbox(
-                        "0, 0.5, 1, 1.5",
-                        label=WORDS.sheet_strengths,
-                        info=WORDS.sheet_strengths_help,
-                        elem_id="sheet-strengths",
-                    )
-            make_sheet = gr.Button(WORDS.make_sheet, variant="primary", elem_id="sheet-make")
-            sheet = gr.HTML(sheet_html(None, None), elem_id="sheet-view", apply_default_css=False)
-    return {
-        "modes": modes, "viewer": view, "prompts": prompts, "kind": kind, "strengths": strengths,
-        "make_sheet": make_sheet, "sheet": sheet,
-    }  # fmt: skip
+    return fields, make, die
+
+
+def _pictures(shell: Shell, panels: Panels) -> tuple[gr.Tabs, dict[str, gr.components.Component], gr.Button]:
+    """The right side: one picture with its strip, or a sheet."""
+    says = shell.says
+    with gr.Tabs(selected="picture", elem_id="preview-modes") as modes:
+        picture = gr.Tab(TEXTS.preview.tab_picture, id="picture")
+        with says(picture, lambda: {"label": TEXTS.preview.tab_picture}):
+            panels.place("viewer", script="preview/viewer.js")
+        sheet = gr.Tab(TEXTS.preview.tab_sheet, id="sheet")
+        with says(sheet, lambda: {"label": TEXTS.preview.tab_sheet}):
+            axes: dict[str, gr.components.Component] = {}
+            with gr.Row(elem_id="sheet-axes"):
+                for name, kind in (("rows", "prompts"), ("columns", "strengths")):
+                    with gr.Column(min_width=240):
+                        axes |= _axis(shell, name, kind)
+            make_sheet = says(
+                gr.Button(TEXTS.preview.make_sheet, variant="primary", elem_id="sheet-make"),
+                lambda: {"value": TEXTS.preview.make_sheet},
+            )
+            panels.place("sheet")
+    return modes, axes, make_sheet
+
+
+def _axis(shell: Shell, name: str, kind: str) -> dict[str, gr.components.Component]:
+    """What varies along rows or columns, and the values where any are written."""
+
+    def choice() -> dict[str, object]:
+        words = TEXTS.preview
+        offered = [(words.axes[each], each) for each in KINDS]
+        return {
+            "label": getattr(words, f"sheet_{name}"),
+            "info": getattr(words, f"sheet_{name}_help"),
+            "choices": offered,
+        }
+
+    chosen = shell.says(gr.Dropdown(value=kind, filterable=False, elem_id=f"sheet-{name}", **choice()), choice)
+    written = gr.Textbox(
+        WRITTEN_FIRST[kind],
+        label=TEXTS.preview.sheet_values,
+        info=TEXTS.preview.axis_help[kind],
+        lines=3 if kind == "prompts" else 1,
+        max_lines=8,
+        elem_id=f"sheet-{name}-values",
+    )
+
+    def other(kind: str) -> gr.Textbox:
+        words = TEXTS.preview
+        return gr.Textbox(
+            words.axis_examples.get(kind, ""),
+            info=words.axis_help.get(kind, ""),
+            visible=kind in WRITTEN,
+            lines=3 if kind == "prompts" else 1,
+        )
+
+    chosen.input(other, inputs=chosen, outputs=written, api_visibility="private", show_progress="hidden", queue=False)
+    return {name: chosen, f"{name}_written": written}

@@ -1,6 +1,7 @@
 """What one visitor is looking at in the Preview tab: a scene, the jobs that fill it, and how fast they are.
 
 A scene lives as long as the page and holds ids and copies only; whatever it forgets, the gallery still has.
+All its pictures were drawn with the same weights: when a style has learned on, the next picture begins anew.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from app.preview.form import (
+from app.preview.form import Form
+from app.preview.frames import (
     FRAME,
-    Form,
+    OPEN,
     film_order,
     film_strengths,
     frames,
-    key_of_job,
     missing_frames,
     picture_order,
+    scene_of,
 )
 from trainer.errors import StudioError
-from trainer.studio.views import JobView
+from trainer.studio import weights
+from trainer.studio.views import JobView, PreviewOrder
 
 if TYPE_CHECKING:
     from trainer.studio.studio import Studio
@@ -30,8 +33,9 @@ FAST_SECONDS = 2.5
 """A picture that takes no longer follows the strength slider by itself."""
 FILM_SECONDS = 40.0
 """A filmstrip that takes no longer fills by itself; a slower one is offered."""
+UNDO_SECONDS = 6.0
+"""How long a removed picture can be taken back."""
 
-OPEN = ("queued", "working")
 FilmState = Literal["", "wanted", "offer", "filling", "done"]
 
 
@@ -66,6 +70,11 @@ class Pace:
             if first.total > first.done:
                 self.seconds = (now - first.at) * first.total / (first.total - first.done) / rows
 
+    def expected(self, job: JobView) -> float | None:
+        """Seconds from order to end of a job, or None while nothing was timed."""
+        rows = self._rows.get(job.id, len(job.order.rows))
+        return None if self.seconds is None else self.seconds * rows
+
     @property
     def slow(self) -> bool:
         """Whether a picture is known to take longer than a slider should wait; the first one finds out."""
@@ -84,7 +93,7 @@ class Scene:
         hint: a sentence on why the picture is not what the controls say, or empty.
         taken: whether the visitor has done anything, so that nothing is put into the form any more.
         pace: how fast pictures come.
-        seen: what the ticks have sent already, for `app.wiring.news`.
+        leaving: jobs that the visitor removed from the gallery, and until when that can be undone (Unix time).
     """
 
     form: Form | None = None
@@ -95,7 +104,7 @@ class Scene:
     hint: str = ""
     taken: bool = False
     pace: Pace = field(default_factory=Pace)
-    seen: dict[str, str] = field(default_factory=dict)
+    leaving: dict[str, float] = field(default_factory=dict)
     _over: dict[str, JobView] = field(default_factory=dict)
 
     def look(self, studio: Studio) -> list[JobView]:
@@ -134,16 +143,21 @@ class Scene:
         Raises:
             PatinaError: it cannot be ordered.
         """
-        live = form.mix.live
-        fresh = live or self.form is None or self.form.key != form.key
-        job = studio.pictures.order(picture_order(form, film=live and not self.pace.slow))
-        if fresh:
-            self.forget()
+        self._take(studio, picture_order(form, film=form.mix.live and not self.pace.slow))
         self.form = form
-        self.jobs.append(job)
         self.film = "wanted" if form.mix.uses else ""
         self.hint = ""
         self.taken = True
+
+    def _take(self, studio: Studio, order: PreviewOrder) -> None:
+        """Order pictures; those that were there before stay only if they show the same scene with the same weights."""
+        before = self.look(studio)
+        job_id = studio.pictures.order(order)
+        order = studio.pictures.view(job_id).order
+        alike = before and _same_pictures(before[-1].order, order)
+        if not alike:
+            self.forget()
+        self.jobs.append(job_id)
 
     def move(self, studio: Studio, form: Form) -> Literal["shown", "ordered", "slow", "other"]:
         """A strength was let go: order its frame when that is quick.
@@ -153,7 +167,7 @@ class Scene:
         Raises:
             PatinaError: it cannot be ordered.
         """
-        if self.form is None or self.form.key != form.key:
+        if self.form is None or _scene_of(self.form) != _scene_of(form):
             return "other"
         form = replace(form, seed=self.form.seed, count=self.form.count)
         self.form = form
@@ -169,7 +183,7 @@ class Scene:
             # A frame that the slider has passed by is not worth waiting for.
             if job.order.note == FRAME and job.state in OPEN:
                 studio.pictures.cancel(job.id)
-        self.jobs.append(studio.pictures.order(picture_order(form, FRAME)))
+        self._take(studio, picture_order(form, FRAME))
         self.film = "wanted"
         return "ordered"
 
@@ -200,12 +214,8 @@ class Scene:
         """
         if self.form is None or not (missing := self._missing(jobs)):
             return
-        if self.form.mix.live:
-            job = studio.pictures.order(picture_order(self.form, film=True))
-            self.forget()
-        else:
-            job = studio.pictures.order(film_order(self.form, missing))
-        self.jobs.append(job)
+        moving = self.form.mix.live or self.learned_on(studio, jobs)
+        self._take(studio, picture_order(self.form, film=True) if moving else film_order(self.form, missing))
         self.film = "filling"
 
     def film_seconds(self, jobs: list[JobView]) -> float | None:
@@ -224,6 +234,20 @@ class Scene:
             return self.form.base.source == "bundled"
         return self.pace.seconds * count <= FILM_SECONDS
 
+    def learned_on(self, studio: Studio, jobs: list[JobView]) -> bool:
+        """Whether a picture made now would show other weights than those that are shown."""
+        if not jobs or not jobs[-1].order.styles:
+            return False
+        order = jobs[-1].order
+        try:
+            now = studio.pictures.weights_now(order.styles)
+        except StudioError:
+            return False
+        return any(
+            was and was != is_now and not (weights.is_live(was) and weights.is_live(is_now))
+            for was, is_now in zip(order.weights, now, strict=True)
+        )
+
     def cancel(self, studio: Studio) -> None:
         """Stop everything that is still being made."""
         for job_id in [*self.jobs, self.sheet]:
@@ -238,16 +262,40 @@ class Scene:
         self.film = ""
 
     def take_up(self, studio: Studio, form: Form, job_id: str) -> None:
-        """Look at a scene again: its job, and every other job of it in the gallery, give their frames."""
+        """Look at a scene again: its job, and every other job of the gallery with its scene and its weights."""
         self.forget()
         self.form = form
-        key = form.key
-        others = [job.id for job in studio.pictures.newest() if key_of_job(job.order) == key and job.id != job_id]
-        self.jobs = [job_id, *reversed(others)]
+        order = studio.pictures.view(job_id).order
+        others = [job.id for job in studio.pictures.newest() if _same_pictures(job.order, order) and job.id != job_id]
+        self.jobs = [*reversed(others), job_id]
         self.film = "offer" if self._missing(self.look(studio)) else "done"
+        self.hint = ""
         self.taken = True
 
     @property
     def film_places(self) -> list[float]:
         """Strengths the strip shows; none without a style."""
         return [s[self.form.mix.focus] for s in film_strengths(self.form.mix)] if self.form else []
+
+    def sweep(self, studio: Studio) -> None:
+        """Remove for good what was removed and not taken back in time."""
+        due = [job_id for job_id, until in self.leaving.items() if until <= time.time()]
+        for job_id in due:
+            del self.leaving[job_id]
+            try:
+                order = studio.pictures.view(job_id).order
+            except StudioError:
+                continue
+            for job in studio.pictures.newest():
+                if job.order == order:
+                    studio.pictures.delete(job.id)
+
+
+def _scene_of(form: Form) -> str:
+    return scene_of(picture_order(form))
+
+
+def _same_pictures(one: PreviewOrder, other: PreviewOrder) -> bool:
+    """Whether pictures of both may stand in one strip: a moment of a training is like no other."""
+    known = all(text and not weights.is_live(text) for text in one.weights)
+    return known and one.weights == other.weights and scene_of(one) == scene_of(other)

@@ -1,140 +1,221 @@
-"""Sheets: a row for each prompt, a column for each strength, checkpoint or style; made as one batch."""
+"""Sheets: one labelled picture that compares, with a row for each value of one thing and a column for each of another.
+
+Seven things besides the prompt can vary. Each value of an axis changes a `Cell`; the cells of all rows and columns
+become one order, so that a sheet is drawn in as few batches as its settings allow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
-from app.files import picture_url
-from app.html import text
-from app.preview.form import HIGHEST, LOWEST, SHEET, Form
+from app.preview.form import HIGHEST, LOWEST, Form
+from app.preview.frames import SHEET
 from app.texts import TEXTS
+from trainer.config.schedulers import SCHEDULERS
 from trainer.errors import ConfigError
-from trainer.events import PreviewRow
-from trainer.studio.views import JobView, PreviewOrder, StyleUse
+from trainer.events import PreviewRow, PreviewSettings
+from trainer.studio.views import PreviewOrder, StyleUse
 
-WORDS = TEXTS.preview
 MOST = 64
 """Pictures on a sheet."""
-Kind = Literal["strengths", "checkpoints", "styles"]
-"""What the columns vary."""
+Kind = Literal["prompts", "strengths", "checkpoints", "styles", "seeds", "steps", "guidance", "schedulers"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+WRITTEN = frozenset({"prompts", "strengths", "seeds", "steps", "guidance", "schedulers"})
+"""Kinds whose values are written down; of the others all there are is taken."""
 
 
-def read_strengths(line: str) -> list[float]:
-    """``"0, 0.5, 1"`` as numbers, in the order given and each once.
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a sheet: ``uses`` are (style, step, strength)."""
 
-    Raises:
-        ConfigError: a part is no strength.
-    """
-    found: list[float] = []
-    for part in line.replace(";", ",").split(","):
-        if not part.strip():
-            continue
-        try:
-            value = float(part)
-        except ValueError:
-            value = float("nan")
-        if not LOWEST <= value <= HIGHEST:
-            raise ConfigError(WORDS.sheet_bad_strength.format(value=part.strip()))
-        if round(value, 2) not in found:
-            found.append(round(value, 2))
-    if not found:
-        raise ConfigError(WORDS.sheet_bad_strength.format(value=line.strip()))
-    return found
+    prompt: str
+    seed: int
+    uses: tuple[tuple[str, int, float], ...]
+    settings: PreviewSettings
 
 
-def sheet_order(form: Form, prompts: str, kind: Kind, strengths: str) -> PreviewOrder:
-    """One order for the whole sheet; the first column is the base unless strengths say otherwise.
+@dataclass(frozen=True)
+class Value:
+    """A value of an axis: its label, and what it makes of a cell."""
+
+    label: str
+    change: Callable[[Cell], Cell]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What varies along rows or columns; ``written`` holds the values, where the kind needs any."""
+
+    kind: Kind
+    written: str = ""
+
+
+def sheet_order(form: Form, rows: Axis, columns: Axis, title: str = "") -> PreviewOrder:
+    """One order for the whole sheet.
 
     Args:
         form: the left side; its focus is the style whose strength or checkpoints vary.
-        prompts: one a line; empty takes the form's.
-        strengths: for ``kind`` ``strengths``.
+        rows, columns: two different kinds.
+        title: a line above the pictures.
 
     Raises:
-        ConfigError: nothing to compare, or too many pictures.
+        ConfigError: a value that cannot be used, nothing to compare, or too many pictures.
     """
-    lines = [line.strip() for line in prompts.splitlines() if line.strip()] or [form.prompt]
-    styles, columns, labels = _columns(form, kind, strengths)
-    if len(lines) * len(columns) > MOST:
-        raise ConfigError(
-            WORDS.sheet_too_large.format(
-                rows=len(lines), columns=len(columns), count=len(lines) * len(columns), most=MOST
-            )
-        )
-    rows = tuple(
-        PreviewRow(prompt=line, negative=form.negative, seed=form.seed, strengths=column)
-        for line in lines
-        for column in columns
-    )
+    words = TEXTS.preview
+    if rows.kind == columns.kind:
+        raise ConfigError(words.sheet_same_axes.format(kind=words.axes[rows.kind]))
+    if {rows.kind, columns.kind} == {"styles", "checkpoints"}:
+        raise ConfigError(words.sheet_two_choices)
+    down, across = values_of(form, rows), values_of(form, columns)
+    if (count := len(down) * len(across)) > MOST:
+        raise ConfigError(words.sheet_too_large.format(rows=len(down), columns=len(across), count=count, most=MOST))
+    now = tuple((use.style, use.step, use.strength) for use in form.mix.uses)
+    plain = Cell(form.prompt, form.seed, now, form.settings)
+    # A choice of styles or checkpoints replaces the mix, so it comes before what changes a strength in it.
+    choosing = rows.kind in ("styles", "checkpoints")
+    cells = [
+        column.change(row.change(plain)) if choosing else row.change(column.change(plain))
+        for row in down
+        for column in across
+    ]
+    uses = list(dict.fromkeys((style, step) for cell in cells for style, step, _ in cell.uses))
     return PreviewOrder(
         base=form.base,
-        styles=styles,
-        rows=rows,
+        styles=tuple(StyleUse(style=style, step=step) for style, step in uses),
+        rows=tuple(_row(form, cell, uses) for cell in cells),
         settings=form.settings,
-        columns=len(columns),
-        row_labels=tuple(lines),
-        column_labels=tuple(labels),
+        columns=len(across),
+        row_labels=tuple(value.label for value in down),
+        column_labels=tuple(value.label for value in across),
+        title=title,
         note=SHEET,
     )
 
 
-def _columns(form: Form, kind: Kind, strengths: str) -> tuple[tuple[StyleUse, ...], list[tuple[float, ...]], list[str]]:
-    """(styles, strengths of each column, label of each column)."""
-    mix = form.mix
-    if not mix.uses:
-        raise ConfigError(WORDS.sheet_needs_style)
-    focus = mix.uses[mix.focus]
-    if kind == "strengths":
-        values = read_strengths(strengths)
-        now = mix.strengths
-        columns = [(*now[: mix.focus], value, *now[mix.focus + 1 :]) for value in values]
-        styles = tuple(StyleUse(style=use.style, step=use.step) for use in mix.uses)
-        return styles, columns, [WORDS.column_strength.format(strength=f"{value:g}") for value in values]
-    if kind == "checkpoints":
-        if not focus.steps:
-            raise ConfigError(WORDS.sheet_needs_checkpoints.format(name=focus.name))
-        # A checkpoint of the last step is the finished file over again only for a run that has one; both are shown.
-        styles = tuple(StyleUse(style=focus.style, step=step) for step in (*sorted(focus.steps), 0))
-        labels = [WORDS.column_step.format(step=step) for step in sorted(focus.steps)]
-        labels.append(WORDS.column_live if focus.live else WORDS.column_final)
-        return styles, *_one_by_one([focus.strength or 1.0] * len(styles), labels)
-    if len(mix.uses) < 2:
-        raise ConfigError(WORDS.sheet_needs_two)
-    styles = tuple(StyleUse(style=use.style, step=use.step) for use in mix.uses)
-    return styles, *_one_by_one([use.strength or 1.0 for use in mix.uses], [use.name for use in mix.uses])
+def _row(form: Form, cell: Cell, uses: Sequence[tuple[str, int]]) -> PreviewRow:
+    strengths = {(style, step): strength for style, step, strength in cell.uses}
+    return PreviewRow(
+        prompt=cell.prompt,
+        negative=form.negative,
+        seed=cell.seed,
+        strengths=tuple(strengths.get(use, 0.0) for use in uses),
+        settings=None if cell.settings == form.settings else cell.settings,
+    )
 
 
-def _one_by_one(strengths: Sequence[float], labels: Sequence[str]) -> tuple[list[tuple[float, ...]], list[str]]:
-    """The base, then each style alone."""
-    count = len(strengths)
-    columns = [tuple(strengths[i] if i == j else 0.0 for i in range(count)) for j in range(-1, count)]
-    return columns, [WORDS.column_base, *labels]
+def values_of(form: Form, axis: Axis) -> list[Value]:
+    """The values of an axis, in the order written and each once.
+
+    Raises:
+        ConfigError: there are none, or one cannot be used.
+    """
+    words = TEXTS.preview
+    if axis.kind == "prompts":
+        lines = [line.strip() for line in axis.written.splitlines() if line.strip()] or [form.prompt]
+        return [Value(line, _prompt(line)) for line in dict.fromkeys(lines)]
+    if axis.kind == "strengths":
+        if not form.mix.uses:
+            raise ConfigError(words.sheet_needs_style)
+        style = form.mix.uses[form.mix.focus].style
+        numbers = _numbers(axis, LOWEST, HIGHEST)
+        return [Value(f"{number:g}", _strength(style, round(number, 2))) for number in numbers]
+    if axis.kind == "seeds":
+        seeds = [int(number) for number in _numbers(axis, 0, 2**32 - 1, whole=True)]
+        return [Value(words.seed_number.format(seed=seed), _seed(seed)) for seed in seeds]
+    if axis.kind == "steps":
+        counts = [int(number) for number in _numbers(axis, 1, 200, whole=True)]
+        return [Value(words.steps_number.format(steps=count), _settings(steps=count)) for count in counts]
+    if axis.kind == "guidance":
+        numbers = _numbers(axis, 0, 30)
+        return [Value(words.guidance_number.format(guidance=f"{n:g}"), _settings(guidance=n)) for n in numbers]
+    if axis.kind == "schedulers":
+        return [Value(SCHEDULERS[name].title, _settings(scheduler=name)) for name in _schedulers(axis.written)]
+    return _of_mix(form, axis.kind)
 
 
-def sheet_html(job: JobView | None, sheet: Path | None) -> str:
-    """The sheet, or how far it is, as HTML; names and prompts in it are escaped."""
-    if job is None:
-        return f'<p class="sheet-nothing">{text(WORDS.sheet_nothing)}</p>'
-    columns = max(1, job.order.columns)
-    rows = len(job.order.rows) // columns
-    if sheet is not None:
-        url = text(picture_url(sheet))
-        name = text(f"sheet-{rows}x{columns}.png")
-        alt = text(WORDS.sheet_alt.format(rows=rows, columns=columns))
-        return (
-            f'<figure class="sheet"><a href="{url}" target="_blank" rel="noopener"><img src="{url}" alt="{alt}"></a>'
-            f'<figcaption><a href="{url}" download="{name}">{text(WORDS.sheet_save)}</a></figcaption></figure>'
-        )
-    status = {
-        "queued": job.message or WORDS.waiting,
-        "working": WORDS.drawing,
-        "failed": job.message,
-        "cancelled": job.message or WORDS.stopped,
-    }.get(job.state, "")
-    bar = ""
-    if job.state in ("queued", "working"):
-        value = f' value="{job.done}" max="{job.total}"' if job.total else ""
-        bar = f'<progress class="viewer-progress"{value} aria-label="{text(WORDS.viewer.progress)}"></progress>'
-    return f'<div class="sheet-status">{bar}<p role="status" aria-live="polite">{text(status)}</p></div>'
+def _of_mix(form: Form, kind: Kind) -> list[Value]:
+    """The base, then each checkpoint of the focus, or each style of the mix, alone."""
+    words = TEXTS.preview
+    if not form.mix.uses:
+        raise ConfigError(words.sheet_needs_style)
+    found = [Value(words.column_base, _alone(None))]
+    if kind == "styles":
+        if len(form.mix.uses) < 2:
+            raise ConfigError(words.sheet_needs_two)
+        return [*found, *(Value(u.name, _alone((u.style, u.step, u.strength or 1.0))) for u in form.mix.uses)]
+    focus = form.mix.uses[form.mix.focus]
+    if not focus.steps:
+        raise ConfigError(words.sheet_needs_checkpoints.format(name=focus.name))
+    for step in sorted(focus.steps):
+        label = words.column_step.format(step=step)
+        found.append(Value(label, _alone((focus.style, step, focus.strength or 1.0))))
+    last = words.column_live if focus.live else words.column_final
+    return [*found, Value(last, _alone((focus.style, 0, focus.strength or 1.0)))]
+
+
+def _numbers(axis: Axis, lowest: float, highest: float, *, whole: bool = False) -> list[float]:
+    words = TEXTS.preview
+    found: list[float] = []
+    parts = [part.strip() for part in axis.written.replace(";", ",").split(",") if part.strip()]
+    for part in parts or [axis.written.strip()]:
+        try:
+            value = float(part)
+        except ValueError:
+            value = float("nan")
+        if not lowest <= value <= highest or (whole and not value.is_integer()):
+            raise ConfigError(
+                words.sheet_bad_value.format(
+                    value=part, kind=words.axes[axis.kind], lowest=f"{lowest:.10g}", highest=f"{highest:.10g}"
+                )
+            )
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def _schedulers(written: str) -> list[str]:
+    words = TEXTS.preview
+    known = {row.title.casefold(): name for name, row in SCHEDULERS.items()}
+    parts = [part.strip() for part in written.replace(";", ",").split(",") if part.strip()]
+    found = []
+    for part in parts or [written.strip()]:
+        if part.casefold() not in known:
+            titles = ", ".join(row.title for row in SCHEDULERS.values())
+            raise ConfigError(words.sheet_bad_scheduler.format(value=part, known=titles))
+        found.append(known[part.casefold()])
+    return list(dict.fromkeys(found))
+
+
+def _prompt(text: str) -> Callable[[Cell], Cell]:
+    return lambda cell: replace(cell, prompt=text)
+
+
+def _seed(seed: int) -> Callable[[Cell], Cell]:
+    return lambda cell: replace(cell, seed=seed)
+
+
+def _settings(**changes: object) -> Callable[[Cell], Cell]:
+    return lambda cell: replace(cell, settings=cell.settings.model_copy(update=changes))
+
+
+def _strength(style: str, strength: float) -> Callable[[Cell], Cell]:
+    def change(cell: Cell) -> Cell:
+        # Beside other styles on the other axis, the strength is that of whichever stands alone in the cell.
+        alone = len(cell.uses) == 1
+        uses = tuple((s, step, strength if alone or s == style else old) for s, step, old in cell.uses)
+        return replace(cell, uses=uses)
+
+    return change
+
+
+def _alone(use: tuple[str, int, float] | None) -> Callable[[Cell], Cell]:
+    return lambda cell: replace(cell, uses=() if use is None else (use,))
+
+
+def title_of(form: Form, base: str) -> str:
+    """What stands above a sheet: the styles with their triggers, the base and the seed."""
+    words = TEXTS.preview
+    named = [use.name if not use.trigger else f"{use.name} ({use.trigger})" for use in form.mix.uses]
+    return " \u00b7 ".join([*(named or [words.only_base]), base, words.seed_number.format(seed=form.seed)])

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from app.preview.form import Form, Mix, Use, form_of
+from app.preview.form import Form, Mix, Use
+from app.preview.frames import form_of
 from app.texts import TEXTS
 from trainer.config import BaseConfig
-from trainer.errors import PatinaError, StudioError
+from trainer.errors import ConfigError, PatinaError, StudioError
 from trainer.studio.store import State
 from trainer.studio.views import PreviewOrder, RunView
 
 if TYPE_CHECKING:
     from trainer.studio.studio import Studio
 
-WORDS = TEXTS.preview
 _DRAWABLE = (State.TRAINING, State.PAUSED)
 """States of runs that have no file yet but weights to draw with."""
 
@@ -33,8 +34,9 @@ class Found:
 
 def choices(studio: Studio) -> list[tuple[str, str]]:
     """(label, id) of every style that can be drawn with: those in training first, then the library."""
+    words = TEXTS.preview
     running = [
-        (WORDS.in_training.format(name=run.name, step=run.step), run.id)
+        (words.in_training.format(name=run.name, step=run.step), run.id)
         for run in studio.runs.all()
         if run.state in _DRAWABLE and run.step
     ]
@@ -73,6 +75,17 @@ def find(studio: Studio, style: str, step: int = 0, strength: float = 1.0) -> Fo
     return Found(use, base_of(run) if run else None, prompt)
 
 
+def again(studio: Studio, uses: Iterable[Use]) -> list[Use]:
+    """Rows of the mixer as they are called now: names, checkpoints, and whether they are still in training."""
+    found = []
+    for use in uses:
+        try:
+            found.append(find(studio, use.style, use.step, use.strength).use)
+        except PatinaError:
+            found.append(Use(style=use.style, name=TEXTS.preview.gone, strength=use.strength, step=use.step))
+    return found
+
+
 def base_of(run: RunView) -> BaseConfig | None:
     """The base a run was trained on."""
     try:
@@ -98,12 +111,17 @@ def base_named(studio: Studio, source: str, mix: Mix) -> BaseConfig:
     try:
         return BaseConfig.model_validate({"source": source})
     except ValidationError:
-        raise StudioError("Name a base: 'bundled', a Hugging Face id, a folder or a .safetensors file.") from None
+        raise ConfigError("Name a base: 'bundled', a Hugging Face id, a folder or a .safetensors file.") from None
+
+
+def base_title(source: str) -> str:
+    """A base for people."""
+    return TEXTS.preview.bundled if source == "bundled" else source.rstrip("/").rsplit("/", 1)[-1]
 
 
 def bases(studio: Studio) -> list[tuple[str, str]]:
     """(label, source) of the bases that styles here were trained on; others can be typed."""
-    sources = {"bundled": WORDS.bundled}
+    sources = {"bundled": TEXTS.preview.bundled}
     for card in studio.library.cards():
         try:
             base = find(studio, card.id).base
@@ -116,10 +134,4 @@ def bases(studio: Studio) -> list[tuple[str, str]]:
 
 def form_again(studio: Studio, order: PreviewOrder) -> Form:
     """The form of an order that was made before; styles that were deleted since keep their place and say so."""
-    uses = []
-    for style in order.styles:
-        try:
-            uses.append(find(studio, style.style, style.step).use)
-        except PatinaError:
-            uses.append(Use(style=style.style, name=WORDS.gone, step=style.step))
-    return form_of(order, uses)
+    return form_of(order, again(studio, [Use(style=use.style, name="", step=use.step) for use in order.styles]))

@@ -16,11 +16,12 @@ class MixerTexts:
 
     styles: str = "Styles in the picture"
     no_styles: str = "No style yet: this draws the base alone."
-    strength_of: str = "Strength of {name}"
-    strength_number: str = "Strength of {name} as a number"
+    add: str = "Add a style ..."
+    add_label: str = "Add a style to the picture"
+    add_none: str = "Train or import a style first"
+    strength_number: str = "Strength of {name}"
     strength_help: str = "0 is the base alone, 1 the style as it was trained; below 0 turns it into its opposite."
-    mark_base: str = "0 base"
-    mark_trained: str = "1 as trained"
+    strength: str = "strength"
     version_of: str = "State of {name}"
     version_final: str = "finished"
     version_live: str = "now"
@@ -28,14 +29,13 @@ class MixerTexts:
     live: str = "in training"
     trigger: str = "+ {words}"
     trigger_help: str = "Put the words that call this style into the prompt."
-    focus: str = "on the strip"
-    focus_help: str = "The filmstrip varies this style; the others stay as they are."
+    focus_help: str = "The slider under the picture moves this style; the others stay as they are."
     remove: str = "Remove {name}"
 
 
 @dataclass(frozen=True)
 class ViewerTexts:
-    """The picture, its wipe and the filmstrip."""
+    """The picture, its wipe, its strength and the filmstrip."""
 
     nothing: str = (
         "Describe a picture and press Make picture. It appears here beside the same picture by the base alone."
@@ -44,15 +44,26 @@ class ViewerTexts:
     wipe_value: str = "base on {percent} % of the picture"
     base: str = "base"
     at_strength: str = "strength {strength}"
+    at_strength_made: str = "strength {strength}, {made}"
     nearest: str = "{strength} is not made yet"
+    before: str = "the picture before"
     alt: str = "{prompt}, strength {strength}"
     pictures: str = "Pictures"
     picture_number: str = "Picture {number}, seed {seed}"
     save: str = "Save PNG"
+    larger: str = "Larger"
+    close: str = "Close"
+    stop: str = "Stop"
     progress: str = "Progress of the picture"
+    seconds: str = "Drawing, {seconds} s"
+    seconds_of: str = "Drawing, {seconds} of about {expected} s"
+    waiting: str = "Waiting, {seconds} s"
+    strength_of: str = "Strength of {name}"
+    strength_help: str = "0 is the base alone, 1 the style as it was trained; below 0 turns it into its opposite."
+    mark_base: str = "0 base"
+    mark_trained: str = "1 as trained"
     film: str = "By strength"
-    film_of: str = "{name}, by strength"
-    frame: str = "Show strength {strength}"
+    frame: str = "Strength {strength}"
     frame_waiting: str = "Strength {strength}, not made yet"
 
 
@@ -62,12 +73,51 @@ class ResultsTexts:
 
     results: str = "Pictures made before"
     no_results: str = "What you make is kept here with its settings."
-    use: str = "Show again with its settings: {caption}"
     use_help: str = "Show this again and take up its settings"
     remove_result: str = "Remove from the gallery: {caption}"
     remove_short: str = "Remove"
     removed: str = "Removed."
     undo: str = "Undo"
+
+
+def _axes() -> Mapping[str, str]:
+    return MappingProxyType(
+        {
+            "prompts": "Prompts",
+            "strengths": "Strengths",
+            "checkpoints": "Checkpoints",
+            "styles": "Styles",
+            "seeds": "Seeds",
+            "steps": "Steps",
+            "guidance": "Guidance",
+            "schedulers": "Schedulers",
+        }
+    )
+
+
+def _axis_help() -> Mapping[str, str]:
+    return MappingProxyType(
+        {
+            "prompts": "One a line; empty uses the prompt at the left.",
+            "strengths": "Numbers from -1 to 2 with commas between; 0 is the base.",
+            "seeds": "Whole numbers with commas between.",
+            "steps": "Whole numbers from 1 to 200 with commas between.",
+            "guidance": "Numbers from 0 to 30 with commas between.",
+            "schedulers": "Their names, as under More settings, with commas between.",
+        }
+    )
+
+
+def _axis_examples() -> Mapping[str, str]:
+    return MappingProxyType(
+        {
+            "strengths": "0, 0.5, 1, 1.5",
+            "seeds": "1, 2, 3, 4",
+            "steps": "5, 10, 20, 40",
+            "guidance": "1, 2, 4, 8",
+            "schedulers": "DDIM, Euler, Euler a, UniPC",
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -81,9 +131,6 @@ class PreviewTexts:
     prompt: str = "Prompt"
     prompt_help: str = "What the picture shows; with the words that call your style it shows more of it."
     prompt_placeholder: str = "a lighthouse on a cliff"
-    add_style: str = "Add a style"
-    add_help: str = "Its look is mixed into the picture, as strongly as you set it."
-    add_none: str = "Train or import a style first"
     in_training: str = "{name} (in training, step {step})"
     make: str = "Make picture"
     cancel: str = "Stop"
@@ -96,12 +143,16 @@ class PreviewTexts:
     steps: str = "Steps"
     steps_help: str = "More steps are cleaner and take longer."
     guidance: str = "Guidance"
-    guidance_help: str = "How closely the picture follows the prompt; empty suits the base, high turns harsh."
+    guidance_help: str = "How closely the picture follows the prompt; 1 leaves it free, high turns harsh."
+    guidance_placeholder: str = "what suits the base"
     scheduler: str = "Scheduler"
     scheduler_help: str = "The way noise becomes a picture; details differ, and some need fewer steps."
     width: str = "Width, pixels"
+    width_help: str = "Far from the size the base was made for, shapes repeat or fall apart."
+    width_placeholder: str = "the base's own"
     height: str = "Height, pixels"
-    size_help: str = "Empty is the size the base was made for; far from it shapes repeat or fall apart."
+    height_help: str = "A multiple of 8, or for some bases of 32; a complaint says which is near."
+    height_placeholder: str = "the base's own"
     count: str = "Pictures"
     count_help: str = "Each has the next seed, so you see how much is chance."
     base: str = "Base"
@@ -117,6 +168,7 @@ class PreviewTexts:
     drawing_film: str = "Filling the filmstrip."
     stopped: str = "Stopped; what was finished is kept."
     live_now: str = "Drawn with the weights of that moment; make it again to see how far it has come."
+    learned_on: str = "The style has learned on since this was drawn. Press Make picture to see it as it is now."
     changed: str = "The settings have changed. Press Make picture to see them."
     slow: str = "A picture takes about {time} here. Press Make picture to see this strength."
     make_film: str = "Fill the strip"
@@ -130,16 +182,14 @@ class PreviewTexts:
     only_base: str = "base alone"
     gone: str = "a deleted style"
 
-    sheet_intro: str = "One labelled picture that compares: a row for each prompt, a column for each thing you vary."
-    sheet_prompts: str = "Prompts, one a line"
-    sheet_prompts_help: str = "Each becomes a row; empty uses the prompt at the left."
+    sheet_rows: str = "Rows"
+    sheet_rows_help: str = "What changes from row to row."
     sheet_columns: str = "Columns"
-    sheet_columns_help: str = "What changes from column to column; everything else stays the same, the seed too."
-    by_strength: str = "Strengths"
-    by_checkpoint: str = "Checkpoints"
-    by_style: str = "Styles"
-    sheet_strengths: str = "Strengths"
-    sheet_strengths_help: str = "Numbers from -1 to 2 with commas between; 0 is the base."
+    sheet_columns_help: str = "What changes from column to column; all else stays the same, the seed too."
+    sheet_values: str = "Values"
+    axes: Mapping[str, str] = field(default_factory=_axes)
+    axis_help: Mapping[str, str] = field(default_factory=_axis_help)
+    axis_examples: Mapping[str, str] = field(default_factory=_axis_examples)
     make_sheet: str = "Make sheet"
     sheet_nothing: str = "The sheet appears here."
     sheet_alt: str = "Sheet of {rows} rows and {columns} columns"
@@ -148,31 +198,37 @@ class PreviewTexts:
     sheet_needs_style: str = "Add a style at the left first, then a sheet can compare with it."
     sheet_needs_checkpoints: str = "{name} has no checkpoints that could be compared. Choose another kind of columns."
     sheet_needs_two: str = "Add a second style at the left to compare styles, or choose another kind of columns."
-    sheet_bad_strength: str = "{value!r} is no strength: write numbers from -1 to 2 with commas between."
+    sheet_same_axes: str = "Rows and columns both vary {kind}. Choose two different things to compare."
+    sheet_two_choices: str = (
+        "Styles and checkpoints cannot be compared at once, as each picture shows one of them alone."
+    )
+    sheet_bad_value: str = (
+        "{value!r} does not suit {kind}: write numbers from {lowest} to {highest} with commas between."
+    )
+    sheet_bad_scheduler: str = "{value!r} is no scheduler. These are known: {known}."
     sheet_too_large: str = (
         "{rows} rows and {columns} columns are {count} pictures, but a sheet has at most {most}. Leave some out."
     )
     column_base: str = "base"
-    column_strength: str = "{strength}"
     column_step: str = "step {step}"
     column_final: str = "finished"
     column_live: str = "now"
 
 
-@dataclass(frozen=True)
-class CardTexts:
-    """The grid of the Library tab."""
-
-    styles: str = "Styles"
-    open: str = "Open {name}"
+def _download_help() -> Mapping[str, str]:
+    return MappingProxyType(
+        {
+            "kohya": "Opens in A1111, Forge, ComfyUI, InvokeAI and diffusers",
+            "diffusers": "Opens in diffusers and what is built on it",
+        }
+    )
 
 
 @dataclass(frozen=True)
 class LibraryTexts:
     """The Library tab."""
 
-    cards: CardTexts = field(default_factory=CardTexts)
-
+    styles: str = "Styles"
     empty: str = "Styles you have trained or imported appear here. Train one, or bring in a .safetensors file."
     no_match: str = "No style matches. Search for less, or show all bases."
     search: str = "Search"
@@ -183,26 +239,21 @@ class LibraryTexts:
     importing: str = "Checking {name}."
     imported: str = "{name} is in the library."
     rank: str = "rank {rank}"
-    nothing_open: str = "Choose a style to see what it is, how it learned, and to take it along."
+    no_pictures: str = "No picture came along. Open it in Preview to see what it does."
     close: str = "Close"
     name: str = "Name"
     name_help: str = "Also the name of the downloaded file. Enter keeps it."
     renamed: str = "Now it is called {name}."
     try_it: str = "Open in Preview"
     download: str = "Download"
-    download_help: str = "Opens in A1111, Forge, ComfyUI, InvokeAI and diffusers (kohya layout)"
-    download_diffusers: str = "Diffusers layout"
+    download_help: Mapping[str, str] = field(default_factory=_download_help)
+    download_other: str = "Download as {layout}"
     again: str = "Train again from these settings"
     delete: str = "Delete"
-    delete_question: str = "Delete {name}? Its file, samples and checkpoints go to the trash for 30 days."
-    delete_yes: str = "Yes, delete"
-    delete_no: str = "Keep it"
-    deleted: str = "{name} is deleted."
+    deleted: str = "{name} is in the trash, for 30 days."
     undo: str = "Undo"
     restored: str = "{name} is back."
 
-    about: str = "About"
-    trigger: str = "Trigger"
     base: str = "Base"
     size: str = "Size"
     made: str = "Made"
@@ -225,5 +276,4 @@ class LibraryTexts:
     try_checkpoint: str = "Try step {step} in Preview"
     metadata: str = "What the file says"
     no_metadata: str = "The file carries no metadata."
-    sheet: str = "Base and style"
     sheet_alt: str = "Base beside {name}"

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import math
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from app.preview.form import (
+from app.preview.form import MOST_STYLES, Form, Mix, Use, read_form
+from app.preview.frames import (
     FILM,
     FRAME,
-    MOST_STYLES,
     PICTURE,
     STRIP,
-    Form,
-    Mix,
-    Use,
     film_strengths,
     form_of,
     frames,
-    key_of_job,
     missing_frames,
     picture_order,
-    read_form,
+    scene_of,
 )
-from app.preview.scene import FAST_SECONDS, Pace, Scene
-from app.preview.sheet import read_strengths, sheet_html, sheet_order
-from app.preview.view import caption, file_stem, results, viewer
+from app.preview.scene import FAST_SECONDS, UNDO_SECONDS, Pace, Scene
+from app.preview.sheet import Axis, sheet_order, title_of
+from app.preview.view import caption, detail, file_stem, results, sheet, viewer
 from trainer.config import BaseConfig
 from trainer.errors import ConfigError, StudioError
-from trainer.studio.views import JobState, JobView, PictureView, PreviewOrder
+from trainer.studio import weights
+from trainer.studio.views import JobState, JobView, PictureView, PreviewOrder, StyleUse
 
 INK = Use(style="run-1", name="Ink", strength=0.8, trigger="ink style", steps=(100, 200))
 DOTS = Use(style="style-2", name="Dots", strength=0.5)
@@ -51,11 +50,8 @@ def job(order: PreviewOrder, *, state: JobState = "done", made: int | None = Non
     return JobView(f"job-{number}", state, 1000.0, 0, 0, pictures, order, "")
 
 
-def values(**changes: Any) -> dict[str, Any]:
-    blank: dict[str, Any] = dict.fromkeys(
-        ("prompt", "mixer", "negative", "seed", "steps", "guidance", "scheduler", "width", "height", "count")
-    )
-    return {**blank, "base": BaseConfig.model_construct(), **changes}
+def read(**values: Any) -> Form:
+    return read_form(values, BaseConfig.model_construct())
 
 
 class ScriptedStudio:
@@ -66,11 +62,18 @@ class ScriptedStudio:
         self.orders: dict[str, PreviewOrder] = {}
         self.states: dict[str, JobState] = {}
         self.cancelled: list[str] = []
+        self.now: dict[str, str] = {}
 
     def order(self, order: PreviewOrder) -> str:
         name = f"job-{len(self.orders) + 1}"
-        self.orders[name], self.states[name] = order, "queued"
+        self.orders[name], self.states[name] = order.drawn_with(self.weights_now(order.styles)), "queued"
         return name
+
+    def weights_now(self, styles: Sequence[StyleUse]) -> tuple[str, ...]:
+        return tuple(self.now.get(use.style, "final:1") for use in styles)
+
+    def delete(self, job_id: str) -> None:
+        del self.orders[job_id], self.states[job_id]
 
     def view(self, job_id: str) -> JobView:
         if job_id not in self.orders:
@@ -97,13 +100,17 @@ def step(scene: Scene, studio: ScriptedStudio) -> None:
     scene.go_on(cast(Any, studio), scene.look(cast(Any, studio)))
 
 
+def scene(one: Form) -> str:
+    return scene_of(picture_order(one))
+
+
 # ---- what a browser sends
 
 
 def test_an_empty_form_means_what_suits_the_base() -> None:
-    read = read_form(**values(prompt="  a cat "))
-    assert (read.prompt, read.count, read.mix.uses) == ("a cat", 1, ())
-    assert (read.settings.guidance, read.settings.width, read.settings.height) == (None, 0, 0)
+    got = read(prompt="  a cat ")
+    assert (got.prompt, got.count, got.mix.uses) == ("a cat", 1, ())
+    assert (got.settings.guidance, got.settings.width, got.settings.height) == (None, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +125,7 @@ def test_an_empty_form_means_what_suits_the_base() -> None:
 )
 def test_a_value_out_of_range_is_named(field: str, value: float, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        read_form(**values(prompt="a cat", **{field: value}))
+        read(prompt="a cat", **{field: value})
 
 
 @pytest.mark.parametrize(
@@ -171,16 +178,15 @@ def test_the_strip_varies_the_focus_and_holds_the_others() -> None:
 
 def test_a_scene_is_everything_but_seed_and_strengths() -> None:
     one = form(INK)
-    assert one.key == replace(one, seed=9, mix=Mix((replace(INK, strength=1.5),))).key
-    assert key_of_job(picture_order(one)) == one.key
+    assert scene(one) == scene(replace(one, seed=9, mix=Mix((replace(INK, strength=1.5),))))
     others = [replace(one, prompt="a dog"), replace(one, negative="blur"), form(replace(INK, step=100)), form(DOTS)]
-    assert len({other.key for other in [one, *others]}) == 5
+    assert len({scene(other) for other in [one, *others]}) == 5
 
 
 def test_frames_are_found_across_jobs_and_other_prompts_are_not_mixed_in() -> None:
     now = form(INK)
-    sheet = sheet_order(now, "a cat\na dog", "strengths", "0.25, 0.5")
-    jobs = [job(picture_order(now), number=1), job(sheet, number=2)]
+    compared = sheet_order(now, Axis("prompts", "a cat\na dog"), Axis("strengths", "0.25, 0.5"))
+    jobs = [job(picture_order(now), number=1), job(compared, number=2)]
     assert {strengths for _, strengths in frames(now, jobs)} == {(0.8,), (0.0,), (0.25,), (0.5,)}
     assert str(frames(now, jobs)[5, (0.25,)]).endswith("job-2/00.png")
     assert missing_frames(now, jobs) == [(0.75,), (1.0,), (1.25,), (1.5,)]
@@ -198,74 +204,129 @@ def test_a_job_gives_its_form_back() -> None:
 
 # ---- sheets
 
+PROMPTS = Axis("prompts")
+
 
 def test_a_sheet_of_strengths_has_a_row_for_each_prompt() -> None:
-    order = sheet_order(form(INK, DOTS, focus=1), "a cat\n\n a dog ", "strengths", "0; 1.5, 1.5")
+    order = sheet_order(form(INK, DOTS, focus=1), Axis("prompts", "a cat\n\n a dog "), Axis("strengths", "0; 1.5, 1.5"))
     assert (order.columns, order.row_labels, order.column_labels) == (2, ("a cat", "a dog"), ("0", "1.5"))
     assert [(row.prompt, row.strengths) for row in order.rows] == [
         ("a cat", (0.8, 0.0)), ("a cat", (0.8, 1.5)), ("a dog", (0.8, 0.0)), ("a dog", (0.8, 1.5)),
     ]  # fmt: skip
     assert {row.seed for row in order.rows} == {5}
+    assert {row.settings for row in order.rows} == {None}
 
 
 def test_a_sheet_of_checkpoints_opens_one_at_a_time() -> None:
-    order = sheet_order(form(INK), "", "checkpoints", "")
+    order = sheet_order(form(INK), PROMPTS, Axis("checkpoints"))
     assert [style.step for style in order.styles] == [100, 200, 0]
     assert order.column_labels == ("base", "step 100", "step 200", "finished")
     assert [row.strengths for row in order.rows] == [(0, 0, 0), (0.8, 0, 0), (0, 0.8, 0), (0, 0, 0.8)]
 
 
 def test_a_sheet_of_styles_opens_one_at_a_time() -> None:
-    order = sheet_order(form(INK, DOTS), "", "styles", "")
+    order = sheet_order(form(INK, DOTS), PROMPTS, Axis("styles"))
     assert order.column_labels == ("base", "Ink", "Dots")
     assert [row.strengths for row in order.rows] == [(0, 0), (0.8, 0), (0, 0.5)]
 
 
-def test_a_sheet_that_compares_nothing_says_what_is_missing() -> None:
-    with pytest.raises(ConfigError, match="Add a style"):
-        sheet_order(form(), "", "strengths", "1")
-    with pytest.raises(ConfigError, match="Dots has no checkpoints"):
-        sheet_order(form(DOTS), "", "checkpoints", "")
-    with pytest.raises(ConfigError, match="second style"):
-        sheet_order(form(INK), "", "styles", "")
-    with pytest.raises(ConfigError, match="at most 64"):
-        sheet_order(form(INK), "\n".join("abcdefghijklmnopq"), "strengths", "0, 1, 1.5, 2")
+@pytest.mark.parametrize("turned", [False, True])
+def test_strengths_of_each_checkpoint_whichever_way_round(turned: bool) -> None:
+    axes = Axis("checkpoints"), Axis("strengths", "0.5, 1")
+    order = sheet_order(form(INK), *(reversed(axes) if turned else axes))
+    assert [(use.style, use.step) for use in order.styles] == [("run-1", 100), ("run-1", 200), ("run-1", 0)]
+    found = {row.strengths for row in order.rows}
+    assert found == {
+        (0, 0, 0),
+        *((s, 0, 0) for s in (0.5, 1)),
+        *((0, s, 0) for s in (0.5, 1)),
+        *((0, 0, s) for s in (0.5, 1)),
+    }
+
+
+def test_a_sheet_of_seeds_and_steps_has_settings_and_noise_of_each_cell() -> None:
+    order = sheet_order(form(INK), Axis("seeds", "1, 2"), Axis("steps", "20, 40"))
+    assert (order.row_labels, order.column_labels) == (("seed 1", "seed 2"), ("20 steps", "40 steps"))
+    assert [(row.seed, row.settings.steps if row.settings else None) for row in order.rows] == [
+        (1, None), (1, 40), (2, None), (2, 40),
+    ]  # fmt: skip
+
+
+def test_a_sheet_of_guidance_and_schedulers_needs_no_style() -> None:
+    order = sheet_order(form(), Axis("guidance", "1, 7.5"), Axis("schedulers", "Euler, ddim"))
+    kinds = [(row.settings.guidance, row.settings.scheduler) for row in order.rows if row.settings]
+    assert kinds == [(1, "euler"), (1, "ddim"), (7.5, "euler"), (7.5, "ddim")]
+    assert {row.strengths for row in order.rows} == {()}
+
+
+@pytest.mark.parametrize(
+    ("made", "rows", "columns", "told"),
+    [
+        (form(), PROMPTS, Axis("strengths", "1"), "Add a style"),
+        (form(DOTS), PROMPTS, Axis("checkpoints"), "Dots has no checkpoints"),
+        (form(INK), PROMPTS, Axis("styles"), "second style"),
+        (form(INK), Axis("prompts", "\n".join("abcdefghijklmnopq")), Axis("strengths", "0, 1, 1.5, 2"), "at most 64"),
+        (form(INK), Axis("seeds", "1"), Axis("seeds", "2"), "both vary Seeds"),
+        (form(INK, DOTS), Axis("styles"), Axis("checkpoints"), "cannot be compared at once"),
+        (form(INK), PROMPTS, Axis("steps", "2.5"), "'2.5' does not suit Steps"),
+        (form(INK), PROMPTS, Axis("schedulers", "Heun"), "'Heun' is no scheduler"),
+    ],
+)
+def test_a_sheet_that_cannot_be_made_says_why(made: Form, rows: Axis, columns: Axis, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        sheet_order(made, rows, columns)
 
 
 @pytest.mark.parametrize("line", ["", "one", "3", "nan", "0, -1.01"])
 def test_what_is_no_strength_is_refused(line: str) -> None:
-    with pytest.raises(ConfigError, match="no strength"):
-        read_strengths(line)
+    with pytest.raises(ConfigError, match="does not suit Strengths"):
+        sheet_order(form(INK), PROMPTS, Axis("strengths", line))
+
+
+def test_a_sheet_is_titled_with_styles_triggers_base_and_seed() -> None:
+    assert (
+        title_of(form(INK, DOTS), "Bundled icons") == "Ink (ink style) \u00b7 Dots \u00b7 Bundled icons \u00b7 seed 5"
+    )
 
 
 def test_a_failed_sheet_shows_its_sentence_escaped() -> None:
-    failed = replace(job(sheet_order(form(INK), "", "strengths", "1"), state="failed", made=0), message="<b>no</b>")
-    assert "&lt;b&gt;no" in sheet_html(failed, None)
-    assert "<b>" not in sheet_html(failed, None)
+    order = sheet_order(form(INK), PROMPTS, Axis("strengths", "1"))
+    failed = replace(job(order, state="failed", made=0), message="<b>no</b>")
+    assert "&lt;b&gt;no" in sheet(failed, Scene())
+    assert "<b>" not in sheet(failed, Scene())
 
 
 # ---- what is shown
 
 
 def test_the_viewer_is_told_which_frames_there_are() -> None:
-    scene = Scene(form=form(INK), film="done")
-    shown = viewer(scene, [job(picture_order(form(INK)))])
+    order = picture_order(form(INK)).drawn_with(["step-000200:1-2"])
+    shown = viewer(Scene(form=form(INK), film="done"), [job(order)])
     (picture,) = shown["pictures"]
     assert [frame["strengths"] for frame in picture["frames"]] == [[0.0], [0.8]]
     assert picture["base"] == picture["frames"][0]["url"]
-    assert (shown["film"], shown["names"], shown["state"]) == (list(FILM), ["Ink"], "done")
+    assert (shown["film"], shown["busy"]) == (list(FILM), "")
+    assert [(use["name"], use["made"]) for use in shown["styles"]] == [("Ink", "step 200")]
 
 
 def test_the_gallery_shows_an_order_once_and_no_strips() -> None:
     order = picture_order(form(INK))
     jobs = [job(order, number=3), job(order, number=2), job(picture_order(form(INK, seed=8), FRAME), number=1)]
-    (card,) = results([*jobs, job(replace(form(INK)).order(order.rows, STRIP), number=4)], {"run-1": "Ink"})
-    assert (card["id"], card["detail"]) == ("job-3", "Ink 0.8 \u00b7 seed 5")
+    shown = results([*jobs, job(replace(form(INK)).order(order.rows, STRIP), number=4)], {"run-1": "Ink"}, {})
+    assert re.findall(r'data-job="(.*?)"', shown) == ["job-3"]
+    assert "Ink 0.8 \u00b7 seed 5" in shown
+
+
+def test_pictures_of_one_style_made_at_different_moments_have_different_labels() -> None:
+    order = picture_order(form(INK))
+    early, late = order.drawn_with([weights.live(120)]), order.drawn_with(["final:1-2"])
+    assert detail(early, {"run-1": "Ink"}) == "Ink 0.8 \u00b7 step 120 \u00b7 seed 5"
+    assert detail(late, {"run-1": "Ink"}) == "Ink 0.8 \u00b7 seed 5"
+    assert len(re.findall("results-use", results([job(early), job(late, number=2)], {"run-1": "Ink"}, {}))) == 2
 
 
 def test_a_deleted_style_is_called_so() -> None:
-    (card,) = results([job(picture_order(form(INK)))], {})
-    assert "deleted" in card["detail"]
+    assert "deleted" in results([job(picture_order(form(INK)))], {}, {})
 
 
 def test_a_saved_picture_has_a_name_that_every_system_takes() -> None:
@@ -325,6 +386,7 @@ def test_moving_over_made_frames_orders_nothing_and_elsewhere_one_frame() -> Non
 
 def test_weights_in_training_begin_a_new_scene_with_every_picture() -> None:
     studio, scene = ScriptedStudio(), Scene()
+    studio.now["run-1"] = weights.live()
     live = form(replace(INK, live=True))
     for expected in (["job-1"], ["job-2"]):
         scene.make(cast(Any, studio), live)
@@ -359,7 +421,7 @@ def test_taking_up_a_job_finds_the_frames_of_its_scene() -> None:
         step(first, studio)
     second = Scene()
     second.take_up(cast(Any, studio), form(INK), "job-1")
-    assert (second.jobs, second.film, second.taken) == (["job-1", "job-2"], "done", True)
+    assert (second.jobs, second.film, second.taken) == (["job-2", "job-1"], "done", True)
 
 
 def test_the_pace_is_measured_on_what_was_drawn_and_not_on_what_was_cached() -> None:
@@ -375,3 +437,46 @@ def test_the_pace_is_measured_on_what_was_drawn_and_not_on_what_was_cached() -> 
     assert pace.seconds == pytest.approx(1.0)
     assert not pace.slow
     assert Pace(FAST_SECONDS + 1).slow
+
+
+def test_a_style_that_has_learned_on_begins_a_new_scene() -> None:
+    studio, scene = ScriptedStudio(), Scene()
+    studio.now["run-1"] = "final:1"
+    scene.make(cast(Any, studio), form(INK))
+    studio.finish()
+    jobs = scene.look(cast(Any, studio))
+    assert not scene.learned_on(cast(Any, studio), jobs)
+    studio.now["run-1"] = "final:2"
+    assert scene.learned_on(cast(Any, studio), jobs)
+    assert "learned on" in viewer(scene, jobs, learned_on=True)["message"]
+    scene.make(cast(Any, studio), form(INK))
+    assert scene.jobs == ["job-2"], "no picture of the weights before stands beside those of now"
+
+
+def test_a_moment_of_a_training_is_not_mixed_with_the_finished_style() -> None:
+    studio, scene = ScriptedStudio(), Scene()
+    studio.now["run-1"] = weights.live(120)
+    scene.make(cast(Any, studio), form(replace(INK, live=True)))
+    studio.finish()
+    studio.now["run-1"] = "final:1"
+    scene.make(cast(Any, studio), form(INK))
+    assert scene.jobs == ["job-2"]
+    studio.finish()
+    again = Scene()
+    again.take_up(cast(Any, studio), form(INK), "job-2")
+    assert again.jobs == ["job-2"]
+    again.take_up(cast(Any, studio), form(INK), "job-1")
+    assert again.jobs == ["job-1"]
+    assert viewer(again, again.look(cast(Any, studio)))["styles"][0]["made"] == "step 120"
+
+
+def test_what_was_removed_goes_for_good_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    studio, scene = ScriptedStudio(), Scene()
+    scene.make(cast(Any, studio), form(INK))
+    studio.finish()
+    scene.leaving["job-1"] = time.time() + UNDO_SECONDS
+    scene.sweep(cast(Any, studio))
+    assert "job-1" in studio.orders
+    monkeypatch.setattr("app.preview.scene.time.time", lambda: 1e12)
+    scene.sweep(cast(Any, studio))
+    assert studio.orders == {}

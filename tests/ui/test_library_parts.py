@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.library.view import about, base_title, by_prompt, cards, downloads, families
+from app.library.view import base_title, by_prompt, card_facts, families, opened, shelf
 from trainer.studio.store import State, Wish
 from trainer.studio.views import CheckpointView, RunView, SampleView, StyleCard, StyleView
 
@@ -75,12 +75,12 @@ def test_nothing_a_file_says_becomes_markup() -> None:
     card = replace(CARD, name=HOSTILE, trigger=HOSTILE, base=HOSTILE, family="")
     hostile = StyleView(card, {HOSTILE: HOSTILE}, {}, run(samples=(sample(1, 0, HOSTILE),), verified=(HOSTILE,)))
     plain = StyleView(CARD, {"key": "value"}, {}, run(samples=(sample(1, 0),)))
-    assert elements(about(hostile)) == elements(about(plain))
-    assert "onerror=alert(1)>" not in about(hostile) + downloads(card)
+    assert elements(opened(hostile)) == elements(opened(plain))
+    assert "onerror=alert(1)>" not in opened(hostile) + shelf([card], filtered=False)
 
 
 def test_an_opened_style_tells_its_story() -> None:
-    page = about(
+    page = opened(
         StyleView(CARD, {}, {}, run(checkpoints=(CheckpointView(200, Path("x")), CheckpointView(150, Path("y")))))
     )
     assert "28 of 28 layers" in page
@@ -91,13 +91,13 @@ def test_an_opened_style_tells_its_story() -> None:
 
 
 def test_an_imported_style_needs_no_run() -> None:
-    page = about(StyleView(replace(CARD, origin="imported", rank=None), {}, {}, None))
+    page = opened(StyleView(replace(CARD, origin="imported", rank=None), {}, {}, None))
     assert "imported" in page
     assert "<figure" not in page
 
 
 def test_pictures_in_the_metadata_are_left_out_and_long_values_are_cut() -> None:
-    page = about(StyleView(CARD, {"thumbnail": "data:image/jpeg;base64,AAAA", "long": "x" * 5000}, {}, None))
+    page = opened(StyleView(CARD, {"thumbnail": "data:image/jpeg;base64,AAAA", "long": "x" * 5000}, {}, None))
     assert "base64" not in page
     assert "x" * 601 not in page
 
@@ -116,14 +116,17 @@ def test_the_base_has_a_name_for_people(base: str, family: str, title: str) -> N
 
 
 def test_an_empty_library_and_a_vain_search_say_different_things() -> None:
-    assert cards([], "", filtered=False)["message"] != cards([], "", filtered=True)["message"]
-    (card,) = cards([CARD], "run-1", filtered=False)["items"]
-    assert (card["id"], card["facts"].split(" \u00b7 ")[:3]) == ("run-1", ["Bundled icons", "rank 8", "0.3 MB"])
+    assert shelf([], filtered=False) != shelf([], filtered=True)
+    assert 'data-id="run-1"' in shelf([CARD], filtered=False)
+    assert card_facts(CARD).split(" \u00b7 ")[:3] == ["Bundled icons", "rank 8", "0.3 MB"]
 
 
 def test_the_filter_offers_the_families_that_are_there() -> None:
     other = replace(CARD, family="sdxl")
-    assert families([CARD, other, CARD]) == [("Bundled icons", "bundled"), ("Stable Diffusion XL", "sdxl")]
+    offered = str(families([CARD, other, CARD], "sdxl"))
+    assert re.findall(r'data-family="(.*?)"', offered) == ["", "bundled", "sdxl"]
+    assert offered.index("Stable Diffusion XL") > offered.index('aria-pressed="true"')
+    assert families([CARD, CARD], "") is None, "with one family there is nothing to choose"
 
 
 def test_samples_stand_in_strips_from_oldest_to_newest() -> None:
