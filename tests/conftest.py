@@ -10,8 +10,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from trainer.bases.base import Base
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -104,6 +108,17 @@ def bundled_dir() -> Path:
 def sample_data_dir() -> Path:
     """The two sample styles of the repository."""
     return REPOSITORY / "sample_data"
+
+
+@pytest.fixture(scope="session")
+def base() -> Base:
+    """The bundled base on the CPU, loaded once in a process; whoever puts a bank on it takes it off again."""
+    import torch
+
+    from trainer.bases.load import load_base
+    from trainer.config import BaseConfig
+
+    return load_base(BaseConfig(), device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")

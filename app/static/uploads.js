@@ -1,6 +1,6 @@
 // Files and folders that are dropped or chosen, sent a few at a time.
 
-const KNOWN = /\.(png|jpe?g|webp|bmp|tiff?|gif|heic|heif|avif|txt|caption|jsonl)$/i;
+const KNOWN = /\.(png|jpe?g|webp|bmp|tiff?|gif|heic|heif|hif|apng|jfif|avif|txt|caption|jsonl)$/i;
 const AT_ONCE = 4;
 const DEEPEST = 3;
 

@@ -54,6 +54,7 @@ class TrainTexts:
             "animated": ("animated", "animated"),
             "caption_missing": ("without caption", "without caption"),
             "caption_long": ("caption too long", "captions too long"),
+            "caption_encoding": ("caption read as Chinese", "captions read as Chinese"),
             "not_read": ("not read", "not read"),
             "repeats": ("note", "notes"),
         }

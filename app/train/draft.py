@@ -14,6 +14,8 @@ from app.texts import TEXTS
 from app.train.dials import at
 from app.units import size
 from trainer.bases.probe import BaseInfo
+from trainer.data.captions import SIDECAR_SUFFIXES
+from trainer.data.folder import READABLE_SUFFIXES
 from trainer.findings import Finding
 from trainer.studio.views import DraftView, ImageView
 
@@ -58,7 +60,7 @@ def _counted(count: int) -> str:
 
 def _drop_zone(reading: tuple[int, int] | None, *, compact: bool) -> Markup:
     words = TEXTS.train
-    accept = ".png,.jpg,.jpeg,.webp,.gif,.bmp,.tif,.tiff,.heic,.heif,.avif,.txt,.jsonl"
+    accept = ",".join([*sorted(READABLE_SUFFIXES), *SIDECAR_SUFFIXES, ".jsonl"])
     said = words.reading_count.format(done=reading[0], total=reading[1]) if reading else None
     return el(
         "div",

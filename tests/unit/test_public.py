@@ -72,11 +72,6 @@ def test_the_readmes_example_runs(repository: Path, sample_data_dir: Path, tmp_p
         assert base.tobytes() != style.tobytes(), "at strength 1 the style is seen"
 
 
-@pytest.fixture(scope="module")
-def base() -> Base:
-    return load_base("bundled", device="cpu", precision="fp32")
-
-
 def test_prompts_and_strengths_make_a_picture_each(base: Base) -> None:
     bank = Bank(base.roots)
     try:

@@ -1,13 +1,14 @@
 """The settings of a run: one tree, from a file, a form or the command line, checked once.
 
 `tree` holds the root and `sections` its branches, `loading` makes a tree of what somebody wrote, `complaints` words
-what is wrong with it, `presets` fills in what was left open, `describe` tells forms and the command line of each field.
+what is wrong with it, `describe` tells forms and the command line of each field.
 """
 
 from __future__ import annotations
 
 from trainer.config.describe import Setting, help_of, settings
 from trainer.config.loading import assignment, load, overlay, parse, read_toml, sentence
+from trainer.config.schedulers import Scheduler
 from trainer.config.sections import (
     AdapterConfig,
     BaseConfig,
@@ -19,7 +20,6 @@ from trainer.config.sections import (
     Precision,
     PresetName,
     SamplesConfig,
-    Scheduler,
     Section,
     TrainConfig,
 )

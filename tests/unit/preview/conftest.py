@@ -7,13 +7,6 @@ import torch
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
-from trainer.bases.load import load_base
-from trainer.config import BaseConfig
-
-
-@pytest.fixture(scope="session")
-def base() -> Base:
-    return load_base(BaseConfig(), device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture

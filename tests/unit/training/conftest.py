@@ -11,8 +11,7 @@ from PIL import Image, ImageDraw
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
-from trainer.bases.load import load_base
-from trainer.config import BaseConfig, RunConfig, parse
+from trainer.config import RunConfig, parse
 from trainer.presets import resolve
 from trainer.training.batches import Batches
 from trainer.training.loop import Trainer
@@ -20,11 +19,6 @@ from trainer.training.prepare import Prepared, prepare, read_dataset
 from trainer.training.run_folder import RunFolder
 
 PICTURES = 6
-
-
-@pytest.fixture(scope="session")
-def base() -> Base:
-    return load_base(BaseConfig(), device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,8 @@ from PIL import Image
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
-from trainer.bases.load import load_base
 from trainer.bases.placement import is_out_of_memory
-from trainer.config import BaseConfig, RunConfig, parse
+from trainer.config import RunConfig, parse
 from trainer.errors import ConfigError, DoesNotFit
 from trainer.presets import resolve
 from trainer.training import fitting
@@ -96,11 +95,6 @@ def test_what_is_given_up_is_said_in_words() -> None:
 )
 def test_running_out_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
-
-
-@pytest.fixture(scope="module")
-def base() -> Base:
-    return load_base(BaseConfig(), device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
