@@ -47,13 +47,16 @@ TAKES_A_MODEL = {"base", "bank", "config", "materials", "sd_pipeline", "sdxl_pip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the quick tier: neither browser nor training nor a model, and nothing that says it is slow."""
+    """Mark the quick tier (neither browser nor training nor a model), and give whole jobs more time."""
     for item in items:
         markers = {marker.name for marker in item.iter_markers()}
         fixtures = set(getattr(item, "fixturenames", ()))
         folders = set(item.path.relative_to(REPOSITORY).parts)
         if not (markers & {"slow", "browser", "gpu", "model"} or fixtures & TAKES_A_MODEL or "e2e" in folders):
             item.add_marker(pytest.mark.quick)
+        if "e2e" in folders and "timeout" not in markers:
+            # Whole trainings, on machines that may be busy with other tests.
+            item.add_marker(pytest.mark.timeout(600))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
