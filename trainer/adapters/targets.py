@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
-import subprocess
-import sys
+import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import regex
 
 from trainer.errors import ConfigError
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 MAX_PATTERN = 500
-MATCH_SECONDS = 5.0
+MAX_REPEATS = 1000
+MATCH_SECONDS = 1.0
+"""For all layers of a model together; a pattern as anyone would write it takes about a millisecond."""
+
 
 TARGETS: Mapping[str, str] = {
     "cross": r".*\.attn2\.(to_[qkv]|to_out\.0)",
@@ -26,15 +30,6 @@ TARGETS: Mapping[str, str] = {
     "all-linear": r".*\.(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))",
 }
 """Name -> regular expression over a layer's dotted path inside the UNet (the whole path must match)."""
-
-# Reads a pattern and paths from standard input, so that a pattern that backtracks without end can be stopped.
-_MATCHER = """
-import json, re, sys, warnings
-warnings.simplefilter("ignore")
-pattern, paths = json.load(sys.stdin)
-compiled = re.compile(pattern)
-json.dump([i for i, path in enumerate(paths) if compiled.fullmatch(path)], sys.stdout)
-"""
 
 
 def select(model: nn.Module, targets: str) -> list[str]:
@@ -88,34 +83,44 @@ def _kind(path: str) -> str:
     within = re.split(r"transformer_blocks\.\d+\.", path)[-1]
     if within != path:
         return within
-    return ".".join(part for part in path.split(".")[-3:] if not part.isdigit())
+    return ".".join(part for part in path.split(".")[-3:] if not part.isdecimal())
+
+
+def problem_with(pattern: str) -> str | None:
+    """What is wrong with a regular expression, as a sentence without its subject; None when it can be used.
+
+    Counted repetitions within each other are limited because they are written out when the expression is prepared,
+    which no time-out can stop.
+    """
+    if len(pattern) > MAX_PATTERN:
+        return f"is {len(pattern)} characters long; at most {MAX_PATTERN} are allowed"
+    if re.search(r"[\s#]", pattern):
+        return f"is {pattern!r}, but layers' names have neither white space nor #"
+    counts = (max(map(int, re.findall("[0-9]+", braces)), default=1) for braces in re.findall("{[^{}]*}", pattern))
+    if math.prod(max(1, count) for count in counts) > MAX_REPEATS:
+        return f"is {pattern!r}, which repeats parts of itself more than {MAX_REPEATS} times; write smaller numbers"
+    try:
+        _compiled(pattern)
+    except (regex.error, RecursionError, OverflowError, ValueError) as error:
+        return f"is {pattern!r}, but should be {', '.join(TARGETS)} or a regular expression ({error})"
+    return None
+
+
+def _compiled(pattern: str) -> regex.Pattern[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return regex.compile(pattern)
 
 
 def _matching(pattern: str, paths: Sequence[str]) -> list[str]:
-    if len(pattern) > MAX_PATTERN:
-        raise ConfigError(f"adapter.targets is {len(pattern)} characters long; at most {MAX_PATTERN} are allowed.")
+    if problem := problem_with(pattern):
+        raise ConfigError(f"adapter.targets {problem}.")
+    compiled = _compiled(pattern)
+    deadline = time.monotonic() + MATCH_SECONDS
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            compiled = re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
+        # A time-out of 0 or less would be none at all.
+        return [path for path in paths if compiled.fullmatch(path, timeout=max(1e-3, deadline - time.monotonic()))]
+    except (TimeoutError, MemoryError):
         raise ConfigError(
-            f"adapter.targets {pattern!r} is neither one of {', '.join(TARGETS)} nor a regular expression: {error}."
+            f"adapter.targets {pattern!r} takes too long to match; write it with fewer repetitions (*, + or ?)."
         ) from None
-    # One repetition can backtrack at most quadratically; more of them can run for hours on a path of 80 characters.
-    if pattern in TARGETS.values() or sum(pattern.count(sign) for sign in "*+{") <= 1:
-        return [path for path in paths if compiled.fullmatch(path)]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _MATCHER],
-            input=json.dumps([pattern, list(paths)]),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=MATCH_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise ConfigError(
-            f"adapter.targets {pattern!r} takes too long to match; write it with fewer repetitions (* or +)."
-        ) from None
-    return [paths[index] for index in json.loads(done.stdout)]

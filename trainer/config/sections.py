@@ -7,11 +7,11 @@ change. A value of ``None`` means *chosen for you*.
 from __future__ import annotations
 
 import re
-import warnings
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from trainer.adapters.targets import problem_with
 from trainer.config.schedulers import Scheduler
 
 PresetName = Literal["quick", "balanced", "thorough"]
@@ -175,14 +175,8 @@ class AdapterConfig(Section):
     @classmethod
     def _names_or_an_expression(cls, value: str) -> str:
         # The names of targets are regular expressions too; whether one matches a layer is known with the base only.
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                re.compile(value)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(
-                f"is {value!r}, but should be cross, qv, self, attention, all-linear or a regular expression ({error})"
-            ) from None
+        if problem := problem_with(value):
+            raise ValueError(problem)
         return value
 
 
