@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from trainer.adapters.gates import GateBoard
-from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, LowRank, gated
+from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, Share, gated
 from trainer.adapters.methods import method_named
-from trainer.adapters.spec import Adapter, AdapterSpec, Learning
+from trainer.adapters.methods.method import Method, Parts, Site, Values
+from trainer.adapters.spec import Adapter, AdapterSpec
 from trainer.adapters.targets import select
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import ConfigError, RunError
-from trainer.randomness import stable_seed
 
 __all__ = ["Adapter", "AdapterSpec", "Bank", "GatedConv2d", "GatedLinear", "tile"]
 
@@ -100,7 +100,11 @@ class Bank:
             ConfigError: a name in use, or a rank, alpha, method, target or dropout that cannot be.
         """
         alpha = float(rank if alpha is None else alpha)
-        self._check_new(name, rank, alpha, dropout)
+        self._check_new(name, dropout)
+        if rank < 1:
+            raise ConfigError(f"adapter.rank is {rank}, but should be at least 1.")
+        if not (math.isfinite(alpha) and alpha > 0):
+            raise ConfigError(f"adapter.alpha is {alpha}, but should be greater than 0.")
         chosen = method_named(method)
         denoiser = next(iter(self._roots))
         paths = (
@@ -108,14 +112,13 @@ class Bank:
             if isinstance(targets, str)
             else targets
         )
-        slots: dict[str, LowRank] = {}
-        for path in paths:
-            down, up = self._empty(path, rank)
-            start = torch.Generator().manual_seed(stable_seed(seed, "init", path))
-            chosen.start(down, up, start)
-            slots[path] = self._slot(name, path, down, up, chosen.scale(alpha, rank), dropout, trainable=True)
-        spec = AdapterSpec(name, rank, alpha, tuple(slots), method=method, dropout=dropout)
-        return self._attach(spec, slots, ())
+        sites = [Site(path, self._base(path), rank, alpha, seed) for path in paths]
+        shares = {
+            site.path: self._share(name, site.path, chosen, parts, rank, alpha, dropout, trainable=True)
+            for site, parts in zip(sites, chosen.begin(sites), strict=True)
+        }
+        spec = AdapterSpec(name, rank, alpha, tuple(shares), method=method, dropout=dropout)
+        return self._attach(spec, shares, ())
 
     def load(
         self,
@@ -139,23 +142,23 @@ class Bank:
         """
         rank = Counter(layer.rank for layer in weights.values()).most_common(1)[0][0]
         alpha = Counter(layer.alpha for layer in weights.values()).most_common(1)[0][0]
-        self._check_new(name, rank, None, dropout)
-        slots = {
-            path: self._slot(
-                name, path, layer.down.float(), layer.up.float(), layer.scale, dropout, trainable=trainable
-            )
-            for path, layer in weights.items()
-        }
+        self._check_new(name, dropout)
+        shares: dict[str, Share] = {}
+        for path, layer in weights.items():
+            method = method_named(layer.method)
+            parts = method.read(layer, self._base(path))
+            shares[path] = self._share(name, path, method, parts, layer.rank, layer.alpha, dropout, trainable=trainable)
         spec = AdapterSpec(
             name,
             rank,
             alpha,
-            tuple(slots),
+            tuple(shares),
+            method=Counter(layer.method for layer in weights.values()).most_common(1)[0][0],
             ranks={path: layer.rank for path, layer in weights.items() if layer.rank != rank},
             alphas={path: layer.alpha for path, layer in weights.items() if layer.alpha != alpha},
             dropout=dropout,
         )
-        return self._attach(spec, slots, notes)
+        return self._attach(spec, shares, notes)
 
     def remove(self, name: str) -> None:
         """Take an adapter out; layers that no other adapter uses are put back as they were."""
@@ -163,7 +166,7 @@ class Bank:
         for path in self[name].spec.targets:
             layer = self._layers[path]
             layer.release(name)
-            if not layer.slots:
+            if not layer.shares:
                 self._put(path, layer.base)
                 del self._layers[path]
         column = self.names.index(name)
@@ -220,54 +223,72 @@ class Bank:
                     self._boards[root].write(strengths)
 
     def parameters_of(self, name: str) -> list[tuple[str, nn.Parameter]]:
-        """An adapter's parameters as (key, parameter), sorted by key: ``<path>.down`` (A) and ``<path>.up`` (B)."""
+        """An adapter's parameters as (key, parameter), sorted by key: ``<path>.<part>``, such as ``<path>.down``."""
         return list(self[name].parameters)
 
-    def learning_of(self, name: str) -> Learning:
-        """What the adapter's method asks of its training."""
-        return self[name].learning
+    def groups_of(self, name: str) -> list[tuple[float, list[tuple[str, nn.Parameter]]]]:
+        """An adapter's parameters by their learning rate relative to the run's, each group as `parameters_of`."""
+        groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
+        for key, parameter in self[name].parameters:
+            path, _, part = key.rpartition(".")
+            groups.setdefault(self._share_of(name, path).method.rate_factor(part), []).append((key, parameter))
+        return sorted(groups.items())
+
+    def penalty_of(self, name: str) -> Tensor | None:
+        """What an adapter's method adds to the loss, a scalar; None adds nothing."""
+        found = [method.penalty(layers) for method, layers in self._by_method(name)]
+        terms = [term for term in found if term is not None]
+        return torch.stack(terms).sum() if terms else None
+
+    def after_step(self, name: str, step: int, steps: int) -> None:
+        """Let an adapter's method do what it does after optimizer step ``step`` of ``steps``, gradients still there."""
+        with torch.no_grad():
+            for method, layers in self._by_method(name):
+                method.after_step(layers, step, steps)
 
     def state_dict_of(self, name: str) -> dict[str, Tensor]:
-        """An adapter's tensors by the keys of `parameters_of`; they share memory with the parameters."""
-        return {key: parameter.detach() for key, parameter in self[name].parameters}
+        """An adapter's tensors as a checkpoint holds them, by key as in `parameters_of`; they share its memory."""
+        found = {
+            f"{path}.{part}": tensor.detach()
+            for path in self[name].spec.targets
+            for part, tensor in self._share_of(name, path).state_dict(keep_vars=True).items()
+        }
+        return dict(sorted(found.items()))
 
     def load_state_of(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Copy tensors into an adapter's parameters.
+        """Copy tensors, as `state_dict_of` gave them, into an adapter.
 
         Raises:
             RunError: keys or shapes are not those of the adapter.
         """
-        own = dict(self[name].parameters)
+        own = self.state_dict_of(name)
         if own.keys() != tensors.keys():
             odd = min(own.keys() ^ tensors.keys())
             raise RunError(f"The saved state does not fit the adapter {name!r}: {odd} is on one side only.")
-        for key, parameter in own.items():
-            if parameter.shape != tensors[key].shape:
+        for key, tensor in own.items():
+            if tensor.shape != tensors[key].shape:
                 raise RunError(
                     f"The saved state does not fit the adapter {name!r}: {key} is {tuple(tensors[key].shape)}, "
-                    f"but should be {tuple(parameter.shape)}."
+                    f"but should be {tuple(tensor.shape)}."
                 )
         with torch.no_grad():
-            for key, parameter in own.items():
-                parameter.copy_(tensors[key])
+            for key, tensor in own.items():
+                tensor.copy_(tensors[key])
 
     def weights_of(self, name: str, tensors: Mapping[str, Tensor] | None = None) -> dict[str, LayerWeights]:
         """An adapter as `trainer.styles.write.write_style` takes it, with alpha in the convention of files.
 
         Args:
-            tensors: other values under the keys of `parameters_of`, such as a moving average.
+            tensors: other values for some keys of `state_dict_of`, such as a moving average.
         """
-        spec = self[name].spec
-        values = self.state_dict_of(name) if tensors is None else tensors
-        chosen = method_named(spec.method)
-        return {
-            path: LayerWeights(
-                values[f"{path}.down"],
-                values[f"{path}.up"],
-                chosen.file_alpha(spec.alpha_of(path), spec.rank_of(path)),
-            )
-            for path in spec.targets
-        }
+        weights: dict[str, LayerWeights] = {}
+        for path in self[name].spec.targets:
+            share = self._share_of(name, path)
+            values = {
+                part: (tensors or {}).get(f"{path}.{part}", value).detach() for part, value in share.values().items()
+            }
+            weights[path] = share.method.weights(values, share.rank, share.alpha)
+        return weights
 
     @contextlib.contextmanager
     def packed(self, dtype: torch.dtype | None = None) -> Iterator[None]:
@@ -297,8 +318,7 @@ class Bank:
             yield
         finally:
             for path, layer in self._layers.items():
-                layer.slots.to(layer.weight.device)
-                layer.train(layer.base.training)
+                layer.follow_base()
                 self._put(path, layer)
             self._rebuild(lambda s: s)
 
@@ -311,47 +331,71 @@ class Bank:
         self._adapters.clear()
         self._boards = {root: GateBoard([], []) for root in self._roots}
 
-    def _attach(self, spec: AdapterSpec, slots: Mapping[str, LowRank], notes: tuple[str, ...]) -> Adapter:
-        for path, slot in slots.items():
+    def _attach(self, spec: AdapterSpec, shares: Mapping[str, Share], notes: tuple[str, ...]) -> Adapter:
+        for path, share in shares.items():
             layer = self._layers.get(path)
             if layer is None:
                 root, inner = path.split(".", 1)
                 layer = gated(self._roots[root].get_submodule(inner), pad_rank=self._pad_rank)
                 self._layers[path] = layer
                 self._put(path, layer)
-            layer.attach(slot)
+            layer.attach(share)
         parameters = [
-            (f"{path}.{side}", getattr(slot, side)) for path, slot in slots.items() for side in ("down", "up")
+            (f"{path}.{part}", parameter)
+            for path, share in shares.items()
+            for part, parameter in share.named_parameters()
         ]
         adapter = Adapter(spec, tuple(sorted(parameters, key=lambda item: item[0])), notes)
         self._adapters[spec.name] = adapter
         self._rebuild(lambda s: torch.cat([s, s.new_ones(s.shape[0], 1)], dim=1))
         return adapter
 
-    def _slot(
-        self, name: str, path: str, down: Tensor, up: Tensor, scale: float, dropout: float, *, trainable: bool
-    ) -> LowRank:
-        weight = self._module(path).weight
+    def _share(
+        self,
+        name: str,
+        path: str,
+        method: Method,
+        parts: Parts,
+        rank: int,
+        alpha: float,
+        dropout: float,
+        *,
+        trainable: bool,
+    ) -> Share:
+        device = self._module(path).weight.device
         # Made outside inference mode even when called inside it: such tensors could never be trained.
         with torch.inference_mode(False), torch.no_grad():
-            slot = LowRank(
+
+            def own(tensors: Values) -> dict[str, Tensor]:
+                return {part: tensor.to(device, torch.float32, copy=True) for part, tensor in tensors.items()}
+
+            derived = {part: tensor.to(device, torch.float32) for part, tensor in parts.derived.items()}
+            share = Share(
                 name,
-                down.to(weight.device, torch.float32, copy=True),
-                up.to(weight.device, torch.float32, copy=True),
-                scale=scale,
+                method,
+                Parts(own(parts.trained), own(parts.kept), derived),
+                rank=rank,
+                alpha=alpha,
                 dropout=dropout,
                 trainable=trainable,
             )
-        return slot.train(self._module(path).training)
+        return share.train(self._module(path).training)
 
-    def _empty(self, path: str, rank: int) -> tuple[Tensor, Tensor]:
-        weight = self._module(path).weight
-        room = min(weight.shape[0], weight[0].numel())
-        if rank > room:
-            raise ConfigError(f"adapter.rank is {rank}, but {path} has room for {room} at most.")
-        tail = (1, 1) if weight.dim() == 4 else ()
-        down, up = (rank, *weight.shape[1:]), (weight.shape[0], rank, *tail)
-        return torch.empty(down, dtype=torch.float32, device="cpu"), torch.empty(up, dtype=torch.float32, device="cpu")
+    def _share_of(self, name: str, path: str) -> Share:
+        return next(share for share in self._layers[path].shares if share.adapter == name)
+
+    def _by_method(self, name: str) -> list[tuple[Method, list[Values]]]:
+        """The layers of an adapter by the method they are adapted with; one in all that is trained here."""
+        found: dict[Method, list[Values]] = {}
+        for path in self[name].spec.targets:
+            share = self._share_of(name, path)
+            found.setdefault(share.method, []).append(share.values())
+        return list(found.items())
+
+    def _base(self, path: str) -> nn.Module:
+        """The frozen module at a path, wrapped or not."""
+        module = self._module(path)
+        return module.base if isinstance(module, GatedLayer) else module
 
     def _module(self, path: str) -> GatedLayer | nn.Linear | nn.Conv2d:
         root, _, inner = path.partition(".")
@@ -374,14 +418,10 @@ class Bank:
         root, inner = path.split(".", 1)
         self._roots[root].set_submodule(inner, module)
 
-    def _check_new(self, name: str, rank: int, alpha: float | None, dropout: float) -> None:
+    def _check_new(self, name: str, dropout: float) -> None:
         self._refuse_merged("loading an adapter")
         if name in self._adapters:
             raise ConfigError(f"There is an adapter named {name!r} already; give this one another name.")
-        if rank < 1:
-            raise ConfigError(f"adapter.rank is {rank}, but should be at least 1.")
-        if alpha is not None and not (math.isfinite(alpha) and alpha > 0):
-            raise ConfigError(f"adapter.alpha is {alpha}, but should be greater than 0.")
         if not 0 <= dropout < 1:
             raise ConfigError(f"adapter.dropout is {dropout}, but should be at least 0 and below 1.")
 

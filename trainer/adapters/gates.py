@@ -66,15 +66,15 @@ class GateBoard:
         scale: list[float] = []
         spans: list[tuple[int, int]] = []
         for layer in self._layers:
-            owners = [
-                (self._names.index(slot.adapter), slot.scale) for slot in layer.shares() for _ in range(slot.rank)
-            ]
-            owners += [(0, 0.0)] * (layer.width - len(owners))
+            columns = layer.columns()
             start = len(index)
             for row in range(rows):
-                index.extend(row * len(self._names) + owner for owner, _ in owners)
-                scale.extend(factor for _, factor in owners)
-            spans.append((start, layer.width))
+                index.extend(
+                    row * len(self._names) + (self._names.index(owner) if owner is not None else 0)
+                    for owner, _ in columns
+                )
+                scale.extend(factor for _, factor in columns)
+            spans.append((start, len(columns)))
             gap = -len(index) % _ALIGN
             index.extend([0] * gap)
             scale.extend([0.0] * gap)

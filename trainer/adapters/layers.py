@@ -1,6 +1,9 @@
-"""The gated low-rank layers that the bank puts in the place of frozen projections.
+"""The gated layers that the bank puts in the place of frozen projections.
 
     y = W0 x + bias + B diag(g) A x
+
+The low-rank updates of all adapters in a layer are stacked into one A and one B. A method whose update has another form
+adds it to y by itself, see `trainer.adapters.methods.method`.
 
 Shapes: b rows of the batch, R ranks of all adapters in this layer together, r rank of one.
     x (b, ..., in) or (b, in, H, W)    A (R, in[, kh, kw])    B (out, R[, 1, 1])    g (b or 1, R)
@@ -12,12 +15,14 @@ the forward pass again during backward and on CUDA in another thread, sees the s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from trainer.adapters.methods.method import Method, Parts
 
 
 def _in_fp32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -30,32 +35,42 @@ def _in_fp32(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return follow
 
 
-class LowRank(nn.Module):
-    """One adapter's share of one layer.
+class Share(nn.Module):
+    """One adapter's share of one layer: the tensors of its method, fp32 whatever the model is cast to.
+
+    (In bf16 a parameter would not move at a learning rate of 1e-4.)
 
     Attributes:
         adapter: the adapter's name.
-        down: A, (r, in[, kh, kw]), fp32 whatever the model is cast to: in bf16 it would not move at 1e-4.
-        up: B, (out, r[, 1, 1]), fp32.
-        scale: factor on ``B A x`` at strength 1.
-        dropout: probability that a direction is off for a row of the batch, while training.
+        dropout: probability that a gate is shut for a row of the batch, while training.
     """
 
     def __init__(
-        self, adapter: str, down: Tensor, up: Tensor, *, scale: float, dropout: float, trainable: bool
+        self, adapter: str, method: Method, parts: Parts, *, rank: int, alpha: float, dropout: float, trainable: bool
     ) -> None:
         super().__init__()
         self.adapter = adapter
-        self.scale = scale
+        self.method = method
+        self.rank = rank
+        self.alpha = alpha
         self.dropout = dropout
-        self.down = nn.Parameter(down, requires_grad=trainable)
-        self.up = nn.Parameter(up, requires_grad=trainable)
+        self.parts = (*parts.trained, *parts.kept, *parts.derived)
+        for name, tensor in parts.trained.items():
+            self.register_parameter(name, nn.Parameter(tensor, requires_grad=trainable))
+        for name, tensor in parts.kept.items():
+            self.register_buffer(name, tensor)
+        for name, tensor in parts.derived.items():
+            self.register_buffer(name, tensor, persistent=False)
 
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
+    def values(self) -> dict[str, Tensor]:
+        """The tensors by part."""
+        return {part: getattr(self, part) for part in self.parts}
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LowRank:
+    def gate_factors(self) -> Sequence[float]:
+        """What each of its columns of gates is multiplied by at strength 1."""
+        return self.method.gate_factors(self.rank, self.alpha)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Share:
         super()._apply(_in_fp32(fn), recurse)
         return self
 
@@ -65,9 +80,9 @@ class GatedLayer(nn.Module, ABC):
 
     Attributes:
         base: the frozen module, the very object that was in the model before.
-        slots: one `LowRank` for each adapter, in the order of loading.
-        gates: (1 or b, R), fp32, written by the bank.
-        merged: the update is inside ``base.weight`` at present and the low-rank path is skipped.
+        width: R of the stacked factors, rounded up to 8, 16, 32, 64 ... when ``pad_rank`` is set.
+        gates: (1 or b, columns), fp32, written by the bank: first those of the stacked factors, then the others'.
+        merged: the update is inside ``base`` at present and the adapters are skipped.
     """
 
     gates: Tensor
@@ -76,14 +91,17 @@ class GatedLayer(nn.Module, ABC):
     def __init__(self, base: nn.Module, *, pad_rank: bool = False) -> None:
         super().__init__()
         self.base = base
-        self.slots = nn.ModuleList()
+        self._shares = nn.ModuleList()
         self.pad_rank = pad_rank
         self.merged = False
-        self._pristine: Tensor | None = None
+        self._pristine: dict[str, Tensor] = {}
         self._packed: tuple[Tensor, Tensor] | None = None
         # Plain flags, so that a compiled layer does not depend on how many adapters share it.
         self._empty = True
         self._drops = False
+        self.width = 0
+        # Shares that do not stack, each with its first and last column of gates.
+        self._apart: list[tuple[Share, int, int]] = []
         device = self.weight.device
         self.register_buffer("gates", torch.zeros(1, 0, device=device), persistent=False)
         self.register_buffer("dropouts", torch.zeros(0, device=device), persistent=False)
@@ -100,62 +118,80 @@ class GatedLayer(nn.Module, ABC):
         return self.base.bias  # type: ignore[return-value]
 
     @property
-    def width(self) -> int:
-        """R: all ranks together, rounded up to 8, 16, 32, 64 ... when ``pad_rank`` is set."""
-        total = sum(slot.rank for slot in self.shares())
-        return max(8, 1 << (total - 1).bit_length()) if self.pad_rank and total else total
-
-    def shares(self) -> list[LowRank]:
+    def shares(self) -> list[Share]:
         """The adapters in this layer, in the order of loading."""
-        return list(self.slots)  # type: ignore[arg-type]
+        return list(self._shares)  # type: ignore[arg-type]
 
-    def attach(self, slot: LowRank) -> None:
+    def columns(self) -> list[tuple[str | None, float]]:
+        """Whose strength each column of gates carries, and times what; None is padding, always 0."""
+        found: list[tuple[str | None, float]] = [
+            (share.adapter, factor) for share in self._stacking() for factor in share.gate_factors()
+        ]
+        found += [(None, 0.0)] * (self.width - len(found))
+        return found + [(share.adapter, factor) for share, _, _ in self._apart for factor in share.gate_factors()]
+
+    def attach(self, share: Share) -> None:
         """Add an adapter's share; the bank rewrites the gates afterwards."""
-        self.slots.append(slot)
-        self._slots_changed()
+        self._shares.append(share)
+        self._shares_changed()
 
     def release(self, adapter: str) -> None:
         """Take an adapter's share out; the bank rewrites the gates afterwards."""
-        self.slots = nn.ModuleList(slot for slot in self.shares() if slot.adapter != adapter)
-        self._slots_changed()
+        self._shares = nn.ModuleList(share for share in self.shares if share.adapter != adapter)
+        self._shares_changed()
+
+    def follow_base(self) -> None:
+        """Go to where the frozen module went while it was in the model by itself, and in its mode."""
+        self._shares.to(self.weight.device)
+        self.train(self.base.training)
 
     def pack(self, dtype: torch.dtype | None) -> None:
         """Stack and cast the factors once, for passes without gradients, until `unpack`."""
-        with torch.inference_mode(False), torch.no_grad():
-            self._packed = tuple(t.detach().clone() for t in self._stacked(dtype or self.weight.dtype))  # type: ignore[assignment]
+        if self.width:
+            with torch.inference_mode(False), torch.no_grad():
+                down, up = self._stacked(dtype or self.weight.dtype)
+                self._packed = down.detach().clone(), up.detach().clone()
 
     def unpack(self) -> None:
         """Read the parameters again in every pass."""
         self._packed = None
 
-    def merge_in(self, merged: Tensor) -> None:
-        """Overwrite the weight in place, keeping the pristine one beside it for `restore`."""
-        self._pristine = self.weight.detach().to("cpu", copy=True)
-        self.weight.data.copy_(merged)
+    def merge_in(self, merged: Mapping[str, Tensor]) -> None:
+        """Overwrite parameters of the base in place, keeping the pristine ones beside them for `restore`."""
+        for name, value in merged.items():
+            parameter = self.base.get_parameter(name)
+            self._pristine[name] = parameter.detach().to("cpu", copy=True)
+            parameter.data.copy_(value)
         self.merged = True
 
     def restore(self) -> None:
-        """Put the pristine weight back, bit for bit."""
-        if self._pristine is not None:
-            self.weight.data.copy_(self._pristine)
-        self._pristine = None
+        """Put the pristine parameters back, bit for bit."""
+        for name, value in self._pristine.items():
+            self.base.get_parameter(name).data.copy_(value)
+        self._pristine = {}
         self.merged = False
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base(x)
         if self.merged or self._empty:
             return y
-        if self._packed is not None and not torch.is_grad_enabled():
-            down, up = self._packed
-        else:
-            down, up = self._stacked(x.dtype)
-        h = self._down(x, down)
-        g = self._open(h)
-        # A product with the fp32 gates is rounded once; rounding the gates themselves would change the strength.
-        return y + self._up((h * g).to(h.dtype), up)
+        gates = self._open(x.shape[0])
+        total = y
+        if self.width:
+            if self._packed is not None and not torch.is_grad_enabled():
+                down, up = self._packed
+            else:
+                down, up = self._stacked(x.dtype)
+            h = self._down(x, down)
+            g = self._spread(gates[:, : self.width] if self._apart else gates, h)
+            # A product with the fp32 gates is rounded once; rounding the gates themselves would change the strength.
+            total = y + self._up((h * g).to(h.dtype), up)
+        for share, first, last in self._apart:
+            total = total + share.method.update(share.values(), self.base, x, y, gates[:, first:last])
+        return total
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{slot.adapter}: rank {slot.rank}" for slot in self.shares())
+        return ", ".join(f"{share.adapter}: {share.method.name} of rank {share.rank}" for share in self.shares)
 
     @abstractmethod
     def _down(self, x: Tensor, down: Tensor) -> Tensor:
@@ -169,36 +205,47 @@ class GatedLayer(nn.Module, ABC):
     def _spread(self, gates: Tensor, h: Tensor) -> Tensor:
         """Gates (b, R) in the shape that multiplies ``h``."""
 
-    def _open(self, h: Tensor) -> Tensor:
+    def _open(self, rows: int) -> Tensor:
+        """The gates for a batch, (1 or b, columns)."""
         gates = self.gates
-        if gates.shape[0] != 1 and gates.shape[0] != h.shape[0]:
+        if gates.shape[0] != 1 and gates.shape[0] != rows:
             raise ValueError(
-                f"the strengths have {gates.shape[0]} rows, but this batch has {h.shape[0]}: set one row, or one for "
+                f"the strengths have {gates.shape[0]} rows, but this batch has {rows}: set one row, or one for "
                 "each image (with classifier-free guidance, tile them as the batch is)"
             )
         if self.training and self._drops:
-            kept = torch.rand(h.shape[0], gates.shape[1], device=gates.device) >= self.dropouts
+            kept = torch.rand(rows, gates.shape[1], device=gates.device) >= self.dropouts
             gates = gates * kept / (1.0 - self.dropouts)
-        return self._spread(gates, h)
+        return gates
+
+    def _stacking(self) -> list[Share]:
+        return [share for share in self.shares if share.method.stacks]
 
     def _stacked(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        slots = self.shares()
-        if len(slots) == 1 and not self.pad_rank:
-            return slots[0].down.to(dtype), slots[0].up.to(dtype)
-        downs: list[Tensor] = [slot.down for slot in slots]
-        ups: list[Tensor] = [slot.up for slot in slots]
-        missing = self.width - sum(slot.rank for slot in slots)
+        pairs = [share.method.factors(share.values()) for share in self._stacking()]
+        if len(pairs) == 1 and not self.pad_rank:
+            return pairs[0][0].to(dtype), pairs[0][1].to(dtype)
+        downs = [down for down, _ in pairs]
+        ups = [up for _, up in pairs]
+        missing = self.width - sum(down.shape[0] for down in downs)
         if missing:
             downs.append(downs[0].new_zeros(missing, *downs[0].shape[1:]))
             ups.append(ups[0].new_zeros(ups[0].shape[0], missing, *ups[0].shape[2:]))
         return torch.cat(downs).to(dtype), torch.cat(ups, dim=1).to(dtype)
 
-    def _slots_changed(self) -> None:
+    def _shares_changed(self) -> None:
         self._packed = None
-        slots = self.shares()
-        chances = [slot.dropout for slot in slots for _ in range(slot.rank)]
-        chances += [0.0] * (self.width - len(chances))
-        self._empty = not slots
+        stacked = sum(len(share.gate_factors()) for share in self._stacking())
+        self.width = max(8, 1 << (stacked - 1).bit_length()) if self.pad_rank and stacked else stacked
+        self._apart = []
+        last = self.width
+        for share in self.shares:
+            if not share.method.stacks:
+                first, last = last, last + len(share.gate_factors())
+                self._apart.append((share, first, last))
+        self._empty = not self.shares
+        dropouts = {share.adapter: share.dropout for share in self.shares} | {None: 0.0}
+        chances = [dropouts[adapter] for adapter, _ in self.columns()]
         self._drops = any(chances)
         with torch.inference_mode(False):
             self.dropouts = torch.tensor(chances, device=self.weight.device)
@@ -206,7 +253,7 @@ class GatedLayer(nn.Module, ABC):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GatedLayer:
         if recurse:
             self.base._apply(fn)
-            self.slots._apply(fn)
+            self._shares._apply(fn)
         super()._apply(_in_fp32(fn), recurse=False)
         self._packed = None
         return self

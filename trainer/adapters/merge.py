@@ -67,21 +67,19 @@ def merge(bank: Bank, strengths: Mapping[str, float] | None = None) -> MergeRepo
     size = lost = 0.0
     worst = ("", -1.0)
     dtype = torch.float32
-    for path, layer in bank.layers.items():
-        dtype = layer.weight.dtype
-        if not dtype.is_floating_point or dtype.itemsize < 2:
-            unmerge(bank)
-            raise RunError(f"{path} is quantised ({dtype}); adapters cannot be merged into it.")
-        update = _update(layer, weights[path.split(".", 1)[0]])
-        exact = layer.weight.detach().float() + update
-        rounded = exact.to(dtype)
-        layer_size = float(update.square().sum())
-        layer_lost = float((rounded.float() - exact).square().sum())
-        layer.merge_in(rounded)
-        size, lost = size + layer_size, lost + layer_lost
-        share = (layer_lost / layer_size) ** 0.5 if layer_size else 0.0
-        if share > worst[1]:
-            worst = (path, share)
+    try:
+        for path, layer in bank.layers.items():
+            dtype = layer.weight.dtype
+            if not dtype.is_floating_point or dtype.itemsize < 2:
+                raise RunError(f"{path} is quantised ({dtype}); adapters cannot be merged into it.")
+            layer_size, layer_lost = _merge_layer(layer, weights[path.split(".", 1)[0]])
+            size, lost = size + layer_size, lost + layer_lost
+            share = (layer_lost / layer_size) ** 0.5 if layer_size else 0.0
+            if share > worst[1]:
+                worst = (path, share)
+    except BaseException:
+        unmerge(bank)
+        raise
     return MergeReport(
         layers=len(bank.layers),
         strengths=weights[next(iter(bank.roots))],
@@ -105,11 +103,21 @@ def _one_row(bank: Bank, root: str) -> dict[str, float]:
     return dict(zip(bank.names, rows[0].tolist(), strict=True))
 
 
-def _update(layer: GatedLayer, strengths: Mapping[str, float]) -> Tensor:
-    """The fp32 update of one layer, in the shape of its weight."""
-    update = torch.zeros(layer.weight.shape, device=layer.weight.device)
+def _merge_layer(layer: GatedLayer, strengths: Mapping[str, float]) -> tuple[float, float]:
+    """Merge into one layer; the squared size of its update, and of what rounding took of it."""
+    updates: dict[str, Tensor] = {}
     with torch.no_grad():
-        for share in layer.shares():
-            product = share.up.flatten(1) @ share.down.flatten(1)
-            update += (strengths[share.adapter] * share.scale) * product.view_as(update)
-    return update
+        for share in layer.shares:
+            for name, update in share.method.merged(share.values(), layer.base, share.rank, share.alpha).items():
+                scaled = strengths[share.adapter] * update
+                updates[name] = updates[name] + scaled if name in updates else scaled
+    size = lost = 0.0
+    rounded: dict[str, Tensor] = {}
+    for name, update in updates.items():
+        pristine = layer.base.get_parameter(name).detach()
+        exact = pristine.float() + update
+        rounded[name] = exact.to(pristine.dtype)
+        size += float(update.square().sum())
+        lost += float((rounded[name].float() - exact).square().sum())
+    layer.merge_in(rounded)
+    return size, lost

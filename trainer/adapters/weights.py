@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,11 +18,15 @@ class LayerWeights:
         down: A, (r, in) or (r, in, kh, kw).
         up: B, (out, r) or (out, r, 1, 1).
         alpha: the update counts ``alpha / r``.
+        method: whose weights these are; ``lora`` for all that down, up and alpha tell wholly.
+        extra: further tensors of another method, by the names of its parts.
     """
 
     down: Tensor
     up: Tensor
     alpha: float
+    method: str = "lora"
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:

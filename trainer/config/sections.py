@@ -7,12 +7,18 @@ change. A value of ``None`` means *chosen for you*.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from trainer.adapters.methods import METHODS
 from trainer.adapters.targets import problem_with
 from trainer.config.schedulers import Scheduler
+
+if TYPE_CHECKING:
+    MethodName = str
+else:
+    MethodName = Literal[*METHODS]
 
 PresetName = Literal["quick", "balanced", "thorough"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -137,10 +143,11 @@ class DataConfig(Section):
 class AdapterConfig(Section):
     """The low-rank weights that hold the style."""
 
-    method: Literal["lora", "rslora"] = Field(
+    method: MethodName = Field(
         "lora",
-        description="How the update is scaled: 'lora' by alpha / rank, 'rslora' by alpha / sqrt(rank), which keeps "
-        "high ranks lively.",
+        description="How the layers are adapted: "
+        + "; ".join(f"{name!r} {method.summary}" for name, method in METHODS.items())
+        + ".",
     )
     rank: int | None = Field(
         None,

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from trainer.adapters.bank import Bank
-from trainer.adapters.methods import METHODS
 from trainer.adapters.targets import MAX_PATTERN, TARGETS, describe, select
 from trainer.errors import ConfigError
 
@@ -87,10 +86,3 @@ def test_thirty_times_anything_or_nothing_is_answered_quickly(unet: Any) -> None
     paths = select(unet, ".?" * 30)
     assert time.process_time() - start < 5
     assert paths == [path for path in select(unet, ".*") if len(path) <= 30]
-
-
-def test_methods_scale_as_their_papers_say() -> None:
-    assert METHODS["lora"].scale(8, 4) == 2.0
-    assert METHODS["rslora"].scale(8, 4) == 4.0
-    assert METHODS["rslora"].file_alpha(8, 4) / 4 == METHODS["rslora"].scale(8, 4)
-    assert METHODS["lora"].file_alpha(0.1, 3) == 0.1

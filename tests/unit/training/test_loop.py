@@ -115,12 +115,12 @@ def test_training_lowers_the_loss_on_what_it_trains_on(trainer: Trainer) -> None
 
 
 def test_only_the_adapter_moves(trainer: Trainer) -> None:
-    frozen = {n: p.detach().clone() for n, p in trainer.base.denoiser.named_parameters() if ".slots." not in n}
+    frozen = {n: p.detach().clone() for n, p in trainer.base.denoiser.named_parameters() if "._shares." not in n}
     start = state(trainer)
     trainer.run(control=Uncontrolled(), emit=nothing, after_step=nothing)
     assert any(not torch.equal(start[name], now) for name, now in state(trainer).items())
     for name, parameter in trainer.base.denoiser.named_parameters():
-        if ".slots." not in name:
+        if "._shares." not in name:
             assert torch.equal(parameter, frozen[name])
             assert parameter.grad is None
 

@@ -190,7 +190,7 @@ def test_an_error_is_in_the_log_with_its_sentence(settings: dict, base: Base, tm
         train(folder, emit=said.append, control=Uncontrolled(), base=base)
     assert isinstance(said[-1], Failed)
     assert "adapter.targets" in said[-1].message
-    assert not any(".slots." in name for name, _ in base.denoiser.named_parameters())
+    assert not any("._shares." in name for name, _ in base.denoiser.named_parameters())
 
 
 def test_an_image_that_changed_under_a_run_is_noticed(

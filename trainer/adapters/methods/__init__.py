@@ -1,67 +1,40 @@
-"""The registry of adapter methods: how an update starts and how strongly it counts.
+"""The methods of adapting a frozen model: every file of this folder that defines one.
 
-A method of the low-rank family is one row. What is common to all of them (gates, stacking, strengths) is the bank's.
+A new method is a new file with a subclass of `trainer.adapters.methods.method.Method`; settings, help texts, bank and
+files find it here. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from types import ModuleType
 
-import torch
-from torch import Tensor
-
+from trainer.adapters.methods.method import Method
 from trainer.errors import ConfigError
 
 
-@dataclass(frozen=True)
-class Method:
-    """One row of the registry.
-
-    Attributes:
-        name: as written in a config.
-        source: the paper.
-        file_alpha: ``(alpha, rank) -> alpha`` as readers of files understand it, who all apply ``alpha / rank``.
-        start: fills ``down`` (r, in[, kh, kw]) and ``up`` (out, r[, 1, 1]) in place so that the update is zero.
-    """
-
-    name: str
-    source: str
-    file_alpha: Callable[[float, int], float]
-    start: Callable[[Tensor, Tensor, torch.Generator], None]
-
-    def scale(self, alpha: float, rank: int) -> float:
-        """The factor on ``B A x`` at strength 1."""
-        return self.file_alpha(alpha, rank) / rank
+def _defined_in(module: ModuleType) -> Iterator[type[Method]]:
+    for value in vars(module).values():
+        own = isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+        if own and "name" in vars(value):
+            yield value
 
 
-def _as_it_is(alpha: float, rank: int) -> float:
-    return alpha
+def _found() -> Iterator[type[Method]]:
+    for entry in pkgutil.iter_modules(__path__):
+        yield from _defined_in(importlib.import_module(f"{__name__}.{entry.name}"))
 
 
-def _by_root_of_rank(alpha: float, rank: int) -> float:
-    return alpha * math.sqrt(rank)
-
-
-def _zero_up(down: Tensor, up: Tensor, generator: torch.Generator) -> None:
-    # Kaiming-uniform with a = sqrt(5), as PEFT and kohya start: the bound is then 1 / sqrt(fan in).
-    bound = 1.0 / math.sqrt(down[0].numel())
-    down.uniform_(-bound, bound, generator=generator)
-    up.zero_()
-
-
-METHODS: Mapping[str, Method] = {
-    method.name: method
-    for method in (
-        Method("lora", "Hu et al., arXiv 2106.09685", _as_it_is, _zero_up),
-        Method("rslora", "Kalajdzievski, arXiv 2312.03732", _by_root_of_rank, _zero_up),
-    )
+METHODS: Mapping[str, type[Method]] = {
+    each.name: each for each in sorted(_found(), key=lambda each: (each.name != "lora", each.name))
 }
+"""Every method by its name in a config: LoRA first, then by name."""
 
 
 def method_named(name: str) -> Method:
-    """The registry's row of that name.
+    """The method of that name, with its settings as they are by default.
 
     Raises:
         ConfigError: there is none.
@@ -69,4 +42,4 @@ def method_named(name: str) -> Method:
     if name not in METHODS:
         known = ", ".join(METHODS)
         raise ConfigError(f"adapter.method is {name!r}, but should be one of {known}.")
-    return METHODS[name]
+    return METHODS[name]()

@@ -13,7 +13,6 @@ import torch
 
 from trainer.adapters.bank import Bank
 from trainer.adapters.methods import method_named
-from trainer.adapters.weights import LayerWeights
 from trainer.bases.base import Base
 from trainer.bases.load import load_base
 from trainer.config import BaseConfig, RunConfig
@@ -255,13 +254,8 @@ def checkpoint_as_file(path: Path) -> StyleFile:
     if rank is None or alpha is None:
         raise RunError(f"{path} belongs to a run that never started.")
     found = checkpoints.read(path)
-    tensors = found.average or found.adapter
-    file_alpha = method_named(config.adapter.method).file_alpha(alpha, rank)
-    layers = {
-        where: LayerWeights(tensors[key], tensors[f"{where}.up"], file_alpha)
-        for key in tensors
-        if key.endswith(".down") and (where := key.removesuffix(".down"))
-    }
+    state = {**found.adapter, **(found.average or {})}
+    layers = method_named(config.adapter.method).layers(state, rank, alpha)
     return StyleFile(path, "checkpoint", layers, {})
 
 

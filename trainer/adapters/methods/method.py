@@ -1,0 +1,153 @@
+"""What a method of adapting frozen layers has to say; each method is one file beside this one.
+
+A method is told apart from what it works on: it is a few functions over the named tensors of one layer (its *parts*),
+and its fields are its settings. The bank holds the tensors, the gates and the stack, and asks. Nothing here needs torch
+to be imported, because settings and help texts ask for methods, too.
+
+Shapes: r rank, R columns of gates, b rows of the batch, in and out of the frozen layer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from trainer.adapters.weights import LayerWeights
+from trainer.errors import RunError
+from trainer.randomness import stable_seed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Values = Mapping[str, "Tensor"]
+"""The tensors of one layer by the names of its parts."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A frozen layer on which an adapter is to start.
+
+    Attributes:
+        path: root-qualified.
+        base: the frozen module itself; to be read, never to be changed.
+        rank, alpha: as asked for.
+        seed: of the adapter.
+    """
+
+    path: str
+    base: Any
+    rank: int
+    alpha: float
+    seed: int
+
+    def generator(self, purpose: str = "init") -> torch.Generator:
+        """A generator on the CPU that depends on nothing but seed, purpose and path."""
+        import torch
+
+        return torch.Generator().manual_seed(stable_seed(self.seed, purpose, self.path))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tensors of one layer, fp32.
+
+    Attributes:
+        trained: become parameters.
+        kept: change or were drawn, but are not trained; they go into checkpoints.
+        derived: can be made again from the seed and the base, and may be one tensor for many layers; not saved.
+    """
+
+    trained: Mapping[str, Tensor]
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    derived: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A method with its settings, which are the fields of a subclass.
+
+    Attributes:
+        name: as written in a config.
+        summary: what a user should know when choosing, after the name and without a full stop.
+        source: the paper.
+        stacks: the update is ``B diag(g) A x`` with the two matrices that `factors` gives; those of all adapters in a
+            layer then share one pair of products. Otherwise `update` is called.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    stacks: ClassVar[bool] = True
+
+    @abstractmethod
+    def start(self, site: Site) -> Parts:
+        """The parts on one layer, such that the update is zero, bit for bit.
+
+        Raises:
+            ConfigError: the rank does not suit the layer.
+        """
+
+    def begin(self, sites: Sequence[Site]) -> list[Parts]:
+        """The parts on all layers; for methods whose layers share tensors or a budget."""
+        return [self.start(site) for site in sites]
+
+    @abstractmethod
+    def gate_factors(self, rank: int, alpha: float) -> Sequence[float]:
+        """What each of its R columns of gates is multiplied by at strength 1; of a stacking method, R is the rank."""
+
+    def factors(self, values: Values) -> tuple[Tensor, Tensor]:
+        """A (r, in[, kh, kw]) and B (out, r[, 1, 1]) of a method that stacks."""
+        raise NotImplementedError(f"{self.name} has no factors")
+
+    def update(self, values: Values, base: Any, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
+        """What a method that does not stack adds to the layer's output.
+
+        Args:
+            base: the frozen module.
+            x: the layer's input, (b, ..., in) or (b, in, H, W).
+            y: the frozen layer's output for it, bias included.
+            gates: (1 or b, R), fp32, all 0 at strength 0, where the update must be zero.
+        """
+        raise NotImplementedError(f"{self.name} has no update of its own")
+
+    def merged(self, values: Values, base: Any, rank: int, alpha: float) -> dict[str, Tensor]:
+        """The update at strength 1 of the frozen module's parameters by name, fp32; strengths scale it linearly.
+
+        Raises:
+            RunError: it cannot be expressed so.
+        """
+        if not self.stacks:
+            raise RunError(f"An adapter made with {self.name} cannot be merged into the base.")
+        down, up = self.factors(values)
+        scaled = up.flatten(1) * up.new_tensor(self.gate_factors(rank, alpha))
+        return {"weight": (scaled @ down.flatten(1)).view(base.weight.shape)}
+
+    @abstractmethod
+    def weights(self, values: Values, rank: int, alpha: float) -> LayerWeights:
+        """One layer as style files hold it; down and up are what every reader understands, who applies alpha / r."""
+
+    @abstractmethod
+    def read(self, weights: LayerWeights, base: Any) -> Parts:
+        """The parts of one layer from what a file holds; the bank counts it with the file's rank and alpha."""
+
+    def layers(self, state: Mapping[str, Tensor], rank: int, alpha: float) -> dict[str, LayerWeights]:
+        """`weights` of all layers in an adapter's state (see `Bank.state_dict_of`), without any base."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in state.items():
+            path, _, part = key.rpartition(".")
+            parts.setdefault(path, {})[part] = tensor
+        return {path: self.weights(values, rank, alpha) for path, values in parts.items()}
+
+    def rate_factor(self, part: str) -> float:
+        """Learning rate of a part, relative to the run's."""
+        return 1.0
+
+    def penalty(self, layers: Sequence[Values]) -> Tensor | None:
+        """What is added to the loss, a scalar over all layers of an adapter; None adds nothing."""
+        return None
+
+    def after_step(self, layers: Sequence[Values], step: int, steps: int) -> None:  # noqa: B027 (most need none)
+        """Called after optimizer step ``step`` of ``steps``, gradients still there; may change parts in place."""
