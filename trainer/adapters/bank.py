@@ -18,7 +18,7 @@ from trainer.adapters.gates import GateBoard
 from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, Share, gated
 from trainer.adapters.methods import method_named
 from trainer.adapters.methods.method import Method, Parts, Site, Values
-from trainer.adapters.spec import Adapter, AdapterSpec
+from trainer.adapters.spec import Adapter, AdapterSpec, Learning
 from trainer.adapters.targets import select
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import ConfigError, RunError
@@ -226,25 +226,29 @@ class Bank:
         """An adapter's parameters as (key, parameter), sorted by key: ``<path>.<part>``, such as ``<path>.down``."""
         return list(self[name].parameters)
 
-    def groups_of(self, name: str) -> list[tuple[float, list[tuple[str, nn.Parameter]]]]:
-        """An adapter's parameters by their learning rate relative to the run's, each group as `parameters_of`."""
-        groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
-        for key, parameter in self[name].parameters:
-            path, _, part = key.rpartition(".")
-            groups.setdefault(self._share_of(name, path).method.rate_factor(part), []).append((key, parameter))
-        return sorted(groups.items())
+    def learning_of(self, name: str) -> Learning:
+        """What the adapter's method asks of its training."""
+        layers = self._by_method(name)
+        methods = {
+            f"{path}.{part}": share.method
+            for path in self[name].spec.targets
+            if (share := self._share_of(name, path))
+            for part in share.parts
+        }
 
-    def penalty_of(self, name: str) -> Tensor | None:
-        """What an adapter's method adds to the loss, a scalar; None adds nothing."""
-        found = [method.penalty(layers) for method, layers in self._by_method(name)]
-        terms = [term for term in found if term is not None]
-        return torch.stack(terms).sum() if terms else None
+        def rate_factor(key: str) -> float:
+            return methods[key].rate_factor(key.rpartition(".")[2])
 
-    def after_step(self, name: str, step: int, steps: int) -> None:
-        """Let an adapter's method do what it does after optimizer step ``step`` of ``steps``, gradients still there."""
-        with torch.no_grad():
-            for method, layers in self._by_method(name):
-                method.after_step(layers, step, steps)
+        def extra_loss() -> Tensor | None:
+            terms = [term for method, values in layers if (term := method.penalty(values)) is not None]
+            return torch.stack(terms).sum() if terms else None
+
+        def after_step(done: int, steps: int) -> None:
+            with torch.no_grad():
+                for method, values in layers:
+                    method.after_step(values, done, steps)
+
+        return Learning(rate_factor, extra_loss, after_step)
 
     def state_dict_of(self, name: str) -> dict[str, Tensor]:
         """An adapter's tensors as a checkpoint holds them, by key as in `parameters_of`; they share its memory."""

@@ -15,7 +15,7 @@ class AdapterSpec:
     Attributes:
         name: unique in its bank.
         rank, alpha: what most layers have; ``ranks`` and ``alphas`` hold the layers that differ.
-        method: a row of `trainer.adapters.methods`; what is loaded from a file is always ``lora``.
+        method: the name of a method, see `trainer.adapters.methods`; of a loaded file, what most layers have.
         targets: root-qualified paths of its layers.
         dropout: probability that a direction is off for an image, while training.
     """
@@ -44,7 +44,8 @@ class Learning:
     Attributes:
         rate_factor: of a parameter, by its key, on the learning rate.
         extra_loss: added to each step's loss, a scalar with a gradient; None adds nothing.
-        after_step: called with (steps done, steps of the run) once the weights have moved.
+        after_step: called with (steps done, steps of the run) once the weights have moved; their gradients are still
+            there.
     """
 
     rate_factor: Callable[[str], float] = lambda key: 1.0
@@ -54,12 +55,11 @@ class Learning:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter in a bank: its specification, parameters as (path, tensor), what to know about it, how it learns."""
+    """An adapter in a bank: its specification, its parameters as (key, tensor), and what to know about it."""
 
     spec: AdapterSpec
     parameters: tuple[tuple[str, nn.Parameter], ...]
     notes: tuple[str, ...] = ()
-    learning: Learning = field(default_factory=Learning)
 
     @property
     def name(self) -> str:

@@ -195,8 +195,8 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
         self.learning.after_step(self.step + 1, self.settings.steps)
+        self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.parameters)
 

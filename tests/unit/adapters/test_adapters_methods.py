@@ -179,22 +179,24 @@ def test_merging_asks_the_method_for_weight_and_bias(bank: Bank, inputs: Any, ru
 
 def test_training_hears_of_rates_penalties_and_steps(bank: Bank) -> None:
     widen(bank)
-    assert [(rate, len(group)) for rate, group in bank.groups_of("s")] == [(5.0, len(PATHS))]
-    assert [(rate, group) for rate, group in bank.groups_of("a")] == [(1.0, bank.parameters_of("a"))]
-    penalty = bank.penalty_of("s")
+    learning, plain = bank.learning_of("s"), bank.learning_of("a")
+    assert {learning.rate_factor(key) for key, _ in bank.parameters_of("s")} == {5.0}
+    assert {plain.rate_factor(key) for key, _ in bank.parameters_of("a")} == {1.0}
+    penalty = learning.extra_loss()
     assert penalty is not None
     penalty.backward()
     for _, parameter in bank.parameters_of("s"):
         assert parameter.grad is not None
         assert torch.equal(parameter.grad, 2 * parameter.detach())
-    assert bank.penalty_of("a") is None
-    bank.after_step("s", 3, 12)
+    assert plain.extra_loss() is None
+    learning.after_step(3, 12)
+    plain.after_step(3, 12)
     assert {float(v) for key, v in bank.state_dict_of("s").items() if key.endswith(".steps")} == {0.25}
 
 
 def test_what_is_kept_is_saved_and_what_is_derived_comes_from_the_seed(bank: Bank, make_unet: Any) -> None:
     widen(bank)
-    bank.after_step("s", 1, 2)
+    bank.learning_of("s").after_step(1, 2)
     state = {key: value.clone() for key, value in bank.state_dict_of("s").items()}
     assert {key.rpartition(".")[2] for key in state} == {"factor", "steps"}
     again = Bank({"unet": make_unet()})
