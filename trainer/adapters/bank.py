@@ -228,25 +228,24 @@ class Bank:
 
     def learning_of(self, name: str) -> Learning:
         """What the adapter's method asks of its training."""
-        layers = self._by_method(name)
-        methods = {
-            f"{path}.{part}": share.method
-            for path in self[name].spec.targets
-            if (share := self._share_of(name, path))
-            for part in share.parts
-        }
+        shares = {path: self._share_of(name, path) for path in self[name].spec.targets}
+        by_method: dict[Method, list[Share]] = {}
+        for share in shares.values():
+            by_method.setdefault(share.method, []).append(share)
 
         def rate_factor(key: str) -> float:
-            return methods[key].rate_factor(key.rpartition(".")[2])
+            path, _, part = key.rpartition(".")
+            return shares[path].method.rate_factor(part)
 
         def extra_loss() -> Tensor | None:
-            terms = [term for method, values in layers if (term := method.penalty(values)) is not None]
+            found = [method.penalty([share.values() for share in own]) for method, own in by_method.items()]
+            terms = [term for term in found if term is not None]
             return torch.stack(terms).sum() if terms else None
 
         def after_step(done: int, steps: int) -> None:
             with torch.no_grad():
-                for method, values in layers:
-                    method.after_step(values, done, steps)
+                for method, own in by_method.items():
+                    method.after_step([share.values() for share in own], done, steps)
 
         return Learning(rate_factor, extra_loss, after_step)
 
@@ -387,14 +386,6 @@ class Bank:
 
     def _share_of(self, name: str, path: str) -> Share:
         return next(share for share in self._layers[path].shares if share.adapter == name)
-
-    def _by_method(self, name: str) -> list[tuple[Method, list[Values]]]:
-        """The layers of an adapter by the method they are adapted with; one in all that is trained here."""
-        found: dict[Method, list[Values]] = {}
-        for path in self[name].spec.targets:
-            share = self._share_of(name, path)
-            found.setdefault(share.method, []).append(share.values())
-        return list(found.items())
 
     def _base(self, path: str) -> nn.Module:
         """The frozen module at a path, wrapped or not."""
