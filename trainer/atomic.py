@@ -51,17 +51,10 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def remove_all_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left of any file in `folder`; only where nobody else writes meanwhile."""
     for entry in folder.iterdir() if folder.is_dir() else ():
         if _SCRATCH.fullmatch(entry.name):
-            entry.unlink(missing_ok=True)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what a process that was killed in `replace_file` left beside `path`."""
-    for entry in path.parent.iterdir():
-        if entry.name.startswith(_scratch_prefix(path)):
             entry.unlink(missing_ok=True)
 
 

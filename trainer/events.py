@@ -165,13 +165,6 @@ class Failed(Event):
     message: str
 
 
-class AdapterUse(Message):
-    """An adapter in a preview: a file, a checkpoint folder, or the weights in training (``path`` empty)."""
-
-    path: str = ""
-    name: str = ""
-
-
 class PreviewSettings(Message):
     """What the pictures of one request share; a side of 0 is the base's own, a guidance of None what suits the base."""
 

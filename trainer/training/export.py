@@ -10,6 +10,7 @@ from PIL import Image
 from trainer.bases.placement import PARTS, is_out_of_memory
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
+from trainer.events import Emit, Phase
 from trainer.styles.metadata import Provenance, bucket_info, build, tag_frequency, thumbnail_url
 from trainer.styles.verify import Verification, verify_export
 from trainer.styles.write import write_style
@@ -27,8 +28,9 @@ def export(
     started_at: float,
     thumbnail: Image.Image,
     recovered: Sequence[str] = (),
+    emit: Emit = lambda event: None,
 ) -> Verification:
-    """Write the adapter into the run's folder and verify it through diffusers.
+    """Write the adapter into the run's folder and verify it through diffusers; ``emit`` is told when that begins.
 
     The file appears under its name only when it is complete, but the run is finished only when the checks hold too.
 
@@ -39,6 +41,7 @@ def export(
     weights = bank.weights_of(trained.style, trained.weights_to_export())
     facts = provenance(config, dataset, trained, started_at=started_at, thumbnail=thumbnail, recovered=recovered)
     write_style(folder.adapter_file, weights, layout=config.export.format, metadata=build(facts))
+    emit(Phase(name="verifying"))
 
     def verified() -> Verification:
         return verify_export(

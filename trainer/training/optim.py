@@ -70,7 +70,7 @@ def _schedule_free(groups: Groups, config: OptimConfig) -> Optimizer:
     """Schedule-free AdamW (Defazio et al., arXiv 2405.15682): averages its own path instead of slowing down."""
     optimizer: Any = _from_package("schedulefree", "schedule_free_adamw").AdamWScheduleFree(groups, **_common(config))
     optimizer.train()
-    return optimizer  # type: ignore[no-any-return]
+    return optimizer
 
 
 def _averaged_path(optimizer: Optimizer, parameter: Parameter) -> Tensor:

@@ -166,6 +166,7 @@ def _train(
                 started_at=began,
                 thumbnail=thumbnail,
                 recovered=steps.recovery.sentences,
+                emit=emit,
             )
     finally:
         bank.detach()

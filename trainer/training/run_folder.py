@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from trainer import config as configs
-from trainer.atomic import remove_all_leftovers, write_file
+from trainer.atomic import remove_leftovers, write_file
 from trainer.config import RunConfig
 from trainer.errors import RunError
 from trainer.events import AnyEvent, Event, Started, parse_event
@@ -111,7 +111,7 @@ class RunFolder:
     def clear_scratch(self) -> None:
         """Remove what processes that were killed while they wrote left in the folder; only whoever holds it may."""
         for place in (self.path, self.samples, *self.cache.glob("*/"), self.cache):
-            remove_all_leftovers(place)
+            remove_leftovers(place)
         for half in self.checkpoints.glob(".step-*.tmp"):
             shutil.rmtree(half, ignore_errors=True)
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
 
+from trainer.atomic import replace_file
 from trainer.bases.base import Base
 from trainer.config import parse
 from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
@@ -240,3 +242,34 @@ def test_killed_in_the_middle_and_resumed_gives_the_same_file(settings: dict, ba
     _, said = run(settings, tmp_path / "killed", base)
     assert 8 <= of_type(said, Started)[0].step < 30
     assert sshs_model_hash(folder.adapter_file) == sshs_model_hash(whole.adapter_file)
+
+
+def test_what_killed_writes_left_is_cleared_by_whoever_trains_next(settings: dict, base: Base, tmp_path: Path) -> None:
+    folder = create(parse(settings), tmp_path / "run")
+
+    class KilledInTheMiddle(BaseException):
+        pass
+
+    def write_half(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise KilledInTheMiddle
+
+    for target in (folder.config_file, folder.adapter_file, folder.samples / "000002-0.png"):
+        target.parent.mkdir(exist_ok=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+            with pytest.raises(KilledInTheMiddle):
+                replace_file(target, write_half)
+    assert len([path for path in folder.path.rglob(".*") if path.is_file()]) == 3
+    (folder.checkpoints / ".step-000002.7.tmp").mkdir(parents=True)
+    run(settings, folder.path, base)
+    assert list(folder.path.rglob(".*")) == []
+
+
+def test_a_run_that_learned_nothing_leaves_nothing(settings: dict, tmp_path: Path) -> None:
+    folder = create(parse(settings), tmp_path / "run")
+    (folder.path / f".{'0' * 16}.{'1' * 32}").write_bytes(b"half")
+    folder.cache.mkdir()
+    (folder.path / "notes.txt").write_text("mine", encoding="utf-8")
+    folder.discard()
+    assert [path.name for path in folder.path.iterdir()] == ["notes.txt"]
