@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from accelerate import Accelerator
@@ -26,7 +25,7 @@ from trainer.config import RunConfig
 from trainer.errors import RunError
 from trainer.events import Emit, Progress
 from trainer.randomness import stable_seed
-from trainer.training.batches import Batch, Batches, join
+from trainer.training.batches import Batch, Batches
 from trainer.training.checkpoint import Checkpoint
 from trainer.training.optim import (
     OPTIMIZERS,
@@ -227,7 +226,7 @@ class Trainer:
             Diverged: a weight is no longer a number, so that a good checkpoint is never followed by a useless one.
         """
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
-            raise _diverged(self.step)
+            raise diverged(self.step)
         tensors, remembered = state_of(self.optimizer, self.named)
         average = dict(zip(self.names, self.average.values, strict=True)) if self.average is not None else {}
         state = {
@@ -296,76 +295,8 @@ class Trainer:
             raise MemoryError(f"memory ran out in {round(troubled * count)} of {count} processes: out of memory")
         if not self.scaler.is_enabled() and not math.isfinite(mean):
             # Now, not with the next report: all must go back from the same step.
-            raise _diverged(self.step)
+            raise diverged(self.step)
         return torch.tensor(mean), _SIGNALS[round(wished * count)]
-
-
-def train_together(
-    trainers: Sequence[Trainer],
-    *,
-    go_on: Callable[[], bool] = lambda: True,
-    after_step: Callable[[Trainer, float], None] = lambda trainer, loss: None,
-) -> None:
-    """Train several adapters of one bank in shared passes: each image opens only its own adapter, all share the base.
-
-    Every trainer keeps its own batches, optimizer, clipping, loss scale, rate and step count, so each adapter becomes
-    what it would have become alone (up to the rounding of larger batches; adapter dropout draws other numbers). Images
-    of one shape go through the base together, as many as the trainers' ``images_per_pass`` add up to. Who has done
-    its steps leaves.
-
-    Args:
-        trainers: on one base and bank, each with an adapter of its own.
-        go_on: asked before each step; with False all stand at a whole step, and another call goes on from there.
-        after_step: told of each trainer's step once it is done, with the step's loss.
-
-    Raises:
-        Diverged: a loss is no longer a number; nobody has made that step.
-    """
-    bank = trainers[0].bank
-    trainers[0].base.denoiser.train(any(trainer.settings.dropout > 0 for trainer in trainers))
-    with bank.strengths_held():
-        while (active := [t for t in trainers if t.step < t.settings.steps]) and go_on():
-            losses = _accumulate_together(bank, active)
-            if not active[0].alone:
-                parameters = [parameter for trainer in active for parameter in trainer.parameters]
-                losses = average_gradients(active[0].accelerator, parameters, losses)
-            lost = [t.style for t, loss in zip(active, losses, strict=True) if not math.isfinite(loss)]
-            if lost and not active[0].scaler.is_enabled():
-                for trainer in active:
-                    trainer.optimizer.zero_grad(set_to_none=True)
-                raise _diverged(active[0].step, lost)
-            for trainer, loss in zip(active, losses, strict=True):
-                trainer.update(trainer.rate_at(trainer.step))
-                trainer.step += 1
-                after_step(trainer, loss)
-
-
-def _accumulate_together(bank: Bank, trainers: Sequence[Trainer]) -> list[float]:
-    """All passes of one step of every trainer, those of one shape as one; returns each trainer's loss."""
-    losses: dict[str, list[Tensor]] = {trainer.style: [] for trainer in trainers}
-    for turn in range(max(len(trainer.passes) for trainer in trainers)):
-        drawn = [(t, t.batches.draw(t.step, t.passes[turn])) for t in trainers if turn < len(t.passes)]
-        drawn.sort(key=_shape)
-        for _, group in groupby(drawn, key=_shape):
-            members = list(group)
-            rows = [len(batch.timesteps) for _, batch in members]
-            opens = torch.tensor([bank.names.index(t.style) for t, _ in members]).repeat_interleave(torch.tensor(rows))
-            bank.set_strengths(torch.nn.functional.one_hot(opens, len(bank.names)).float())
-            first = members[0][0]
-            if any(trainer.settings.dropout for trainer, _ in members):
-                torch.manual_seed(stable_seed(first.settings.seed, "dropout", first.step, turn))
-            errors = first.base.errors(*join([batch for _, batch in members]).inputs).split(rows)
-            total = torch.zeros((), device=errors[0].device)
-            for (trainer, batch), own in zip(members, errors, strict=True):
-                loss = trainer.weighed(own, batch.timesteps)
-                losses[trainer.style].append(loss.detach())
-                total = total + trainer.scaler.scale(trainer.share(loss))
-            total.backward()
-    return torch.stack([torch.stack(found).mean() for found in losses.values()]).tolist()
-
-
-def _shape(drawn: tuple[Trainer, Batch]) -> tuple[int, ...]:
-    return tuple(drawn[1].latents.shape[1:])
 
 
 class _Report:
@@ -418,10 +349,11 @@ class _Report:
         self.said = time.monotonic()
         # With a loss scaler a single overflow is normal: that step is skipped and the scale lowered.
         if not trainer.scaler.is_enabled() and not all(math.isfinite(loss) for loss in losses):
-            raise _diverged(trainer.step)
+            raise diverged(trainer.step)
 
 
-def _diverged(step: int, styles: Sequence[str] = ()) -> Diverged:
+def diverged(step: int, styles: Sequence[str] = ()) -> Diverged:
+    """The error of a loss that is no longer a number, with the adapters whose loss it is where several learn."""
     whose = f" of {' and '.join(map(repr, styles))}" if styles else ""
     return Diverged(
         f"Training{whose} came apart before step {step}: the loss is no longer a number. "

@@ -11,9 +11,10 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.config import RunConfig
 from trainer.training.batches import Batches
-from trainer.training.loop import Diverged, Trainer, train_together
+from trainer.training.loop import Diverged, Trainer
 from trainer.training.pausing import Uncontrolled
 from trainer.training.prepare import Prepared
+from trainer.training.together import train_together
 
 STYLES = {
     "gentle": {"rank": 2, "rate": 1e-4, "steps": 4, "batch": 2, "seed": 5},
