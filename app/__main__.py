@@ -6,7 +6,6 @@ Nothing heavy is imported before the arguments are read; torch never is.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import threading
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from trainer.errors import PatinaError, StudioError
+from trainer.errors import PatinaError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,26 +22,20 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="patina studio", description="Open Patina in the browser.")
     result.add_argument("--host", default="127.0.0.1", help="Address to serve at; 0.0.0.0 is every network.")
     result.add_argument("--port", type=int, default=None, help="Port to serve at; without it the first free from 7860.")
+    result.add_argument("--auth", default=None, metavar="USER", help="Ask for a login, its password is typed here.")
     result.add_argument(
-        "--auth", default=None, metavar="USER:PASSWORD", help="Ask for this login; also read from PATINA_AUTH."
+        "--auth-file",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="Ask for the USER:PASSWORD that is in a file.",
+    )
+    result.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="Another name the page is asked under."
     )
     result.add_argument("--home", type=Path, default=None, help="Studio folder; without it the user's own.")
     result.add_argument("--no-browser", action="store_true", help="Do not open a browser window.")
     return result
-
-
-def login(value: str | None) -> tuple[str, str] | None:
-    """``user:password`` as a pair.
-
-    Raises:
-        StudioError: one of the two is missing.
-    """
-    if not value:
-        return None
-    user, colon, password = value.partition(":")
-    if not (user and colon and password):
-        raise StudioError("--auth needs a name and a password with a colon between, such as anna:secret.")
-    return user, password
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,11 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from app.launch import find_address, open_page, prepare_environment
+    from app.launch import demand_login, find_address, open_page, prepare_environment
+    from app.login import chosen_login
     from trainer.studio.folder import StudioFolder, studio_path
 
-    auth = login(options.auth or os.environ.get("PATINA_AUTH"))
+    login = chosen_login(options.auth, options.auth_file)
     address = find_address(options.host, options.port)
+    demand_login(address, login)
     home = StudioFolder((options.home or studio_path()).absolute()).prepare()
     prepare_environment(home.path)
 
@@ -75,10 +70,8 @@ def _serve(options: argparse.Namespace) -> int:
     from trainer.studio.studio import Studio
 
     with Studio(home.path, address=address.url) as studio:
-        page = open_page(studio, home.path, address, auth)
+        page = open_page(studio, home.path, address, login, tuple(options.allow_host))
         sys.stdout.write(f"Patina is at {address.url} (Ctrl-C ends it; what is in training is saved).\n")
-        if not address.is_local and auth is None:
-            sys.stdout.write("Everybody on the network can use it. Ask for a login with --auth USER:PASSWORD.\n")
         sys.stdout.flush()
         if not options.no_browser:
             webbrowser.open(address.url)

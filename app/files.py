@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
+from app.guard import logged_in
 from trainer.errors import PatinaError
 
 if TYPE_CHECKING:
@@ -83,12 +84,8 @@ def _for_users(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[
     async def guarded(request: Request) -> Response:
         from starlette.responses import PlainTextResponse
 
-        server = cast(Any, request.app)
-        if server.auth is not None:
-            names = (f"access-token-{server.cookie_id}", f"access-token-unsecure-{server.cookie_id}")
-            token = next((request.cookies[name] for name in names if name in request.cookies), None)
-            if server.tokens.get(token) is None:
-                return PlainTextResponse("Log in first.", status_code=401)
+        if not logged_in(request.scope, request.headers):
+            return PlainTextResponse("Log in first.", status_code=401)
         return await endpoint(request)
 
     return guarded

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app.guard import Guard, hosts_of
 from trainer.errors import StudioError
 
 if TYPE_CHECKING:
     from gradio import Blocks
 
+    from app.login import Login
     from trainer.studio.studio import Studio
 
 FIRST_PORT = 7860
@@ -93,9 +95,11 @@ def prepare_environment(home: Path) -> None:
 
 
 def launch_arguments(
-    studio: Studio, home: Path, address: Address, auth: tuple[str, str] | None = None
+    studio: Studio, home: Path, address: Address, login: Login | None = None, hosts: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Every argument of ``Blocks.launch``."""
+    from starlette.middleware import Middleware
+
     from app import scripts
     from app.files import routes
     from app.theme import css, head, theme
@@ -104,7 +108,7 @@ def launch_arguments(
     return {
         "server_name": address.host,
         "server_port": address.port,
-        "auth": auth,
+        "auth": login,
         "theme": theme(),
         "css": css(),
         "head": head(),
@@ -116,7 +120,10 @@ def launch_arguments(
         "enable_monitoring": False,
         "strict_cors": True,
         "max_file_size": LARGEST_UPLOAD,
-        "app_kwargs": {"routes": [*routes(studio, home), scripts.route(), samples.route()]},
+        "app_kwargs": {
+            "routes": [*routes(studio, home), scripts.route(), samples.route()],
+            "middleware": [Middleware(Guard, hosts=hosts_of(address.host, hosts), disk=home)],
+        },
         "favicon_path": str(scripts.STATIC / "favicon.svg"),
         "footer_links": [],
         "show_error": True,
@@ -126,12 +133,33 @@ def launch_arguments(
     }
 
 
-def open_page(studio: Studio, home: Path, address: Address, auth: tuple[str, str] | None = None) -> Blocks:
-    """Build the page and serve it in background threads; close it with ``.close()``.
+def demand_login(address: Address, login: Login | None) -> None:
+    """Refuse to serve everybody on a network.
 
     Raises:
-        StudioError: the port was taken in the meantime.
+        StudioError: others can reach the address, and no login is asked for.
     """
+    if not address.is_local and login is None:
+        raise StudioError(
+            f"At {address.host} everybody on the network could use this studio and read its files. Ask for a login "
+            "(--auth USER, --auth-file FILE or PATINA_AUTH), or serve it on this machine alone, without --host."
+        )
+
+
+def open_page(
+    studio: Studio, home: Path, address: Address, login: Login | None = None, hosts: tuple[str, ...] = ()
+) -> Blocks:
+    """Build the page and serve it in background threads; close it with ``.close()``.
+
+    Args:
+        login: asked for before anything is shown.
+        hosts: names beside the address's own under which it may be asked.
+
+    Raises:
+        StudioError: the port was taken in the meantime, or a login is missing.
+    """
+    demand_login(address, login)
+    from app import short_errors
     from app.page import build
 
     # What was uploaded and not taken in, or offered and not fetched, when the studio was last open.
@@ -139,8 +167,9 @@ def open_page(studio: Studio, home: Path, address: Address, auth: tuple[str, str
     shutil.rmtree(uploads, ignore_errors=True)
     uploads.mkdir(parents=True, exist_ok=True)
     page = build(studio)
+    short_errors.install(home / "logs" / "app.log")
     try:
-        page.launch(**launch_arguments(studio, home, address, auth))
+        page.launch(**launch_arguments(studio, home, address, login, hosts))
     except OSError as error:
         raise StudioError(f"The studio cannot be served at {address.url}: {error}") from None
     return page

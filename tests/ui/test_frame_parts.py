@@ -412,7 +412,13 @@ def test_the_page_is_built_without_torch() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--auth", "anna"], "--auth needs a name and a password"), (["--host", "no.such.host.invalid"], "is not known")],
+    [
+        (["--auth", "anna:secret"], "--auth takes a name alone"),
+        (["--auth", "anna", "--auth-file", "x"], "give one of them"),
+        (["--auth-file", "/no/such/file"], "cannot be read"),
+        (["--host", "0.0.0.0"], "Ask for a login"),
+        (["--host", "no.such.host.invalid"], "is not known"),
+    ],
 )
 def test_a_wrong_argument_is_a_sentence_and_exit_code_2(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
