@@ -26,8 +26,6 @@ from trainer.events import (
 )
 
 MAX_NOTICES = 50
-CLOSING_SHARE = 2.0
-"""The last sheet shows base and style for each sample; exporting and checking the file take less than a picture."""
 
 
 @dataclass
@@ -55,8 +53,6 @@ class Standing:
     finished: Finished | None = None
     failed: Failed | None = None
     interrupted: Interrupted | None = None
-    training_since: tuple[int, float] | None = None
-    closing_seconds: float = 0.0
     first_at: float | None = None
     last_at: float | None = None
 
@@ -70,8 +66,6 @@ class Standing:
         if isinstance(event, Started):
             self._start_over(event)
         elif isinstance(event, Phase):
-            if event.name == "training":
-                self._begin(event.at)
             self.phase = None if event.name == "training" else event
             self.finished = self.failed = self.interrupted = None
         elif isinstance(event, Planned):
@@ -109,22 +103,6 @@ class Standing:
         self.step, self.steps = at, event.steps
         self.finished = self.failed = self.interrupted = None
         self.samples_per_second = self.seconds_left = None
-        self.training_since = None
-
-    def _begin(self, at: float) -> None:
-        """The steps begin; the first samples, if there were any, tell how long the last pictures will take."""
-        self.training_since = self.step, at
-        if self.phase is not None and self.phase.name == "sampling":
-            self.closing_seconds = CLOSING_SHARE * (at - self.phase.at)
-
-    def _time_left(self, event: Progress) -> float:
-        """Seconds to the verified file, from what the steps took with all that happens between them."""
-        if self.training_since is None or event.step <= self.training_since[0]:
-            return event.seconds_left + self.closing_seconds
-        first, since = self.training_since
-        per_step = (event.at - since) / (event.step - first)
-        # The clock may be set meanwhile; the training's own figure knows of steps alone, but cannot be less than this.
-        return max(event.seconds_left, per_step * (event.steps - event.step)) + self.closing_seconds
 
     def _progress(self, event: Progress) -> None:
         first = event.step - len(event.losses) + 1
@@ -132,7 +110,7 @@ class Standing:
         self.losses.extend(event.losses)
         self.step, self.steps = event.step, event.steps
         self.learning_rate = event.learning_rate
-        self.samples_per_second, self.seconds_left = event.samples_per_second, self._time_left(event)
+        self.samples_per_second, self.seconds_left = event.samples_per_second, event.seconds_left
         self.phase = None
 
     def _end(self, event: Finished | Failed | Interrupted) -> None:

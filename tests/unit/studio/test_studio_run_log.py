@@ -173,29 +173,6 @@ def test_a_log_that_was_replaced_is_read_anew(folder: RunFolder, tmp_path: Path)
     assert reader.read()[0].steps == 0
 
 
-def test_the_time_left_counts_pictures_saving_and_the_end(folder: RunFolder) -> None:
-    """The first samples took 5 s, and ten steps with all that came between them 40 s."""
-    write(
-        folder,
-        Started(step=0, steps=20, at=100),
-        Phase(name="sampling", at=100),
-        Sampled(step=0, index=0, prompt="cat", path="samples/000000-0.png", at=105),
-        Phase(name="training", at=105),
-        progress(5, 5).model_copy(update={"at": 115.0}),
-        Saved(step=5, path="checkpoints/step-000005", at=135),
-        progress(10, 5).model_copy(update={"at": 145.0}),
-    )
-    standing, _ = RunLog(folder.events_file).read()
-    # Ten more such steps, and the sheet of base and style, which are twice as many pictures as the first.
-    assert standing.seconds_left == pytest.approx(40 + 10)
-
-
-def test_a_clock_that_is_set_back_leaves_the_trainings_own_figure(folder: RunFolder) -> None:
-    later = progress(10, 10).model_copy(update={"at": 5.0})
-    write(folder, Started(step=0, steps=20, at=100), Phase(name="training", at=100), later)
-    assert RunLog(folder.events_file).read()[0].seconds_left == later.seconds_left
-
-
 def test_a_notice_is_shown_once(folder: RunFolder) -> None:
     write(folder, Notice(text="No."), Notice(text="No."), Notice(text="Yes."))
     assert [each.text for each in RunLog(folder.events_file).read()[0].notices] == ["No.", "Yes."]
