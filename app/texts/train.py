@@ -301,8 +301,8 @@ class TrainTexts:
     # finished
     open_preview: str = "Open in Preview"
     download: str = "Download"
-    verified: str = "Checked: {first}, and {more} more"
-    verified_one: str = "Checked: {first}"
+    verified: str = "Checked: diffusers opens the file and draws the same picture"
+    verified_other: str = "Checked: {first}"
     again: str = "Train again with changes"
 
     # runs
