@@ -106,8 +106,8 @@ def wanted(chosen: str, accepted: str) -> str:
             ranked.append((float(weight or 1), code.partition("-")[0].lower()))
         except ValueError:
             continue
-    for weight, code in sorted(ranked, key=lambda pair: -pair[0]):
-        if weight > 0 and code in ours:
+    for share, code in sorted(ranked, key=lambda pair: -pair[0]):
+        if share > 0 and code in ours:
             return code
     return ENGLISH
 

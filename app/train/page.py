@@ -16,7 +16,7 @@ from markupsafe import Markup
 from app.html import Child, el
 from app.refresh import MANY, POLL, SHOWN, Panels, Shown, Updates, answered, render, told
 from app.texts import TEXTS
-from app.train import draft, monitor, pictures, runs, samples, setup
+from app.train import captions, draft, monitor, pictures, runs, samples, setup
 from app.train.actions import Actions, Answer, untouched
 from trainer.errors import StudioError
 
@@ -108,7 +108,7 @@ def draw(actions: Actions, run: str) -> dict[str, str]:
     if state == "draft":
         view, plan = studio.drafts.view(run), studio.drafts.plan(run)
         drawn["images"] = draft.images(view, None if view.images else _welcome(studio), actions.reading.get(run))
-        drawn["captions"] = draft.captions(view, studio.drafts.token_counts(run) if view.images else {})
+        drawn["captions"] = captions.captions(view, studio.drafts.token_counts(run) if view.images else {})
         drawn["base"] = draft.base(view, actions.bases.seen(view))
         busy = studio.runs.active() is not None
         drawn["setup"] = setup.setup(view, plan, actions.bases.preset_values(view, plan), busy=busy)
