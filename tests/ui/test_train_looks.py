@@ -30,7 +30,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         image = Image.new("RGB", (96, 96), (6 * index, 255 - 6 * index, (40 * index) % 256))
         image.paste((0, 0, 0), (index, index, index + 30, index + 12))
         image.save(folder / f"{index:04d}.png")
-    (folder / "0003.txt").write_text("一只红色的猫", encoding="utf-8")
+    (folder / "0003.txt").write_text("猫", encoding="utf-8")
     (folder / "0005.txt").write_text("a very long caption of a cat on a mat, " * 12, encoding="utf-8")
     return sorted(folder.iterdir())
 
@@ -95,7 +95,7 @@ def test_the_train_button_is_in_sight_with_many_images_and_captions_are_warned_o
 
     warnings = page.locator(".warnings")
     expect(warnings).to_contain_text("38 of 40 images have no caption")
-    expect(warnings).to_contain_text("1 caption is longer than the 77 tokens")
+    expect(warnings).to_contain_text("1 caption is longer than the 14 tokens")
     expect(warnings).to_contain_text("1 caption is in Chinese, Japanese or Korean")
     page.get_by_text("Show all 40").click()
     rows = page.locator(".caption")
