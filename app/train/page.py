@@ -43,7 +43,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     with gr.Row(elem_id="train"):
         with gr.Column(elem_id="train-left"):
             for name in LEFT:
-                panels.place(name, script="pictures.js" if name == "pictures" else "panel.js")
+                panels.place(name, script="train/pictures.js" if name == "pictures" else "panel.js")
         with gr.Column(elem_id="train-right"):
             for name in RIGHT:
                 panels.place(name)

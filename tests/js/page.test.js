@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { tabChooser, withParts } from "../../app/static/page.js";
-import { inSight } from "../../app/static/pictures.js";
+import { inSight } from "../../app/static/train/pictures.js";
 import { fill } from "../../app/static/text.js";
 import { hasEnded, languageCookie } from "../../app/static/header.js";
 

@@ -1,5 +1,5 @@
 // The wipes of a finished run: a line that is dragged between before and after, and which of the prompts is in sight.
-import { attach as attachPanel } from "./panel.js";
+import { attach as attachPanel } from "../panel.js";
 
 // A choice outlives renderings; what is no longer there falls back to the first.
 export const inSight = (chosen, count) => (chosen >= 0 && chosen < count ? chosen : 0);
