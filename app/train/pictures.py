@@ -99,7 +99,7 @@ def _linked(sample: SampleView, side: int) -> Markup:
 
 
 def _wipe(before: Sequence[SampleView], after: Sequence[SampleView]) -> Markup:
-    """One large picture for each prompt, the first in sight; ``static/train/pictures.js`` moves the wipe and changes them."""
+    """One large picture for each prompt, the first in sight; ``static/train/pictures.js`` changes them."""
     words = TEXTS.train
     pairs = [(old, new) for old, new in zip(before, after, strict=False) if old.index == new.index]
     return el(
