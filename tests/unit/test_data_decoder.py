@@ -269,13 +269,17 @@ def test_what_is_no_file_is_named_with_the_reason(tmp_path: Path, monkeypatch: p
 
 def test_the_child_ends_when_its_parent_does_and_never_loads_torch() -> None:
     code = (
-        "import sys; import trainer.data.decoder; trainer.data.decoder._warm_up()\n"
+        "import sys; import trainer.data.decoder_child; trainer.data.decoder_child.warm_up()\n"
         "print([m for m in ('torch', 'numpy', 'pydantic', 'diffusers', 'gradio') if m in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == "[]"
     ended = subprocess.run(
-        [sys.executable, "-m", "trainer.data.decoder", "1024"], input=b"", capture_output=True, check=True, timeout=60
+        [sys.executable, "-m", "trainer.data.decoder_child", "1024"],
+        input=b"",
+        capture_output=True,
+        check=True,
+        timeout=60,
     )
     (ready,) = ended.stdout.splitlines()
     expected = "sealed" if sys.platform == "linux" else "limited" if sys.platform == "darwin" else "apart"

@@ -1,6 +1,6 @@
 """Image files that nobody vouches for: checked from the header first, then made upright RGB.
 
-This runs in the decoder's child process (`trainer.data.decoder`); nobody else opens a stranger's image. Sizes are
+This runs in the decoder's child process (`trainer.data.decoder_child`); nobody else opens a stranger's image. Sizes are
 (width, height) in pixels.
 """
 
