@@ -74,7 +74,6 @@ def test_a_path_that_exists_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pyte
         ("sd.safetensors", "does not exist"),
         ("x.ckpt", "does not exist"),
         ("https://example.org/owner/name/tree/main", "write the model's id alone, such as 'owner/name'"),
-        ("bad\0name", "is not known"),
     ],
 )
 def test_what_cannot_be_a_base_is_said_in_a_sentence(typed: str, expected: str) -> None:

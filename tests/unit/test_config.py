@@ -62,6 +62,7 @@ def test_every_setting_explains_itself(path: str) -> None:
             {"base": {"variant": "../fp16"}},
             "base.variant is '../fp16', but should be one word of letters, digits and underscores, such as fp16.",
         ),
+        ({"base": {"source": "bad\0name"}}, "base.source holds a NUL character, which no path and no text needs."),
         ({"colour": "red"}, "There is no setting colour."),
         (
             {"optim": {"learnin_rate": 1}},
