@@ -42,7 +42,10 @@ def find_chromium() -> str | None:
     return None
 
 
-TAKES_A_MODEL = {"base", "bank", "config", "materials", "sd_pipeline", "sdxl_pipeline", "studio", "trainer", "unet"}
+TAKES_A_MODEL = {
+    *("base", "bank", "bundled", "config", "file_base", "folder_base", "forms", "materials", "model", "pipeline"),
+    *("sd1_folder", "sd_pipeline", "sdxl_pipeline", "studio", "trainer", "unet"),
+}
 """Fixtures behind which a model is loaded or trained."""
 
 

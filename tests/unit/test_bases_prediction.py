@@ -18,6 +18,8 @@ from trainer.bases.probe import describe
 from trainer.config import BaseConfig
 from trainer.errors import BaseError
 
+pytestmark = pytest.mark.model
+
 CPU = torch.device("cpu")
 
 
