@@ -58,6 +58,9 @@ def library(page: Page, style_file: Path) -> Locator:
     if not card.count():
         expect(empty).to_contain_text("appear here")
         bring_in(page, style_file)
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
     expect(card).to_have_count(1)
     return card
 
