@@ -48,6 +48,14 @@ def style_file(tmp_path_factory: pytest.TempPathFactory, bundled_dir: Path) -> P
     return path
 
 
+def stronger(file: Path, factor: float) -> dict[str, np.ndarray]:
+    """A style's tensors with what it adds multiplied."""
+    found = load_file(file)
+    return {
+        key: value * np.float32(factor) if key.endswith("lora_up.weight") else value for key, value in found.items()
+    }
+
+
 def library(page: Page, style_file: Path) -> Locator:
     """The library with the style in it, imported when it is not there yet; returns its card."""
     page.get_by_role("tab", name="Library").click()
@@ -237,8 +245,7 @@ def test_a_second_style_leaves_the_picture_alone_and_so_does_its_removal(
     page.get_by_role("button", name="Make picture").click()
     expect(page.locator(".viewer-tag-right")).to_have_text("strength 1, finished")
     second = tmp_path / "second.safetensors"
-    weights = {key: value * 0.5 for key, value in load_file(style_file).items()}
-    save_file(weights, second, {"ss_network_dim": "4", "modelspec.trigger_phrase": "second"})
+    save_file(stronger(style_file, 0.5), second, {"ss_network_dim": "4", "modelspec.trigger_phrase": "second"})
     page.get_by_role("tab", name="Library").click()
     bring_in(page, second)
     expect(page.get_by_role("dialog")).to_be_visible()
@@ -269,10 +276,9 @@ def test_pictures_of_weights_that_have_moved_on_are_said_to_be_old_and_not_mixed
     page.get_by_role("button", name="Make picture").click()
     expect(page.locator(".viewer-tag-right")).to_have_text("strength 1, finished")
     old = bytes_of(page, page.locator(".viewer-after"))
-    (file,) = served.home.glob("styles/*/adapter.safetensors")
+    file = served.home / "styles" / str(page.locator(".mixer-row").get_attribute("data-style")) / "adapter.safetensors"
     before = file.read_bytes()
-    learned = {key: value * (1.5 if key.endswith("up.weight") else 1) for key, value in load_file(file).items()}
-    save_file(learned, file, {"ss_network_dim": "4", "modelspec.trigger_phrase": "ink style"})
+    save_file(stronger(file, 1.5), file, {"ss_network_dim": "4", "modelspec.trigger_phrase": "ink style"})
     try:
         expect(page.locator(".viewer-status")).to_contain_text("learned on")
         page.get_by_role("button", name="Make picture").click()
