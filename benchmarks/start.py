@@ -28,7 +28,7 @@ PAGE_TIMEOUT = 120.0
 """Seconds to wait for the studio's page."""
 
 LOAD_BASE = (
-    "import torch; from trainer.bases.load import load_base; from trainer.config import BaseConfig\n"
+    "import torch; from trainer.bases.open import load_base; from trainer.config import BaseConfig\n"
     "load_base(BaseConfig(), device=torch.device('cpu'), dtype=torch.float32)"
 )
 

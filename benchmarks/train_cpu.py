@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.plain import PlainLoop
 from trainer.adapters.bank import Bank
-from trainer.bases.load import load_base
+from trainer.bases.open import load_base
 from trainer.bases.quiet import quiet_libraries
 from trainer.config import RunConfig, parse
 from trainer.hardware import peak_resident_bytes, physical_cores, set_up_threads

@@ -121,7 +121,7 @@ def base() -> Base:
     """The bundled base on the CPU, loaded once in a process; whoever puts a bank on it takes it off again."""
     import torch
 
-    from trainer.bases.load import load_base
+    from trainer.bases.open import load_base
     from trainer.config import BaseConfig
 
     return load_base(BaseConfig(), device=torch.device("cpu"), dtype=torch.float32)

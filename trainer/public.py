@@ -1,6 +1,6 @@
 """What other programs call, with as few words as that takes; `trainer` offers it by name.
 
-The parts behind it take more: `trainer.training.run` a control that can pause, `trainer.bases.load` a limit on memory,
+The parts behind it take more: `trainer.training.run` a control that can pause, `trainer.bases.open` a limit on memory,
 `trainer.preview.generate` rows that differ in everything.
 """
 
@@ -81,7 +81,7 @@ def load_base(
         BaseError: the source is unknown, incomplete, or no base that a style can be trained on.
         DeviceError: the device is not there.
     """
-    from trainer.bases.load import load_base as load
+    from trainer.bases.open import load_base as load
     from trainer.hardware import pick_device, pick_dtype
 
     place = pick_device(device)

@@ -24,7 +24,7 @@ from trainer.errors import StudioError
 from trainer.studio.drafts import DEFAULT_NAME
 
 if TYPE_CHECKING:
-    from trainer.bases.probe import BaseInfo
+    from trainer.bases.describe import BaseInfo
     from trainer.studio.studio import Studio
     from trainer.studio.views import DraftView, PlanView, RunSummary
 

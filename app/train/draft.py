@@ -12,7 +12,7 @@ from app.html import Child, el
 from app.texts import TEXTS
 from app.train.dials import at
 from app.units import size
-from trainer.bases.probe import BaseInfo
+from trainer.bases.describe import BaseInfo
 from trainer.data.captions import SIDECAR_SUFFIXES
 from trainer.data.folder import READABLE_SUFFIXES
 from trainer.findings import Finding

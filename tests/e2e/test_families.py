@@ -14,7 +14,7 @@ from tiny_families import FAMILIES, build, save_folder, save_settings, save_sing
 from typer.testing import CliRunner
 
 from trainer.adapters.bank import Bank
-from trainer.bases.load import load_base
+from trainer.bases.open import load_base
 from trainer.config import BaseConfig, parse
 from trainer.events import Event, Finished, Planned, PreviewRow, PreviewSettings
 from trainer.preview.generate import generate

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from trainer.bases.base import Base
-from trainer.bases.load import load_base
+from trainer.bases.open import load_base
 from trainer.config import BaseConfig, load, overlay, parse
 from trainer.errors import DoesNotFit, RunError
 from trainer.events import Event, Planned, Saved, Started

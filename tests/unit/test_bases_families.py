@@ -9,8 +9,8 @@ import torch
 from tiny_families import FAMILIES, SIDE, TinyModel, build, save_folder, save_settings, save_single_file
 
 from trainer.bases.base import Base, SizeFacts
-from trainer.bases.load import load_base
-from trainer.bases.probe import describe
+from trainer.bases.describe import describe
+from trainer.bases.open import load_base
 from trainer.config import BaseConfig
 from trainer.errors import BaseError
 

@@ -20,7 +20,7 @@ REPO = "studio/tiny-sd"
 ASK = """
 import json, sys
 from trainer.bases.hub import fetch
-from trainer.bases.probe import describe
+from trainer.bases.describe import describe
 from trainer.errors import BaseError
 
 question, options = sys.argv[1], json.loads(sys.argv[2])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trainer.bases.base import Base
-from trainer.bases.load import load_base
+from trainer.bases.open import load_base
 from trainer.bases.placement import Part, Placement
 from trainer.config import BaseConfig
 

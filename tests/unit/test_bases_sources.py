@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 from tiny_families import build, original_tensors, save_folder, save_single_file
 
+from trainer.bases.describe import describe
 from trainer.bases.folder import check_manifest
-from trainer.bases.layout import choose_weights
-from trainer.bases.load import load_base
-from trainer.bases.probe import describe
+from trainer.bases.open import load_base
 from trainer.bases.sources import BUNDLED_FOLDER, parse_source
+from trainer.bases.weight_files import choose_weights
 from trainer.config import BaseConfig
 from trainer.errors import BaseError
 
@@ -268,7 +268,7 @@ def test_a_changed_bundled_base_is_noticed(tmp_path: Path, change: str) -> None:
 
 def test_looking_at_a_base_imports_no_model_library(sd1_folder: Path) -> None:
     program = (
-        "import sys; from trainer.bases.probe import describe; "
+        "import sys; from trainer.bases.describe import describe; "
         f"assert describe({str(sd1_folder)!r}).problem is None; describe('bundled'); "
         "print(sorted({'torch', 'diffusers', 'transformers', 'numpy', 'huggingface_hub'} & set(sys.modules)))"
     )

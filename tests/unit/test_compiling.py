@@ -16,7 +16,7 @@ import torch
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.compiling import as_written, can_compile, compile_blocks, uncompile
-from trainer.bases.load import load_base
+from trainer.bases.open import load_base
 from trainer.config import BaseConfig, RunConfig, parse
 from trainer.errors import DeviceError
 from trainer.training import fitting

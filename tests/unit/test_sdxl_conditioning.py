@@ -10,7 +10,7 @@ import torch
 from tiny_families import SIDE, TinyModel, build, save_folder
 
 from trainer.bases.base import Base, SizeFacts, TextFeatures
-from trainer.bases.load import load_base
+from trainer.bases.open import load_base
 from trainer.config import BaseConfig
 
 PROMPTS = ["a red fox in the snow, ink style", "a house!", ""]

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.bases.families import FAMILIES, SD1, SD2, SDXL, Family
 from trainer.bases.families.family import Prediction
-from trainer.bases.layout import names_a_class
+from trainer.bases.weight_files import names_a_class
 from trainer.errors import BaseError
 from trainer.safetensors_file import Header
 

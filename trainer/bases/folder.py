@@ -11,9 +11,9 @@ from torch import nn
 
 from trainer.bases.detect import Detected, detect_folder, read_json
 from trainer.bases.families import BUNDLED, Family
-from trainer.bases.layout import Weights, choose_weights
 from trainer.bases.parts import Parts, first_line, stored_dtype_of
 from trainer.bases.sources import BUNDLED_FOLDER
+from trainer.bases.weight_files import Weights, choose_weights
 from trainer.errors import BaseError
 
 MANIFEST = "manifest.json"

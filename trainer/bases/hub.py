@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.bases.detect import Detected, detect_folder, read_json
-from trainer.bases.layout import SETTINGS_FILES, Weights, choose_weights, components_of, files_to_fetch
+from trainer.bases.weight_files import SETTINGS_FILES, Weights, choose_weights, components_of, files_to_fetch
 from trainer.errors import BaseError
 
 _TIMEOUT = 20.0  # seconds for the first answer

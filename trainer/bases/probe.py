@@ -1,182 +1,62 @@
-"""What a base is, without loading it: for the studio's picker and for the command line (no torch, no diffusers)."""
+"""Which prediction type a base was trained for, asked of the base itself: one step on pure noise."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from trainer.bases.detect import UNET_PREFIX, VAE_PREFIX, Detected, detect_file, detect_folder, read_json
-from trainer.bases.families import BUNDLED, Family
+import torch
+
+from trainer.bases.base import Base, SizeFacts
 from trainer.bases.families.family import Prediction
-from trainer.bases.hub import cached_copy, look_up
-from trainer.bases.layout import choose_weights, components_of
-from trainer.bases.sources import Source, SourceKind, parse_source
-from trainer.errors import BaseError
-from trainer.safetensors_file import read_header
 
-_PACKAGE = Path(__file__).parent
+_SEED = 20_221_124  # any fixed number: the answer must not change from run to run
+_CELLS = 32
+"""Most latent cells along a side: enough values for two decimals, at a fraction of a training step's arithmetic."""
 
 
 @dataclass(frozen=True)
-class BaseInfo:
-    """What can be said of a base before it is loaded.
+class Probe:
+    """The likelier prediction type; ``correlation`` is that of the output with the noise that went in."""
 
-    Attributes:
-        source: as it was typed.
-        kind: None when the text names nothing that could be opened.
-        family: key of its row in `trainer.bases.families.FAMILIES`, None with a ``problem``.
-        title: the family's name for people.
-        prediction: the stated or, when ``prediction_sure`` is false, the assumed one; loading then probes it.
-        resolution: side in pixels that it was made for.
-        size_bytes: of the weight files that are read.
-        download_bytes: what has to be downloaded first; 0 when it is on this machine.
-        parameters: number of weights by part: ``denoiser``, ``vae``, ``text``.
-        notes: sentences worth knowing.
-        problem: why it cannot be used, as a sentence with the way out; None when it can.
+    prediction: Prediction
+    correlation: float
+
+    @property
+    def note(self) -> str:
+        """What to say where the files say nothing."""
+        return (
+            f"The checkpoint does not say whether it predicts epsilon or v. A test step on noise makes "
+            f"{self.prediction} the likelier one (correlation {self.correlation:.2f}); if pictures are only noise, "
+            "set base.prediction to the other."
+        )
+
+    def doubt(self, stated: Prediction) -> str | None:
+        """What to say where the files or the settings say ``stated``; None where the base agrees."""
+        if stated == self.prediction:
+            return None
+        does = "gives the noise back" if self.prediction == "epsilon" else "does not give the noise back"
+        return (
+            f"This base is said to predict {stated}, but on pure noise it {does} (correlation "
+            f"{self.correlation:.2f}), as models do that predict {self.prediction}. If sample pictures are only noise, "
+            f"stop and set base.prediction to {self.prediction}."
+        )
+
+
+@torch.no_grad()
+def probe_prediction(base: Base) -> Probe:
+    """Show the denoiser pure noise at the last timestep, without a prompt.
+
+    There x_t = sqrt(a) x_0 + sqrt(1 - a) e is almost e alone, so an epsilon model answers with its input (correlation
+    near 1), while a v model answers sqrt(a) e - sqrt(1 - a) x_0: mostly its guess of the picture.
     """
-
-    source: str
-    kind: SourceKind | None = None
-    family: str | None = None
-    title: str = ""
-    prediction: Prediction = "epsilon"
-    prediction_sure: bool = True
-    resolution: int = 0
-    size_bytes: int = 0
-    download_bytes: int = 0
-    parameters: dict[str, int] = dataclasses.field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    problem: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return dataclasses.asdict(self)
-
-
-def describe(
-    source: str, *, revision: str | None = None, variant: str | None = None, offline: bool = False
-) -> BaseInfo:
-    """Look at a base: JSON files and headers only, a few kilobytes.
-
-    A hub id that is not on this machine is looked up on the network unless ``offline``. Never raises for a base that
-    cannot be used: ``problem`` says why.
-    """
-    kind: SourceKind | None = None
-    try:
-        parsed = parse_source(source)
-        kind = parsed.kind
-        return _describe(source, parsed, revision, variant, offline)
-    except BaseError as error:
-        return BaseInfo(source=source, kind=kind, problem=str(error))
-
-
-def _describe(source: str, parsed: Source, revision: str | None, variant: str | None, offline: bool) -> BaseInfo:
-    if parsed.kind == "bundled":
-        folder = _PACKAGE / "bundled"
-        detected = dataclasses.replace(detect_folder(folder), family=BUNDLED)
-        return _of_folder(source, "bundled", folder, detected, None)
-    if parsed.kind == "hub":
-        return _of_hub(source, parsed.repo, revision, variant, offline)
-    path = parsed.path or Path(source)
-    if parsed.kind == "folder":
-        return _of_folder(source, "folder", path, detect_folder(path), variant)
-    return _of_file(source, path)
-
-
-def _of_folder(source: str, kind: SourceKind, folder: Path, detected: Detected, variant: str | None) -> BaseInfo:
-    names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.is_file()]
-    parameters: dict[str, int] = {}
-    size = 0
-    for component in components_of(read_json(folder / "model_index.json")):
-        part = _part(component, detected.family)
-        for name in choose_weights(names, component, variant, str(folder)).files:
-            header = read_header(folder / name, BaseError)
-            parameters[part] = parameters.get(part, 0) + header.parameters("")
-            size += header.size
-    return BaseInfo(
-        source=source,
-        kind=kind,
-        family=detected.family.key,
-        title=detected.family.title,
-        prediction=detected.prediction or "epsilon",
-        resolution=_side(read_json(folder / detected.family.root / "config.json"), folder, detected.family),
-        size_bytes=size,
-        parameters=parameters,
-        notes=_notes(detected),
-    )
-
-
-def _of_hub(source: str, repo: str, revision: str | None, variant: str | None, offline: bool) -> BaseInfo:
-    if folder := cached_copy(repo, revision, variant):
-        return _of_folder(source, "hub", folder, detect_folder(folder), variant)
-    if offline:
-        return BaseInfo(source, "hub", problem=f"The model {repo!r} is not on this machine; go online to look it up.")
-    found = look_up(repo, revision=revision)
-    parameters: dict[str, int] = {}
-    size = 0
-    for weights in found.chosen(variant):
-        component = weights.files[0].split("/")[0]
-        part = _part(component, found.detected.family)
-        stored = sum(found.sizes[name] for name in weights.files)
-        size += stored
-        # Hub listings say bytes, not types: variants named fp16 hold two bytes a weight, plain files four.
-        parameters[part] = parameters.get(part, 0) + stored // (2 if weights.variant in ("fp16", "bf16") else 4)
-    detected = found.detected
-    return BaseInfo(
-        source=source,
-        kind="hub",
-        family=detected.family.key,
-        title=detected.family.title,
-        prediction=detected.prediction or "epsilon",
-        resolution=_side(read_json(found.folder / detected.family.root / "config.json"), found.folder, detected.family),
-        size_bytes=size,
-        download_bytes=found.download_bytes(variant),
-        parameters=parameters,
-        notes=_notes(detected),
-    )
-
-
-def _of_file(source: str, path: Path) -> BaseInfo:
-    header = read_header(path, BaseError)
-    detected = detect_file(header, path)
-    family = detected.family
-    config = _PACKAGE / "configs" / family.configs[detected.prediction or "epsilon"]
-    return BaseInfo(
-        source=source,
-        kind="file",
-        family=family.key,
-        title=family.title,
-        prediction=detected.prediction or "epsilon",
-        prediction_sure=detected.prediction is not None,
-        resolution=_side(read_json(config / family.root / "config.json"), config, family),
-        size_bytes=header.size,
-        parameters={
-            "denoiser": header.parameters(UNET_PREFIX),
-            "vae": header.parameters(VAE_PREFIX),
-            "text": header.parameters(*(spec.original_prefix for spec in family.text_encoders)),
-        },
-        notes=_notes(detected),
-    )
-
-
-def _part(component: str, family: Family) -> str:
-    """The part of a base that a component of its folder is."""
-    return "denoiser" if component == family.root else "vae" if component == "vae" else "text"
-
-
-def _side(unet: dict[str, Any], folder: Path, family: Family) -> int:
-    """Native side in pixels: latent cells times what the VAE shrinks by."""
-    cells = unet.get("sample_size")
-    levels = len(read_json(folder / "vae" / "config.json").get("block_out_channels", ())) or 4
-    return cells * 2 ** (levels - 1) if isinstance(cells, int) else family.default_side
-
-
-def _notes(detected: Detected) -> tuple[str, ...]:
-    notes = []
-    if detected.prediction is None:
-        notes.append("The file does not say whether it predicts epsilon or v; opening it finds the likelier one.")
-    if detected.zero_snr:
-        notes.append("Its noise schedule ends in pure noise (zero terminal SNR).")
-    return tuple(notes)
+    side = min(_CELLS, base.resolution // base.vae_factor)
+    generator = torch.Generator().manual_seed(_SEED)
+    noise = torch.randn(1, base.latent_channels, side, side, generator=generator)
+    sizes = [SizeFacts.whole(base.resolution, base.resolution)]
+    features = base.encode_texts([""]).to(base.device, base.dtype)
+    last = torch.full((1,), base.process.last, device=base.device)
+    with base.placement.ready("denoiser"):
+        output = base.predict(noise.to(base.device), last, base.conditioning(features, sizes))
+    pair = torch.stack([noise.flatten(), output.cpu().flatten()])
+    correlation = float(torch.corrcoef(pair)[0, 1].nan_to_num())
+    return Probe("epsilon" if correlation > 0.5 else "v_prediction", correlation)

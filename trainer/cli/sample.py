@@ -198,7 +198,7 @@ def _target(out: Path) -> Path:
 def _open(uses: Sequence[StyleUse], wanted_base: str | None, place: TrainConfig) -> tuple[Base, Bank]:
     """The base with the styles in its bank."""
     from trainer.adapters.bank import Bank
-    from trainer.bases.load import load_base
+    from trainer.bases.open import load_base
     from trainer.hardware import physical_cores, pick_device, pick_dtype, set_up_threads
     from trainer.preview.styles import base_of, load_style
 
@@ -247,7 +247,7 @@ def _save(
 ) -> list[Path]:
     """One picture as it is; several as a sheet, and in a folder one by one as well. Returns the files."""
     from trainer.preview.generate import Canvas
-    from trainer.preview.pngtext import parameters_of, save_png
+    from trainer.preview.png import parameters_of, save_png
     from trainer.preview.sheet import contact_sheet
 
     canvas = Canvas.of(base, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from trainer.bases.probe import BaseInfo, describe
+from trainer.bases.describe import BaseInfo, describe
 from trainer.config import RunConfig
 
 KNOWN_SECONDS = 60.0

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from trainer import config as configs
-from trainer.bases.probe import BaseInfo
+from trainer.bases import tokens
+from trainer.bases.describe import BaseInfo
 from trainer.config import RunConfig
 from trainer.data.captions import compose, find_replace, from_names
 from trainer.data.doctor import about_the_set
 from trainer.data.folder import list_images
 from trainer.errors import PatinaError, StudioError
-from trainer.studio import checkup, tokens
+from trainer.studio import checkup
 from trainer.studio.bases import Bases
 from trainer.studio.estimate import PastRuns, estimate, file_bytes, resolved, side_multiple
 from trainer.studio.folder import StudioFolder, new_id

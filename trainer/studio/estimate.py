@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from trainer.adapters.targets import TARGETS
+from trainer.bases.describe import BaseInfo
 from trainer.bases.families import FAMILIES
-from trainer.bases.layout import choose_weights
-from trainer.bases.probe import BaseInfo
 from trainer.bases.sources import BUNDLED_FOLDER
+from trainer.bases.weight_files import choose_weights
 from trainer.config import RunConfig
 from trainer.errors import BaseError
 from trainer.presets import resolve

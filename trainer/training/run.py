@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.compiling import compile_blocks
-from trainer.bases.load import load_base
+from trainer.bases.open import load_base
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.errors import RunError

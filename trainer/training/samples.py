@@ -12,7 +12,7 @@ from trainer.data.captions import compose
 from trainer.data.dataset import Dataset
 from trainer.events import Emit, PreviewRow, PreviewSettings, Sampled
 from trainer.preview.generate import Canvas, generate
-from trainer.preview.pngtext import parameters_of, save_png
+from trainer.preview.png import parameters_of, save_png
 from trainer.preview.sheet import contact_sheet, mosaic
 from trainer.training.loop import Trainer
 from trainer.training.run_folder import RunFolder

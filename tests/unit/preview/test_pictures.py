@@ -7,7 +7,7 @@ from PIL import Image
 
 from trainer.events import PreviewRow
 from trainer.preview.generate import Canvas
-from trainer.preview.pngtext import parameters_of, save_png
+from trainer.preview.png import parameters_of, save_png
 from trainer.preview.sheet import contact_sheet
 
 CANVAS = Canvas(width=64, height=96, guidance=3.0, steps=20, scheduler="dpm++_2m_karras")

@@ -323,9 +323,9 @@ def test_tokens_are_counted_as_the_text_encoder_will(parts: Parts, draft: str, b
 def test_tokens_of_published_bases_are_counted_by_the_shared_vocabulary() -> None:
     from transformers import CLIPTokenizer
 
-    from trainer.bases.probe import BaseInfo
+    from trainer.bases.describe import BaseInfo
     from trainer.bases.sources import BUNDLED_FOLDER
-    from trainer.studio.tokens import token_count, token_limit
+    from trainer.bases.tokens import token_count, token_limit
 
     folder = BUNDLED_FOLDER.parent / "configs" / "clip_tokenizer"
     tokenizer = CLIPTokenizer.from_pretrained(folder)

@@ -14,13 +14,13 @@ import torch
 from trainer.adapters.bank import Bank
 from trainer.adapters.methods import method_named
 from trainer.bases.base import Base
-from trainer.bases.load import load_base
+from trainer.bases.open import load_base
 from trainer.config import BaseConfig, RunConfig
 from trainer.errors import AdapterFileError, RunError, StudioError
 from trainer.events import PreviewRow
 from trainer.hardware import physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.preview.generate import Canvas, generate
-from trainer.preview.pngtext import parameters_of, save_png
+from trainer.preview.png import parameters_of, save_png
 from trainer.studio import weights
 from trainer.studio.worker.protocol import Draw, Source
 from trainer.styles.file import StyleFile

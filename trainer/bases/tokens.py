@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.bases.probe import BaseInfo
+from trainer.bases.describe import BaseInfo
 from trainer.bases.sources import BUNDLED_FOLDER
 
 if TYPE_CHECKING:

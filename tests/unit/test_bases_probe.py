@@ -12,9 +12,9 @@ from tiny_families import build, save_settings, save_single_file
 from torch import Tensor, nn
 
 from trainer.bases.base import Base
-from trainer.bases.load import load_base
-from trainer.bases.prediction import probe_prediction
-from trainer.bases.probe import describe
+from trainer.bases.describe import describe
+from trainer.bases.open import load_base
+from trainer.bases.probe import probe_prediction
 from trainer.config import BaseConfig
 from trainer.errors import BaseError
 

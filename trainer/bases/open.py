@@ -16,10 +16,9 @@ from trainer.bases.families import BUNDLED, Family
 from trainer.bases.families.family import Prediction
 from trainer.bases.folder import read_bundled, read_folder
 from trainer.bases.hub import fetch
-from trainer.bases.identity import weights_identity
-from trainer.bases.parts import Parts
+from trainer.bases.parts import Parts, weights_identity
 from trainer.bases.placement import PARTS
-from trainer.bases.prediction import probe_prediction
+from trainer.bases.probe import probe_prediction
 from trainer.bases.quiet import quiet_libraries
 from trainer.bases.single_file import CONFIGS, read_single_file
 from trainer.bases.sources import Source, parse_source
