@@ -57,6 +57,11 @@ def test_each_kind_of_source_is_told(folder: Path, tmp_path: Path) -> None:
     assert parse_source(str(file)).kind == "file"
 
 
+def test_a_name_with_a_nul_character_is_no_source() -> None:
+    with pytest.raises(BaseError, match="is not known"):
+        parse_source("bad\0name")
+
+
 def test_a_path_that_exists_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner" / "name").mkdir(parents=True)

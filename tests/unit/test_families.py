@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, get_args
@@ -148,6 +148,12 @@ class FlowBase(Base):
 
 @dataclass(frozen=True, kw_only=True)
 class Flow(Family):
+    def is_folder(self, model_index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:
+        return False
+
+    def is_file(self, has: Callable[[str], bool]) -> bool:
+        return False
+
     def opened_class(self) -> Any:
         return FlowBase
 

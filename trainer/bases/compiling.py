@@ -1,4 +1,4 @@
-"""Regional compilation of the UNet: its transformer blocks, which repeat, so that one compilation serves many.
+"""Regional compilation of the denoiser: its transformer blocks, which repeat, so that one compilation serves many.
 
 Only the passes of training run compiled: previews come in other batch shapes, each of which would compile anew.
 """
@@ -18,22 +18,22 @@ def can_compile(device: torch.device) -> bool:
     return device.type == "cuda" and find_spec("triton") is not None
 
 
-def compile_blocks(unet: Any, backend: str = "inductor") -> None:
+def compile_blocks(denoiser: Any, backend: str = "inductor") -> None:
     """Compile the transformer blocks in place, for fixed shapes; nothing happens until the next pass."""
-    unet.compile_repeated_blocks(backend=backend, dynamic=False)
+    denoiser.compile_repeated_blocks(backend=backend, dynamic=False)
 
 
-def uncompile(unet: Any) -> None:
+def uncompile(denoiser: Any) -> None:
     """Let every block run as written again."""
-    for module in unet.modules():
+    for module in denoiser.modules():
         # The place where `nn.Module.compile` keeps its result; torch offers no way to take it back.
         module._compiled_call_impl = None
 
 
 @contextmanager
-def as_written(unet: Any) -> Iterator[None]:
+def as_written(denoiser: Any) -> Iterator[None]:
     """Compiled blocks run uncompiled until the block ends, and are not lost."""
-    compiled = [(m, m._compiled_call_impl) for m in unet.modules() if m._compiled_call_impl is not None]
+    compiled = [(m, m._compiled_call_impl) for m in denoiser.modules() if m._compiled_call_impl is not None]
     for module, _ in compiled:
         module._compiled_call_impl = None
     try:

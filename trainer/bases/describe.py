@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.bases.detect import UNET_PREFIX, VAE_PREFIX, Detected, detect_file, detect_folder, read_json
+from trainer.bases.detect import DENOISER_PREFIX, VAE_PREFIX, Detected, detect_file, detect_folder, read_json
 from trainer.bases.families import BUNDLED, Family
 from trainer.bases.families.family import Prediction
 from trainer.bases.hub import cached_copy, look_up
@@ -153,7 +153,7 @@ def _of_file(source: str, path: Path) -> BaseInfo:
         resolution=_side(read_json(config / family.root / "config.json"), config, family),
         size_bytes=header.size,
         parameters={
-            "denoiser": header.parameters(UNET_PREFIX),
+            "denoiser": header.parameters(DENOISER_PREFIX),
             "vae": header.parameters(VAE_PREFIX),
             "text": header.parameters(*(spec.original_prefix for spec in family.text_encoders)),
         },
@@ -166,9 +166,9 @@ def _part(component: str, family: Family) -> str:
     return "denoiser" if component == family.root else "vae" if component == "vae" else "text"
 
 
-def _side(unet: dict[str, Any], folder: Path, family: Family) -> int:
+def _side(denoiser: dict[str, Any], folder: Path, family: Family) -> int:
     """Native side in pixels: latent cells times what the VAE shrinks by."""
-    cells = unet.get("sample_size")
+    cells = denoiser.get("sample_size")
     levels = len(read_json(folder / "vae" / "config.json").get("block_out_channels", ())) or 4
     return cells * 2 ** (levels - 1) if isinstance(cells, int) else family.default_side
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.bases.families import FAMILIES, SD1, SD2, SDXL, Family
-from trainer.bases.families.family import Prediction
-from trainer.bases.weight_files import names_a_class
+from trainer.bases.families import FAMILIES, SD2, Family
+from trainer.bases.families.family import Prediction, names_a_class
+from trainer.bases.weight_files import denoiser_of
 from trainer.errors import BaseError
 from trainer.safetensors_file import Header
 
-UNET_PREFIX = "model.diffusion_model."
+DENOISER_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
-_PIPELINES = {"StableDiffusionPipeline", "StableDiffusionXLPipeline"}
+_PIPELINES = {name for family in FAMILIES.values() for name in family.pipelines}
 _TRAINABLE = "Patina trains on the text-to-image models of Stable Diffusion 1, 2 and XL"
 _OTHER_MODELS = {
     "joint_blocks.": "Stable Diffusion 3",
@@ -60,7 +60,7 @@ def detect_file(header: Header, path: Path) -> Detected:
     ]
     if missing:
         raise BaseError(f"{path} has no {missing[0]} inside; choose the full checkpoint, not one with parts left out.")
-    _refuse_channels(header.shapes.get(f"{UNET_PREFIX}input_blocks.0.0.weight", (0, 4))[1], str(path))
+    _refuse_channels(header.shapes.get(f"{DENOISER_PREFIX}input_blocks.0.0.weight", (0, 4))[1], str(path))
     marked = "v_pred" in header.shapes
     prediction: Prediction | None = "epsilon" if family.prediction_in_file else None
     stated = _stated_prediction(header.metadata)
@@ -79,16 +79,17 @@ def detect_folder(folder: Path) -> Detected:
         files = sorted(folder.glob("*.safetensors"))
         hint = f" Did you mean {str(files[0])!r}?" if files else ""
         raise BaseError(f"{folder} has no model_index.json, so it is no diffusers model.{hint}")
+    model_index = read_json(folder / "model_index.json")
     return detect_settings(
-        read_json(folder / "model_index.json"),
-        read_json(folder / "unet" / "config.json"),
+        model_index,
+        read_json(folder / denoiser_of(model_index) / "config.json"),
         read_json(folder / "scheduler" / "scheduler_config.json"),
         str(folder),
     )
 
 
 def detect_settings(
-    model_index: dict[str, Any], unet: dict[str, Any], scheduler: dict[str, Any], where: str
+    model_index: dict[str, Any], denoiser: dict[str, Any], scheduler: dict[str, Any], where: str
 ) -> Detected:
     """As `detect_folder`, from the contents of the three files."""
     kind = str(model_index.get("_class_name") or "model of unknown kind")
@@ -99,10 +100,12 @@ def detect_settings(
         raise BaseError(f"{where} is the SDXL refiner, which styles are not trained on; choose the SDXL base.")
     if kind not in _PIPELINES:
         raise BaseError(f"{where} is a {kind}; {_TRAINABLE}.")
-    _refuse_channels(int(unet.get("in_channels", 4)), where)
+    _refuse_channels(int(denoiser.get("in_channels", 4)), where)
     if "EDM" in str(scheduler.get("_class_name", "")):
         raise BaseError(f"{where} uses the EDM noise formulation, which Patina does not train; {_TRAINABLE}.")
-    family = SDXL if second else SD2 if unet.get("use_linear_projection") else SD1
+    family = next((family for family in FAMILIES.values() if family.is_folder(model_index, denoiser)), None)
+    if family is None:
+        raise BaseError(f"{where} is a {kind} of a kind that Patina does not know; {_TRAINABLE}.")
     stated = scheduler.get("prediction_type", "epsilon")
     if stated not in ("epsilon", "v_prediction"):
         raise BaseError(f"{where} predicts {stated!r}; Patina trains models that predict epsilon or v_prediction.")
@@ -127,17 +130,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _family_of_names(header: Header, path: Path) -> Family:
-    if header.has(SDXL.text_encoders[1].original_prefix):
-        return SDXL
+    for family in FAMILIES.values():
+        if family.is_file(header.has):
+            return family
     if header.has("conditioner.embedders.0.model."):
         raise BaseError(f"{path} is the SDXL refiner, which styles are not trained on; choose the SDXL base.")
-    for family in (SD1, SD2):
-        if header.has(family.text_encoders[0].original_prefix):
-            return family
     for name, title in _OTHER_MODELS.items():
-        if header.has(UNET_PREFIX + name, name):
+        if header.has(DENOISER_PREFIX + name, name):
             raise BaseError(f"{path} is a {title} model; {_TRAINABLE}.")
-    if header.has(UNET_PREFIX):
+    if header.has(DENOISER_PREFIX):
         raise BaseError(f"{path} has no text encoder inside; choose the full checkpoint, not one with parts left out.")
     titles = ", ".join(family.title for family in FAMILIES.values() if family.configs)
     raise BaseError(f"{path} is no checkpoint that Patina knows ({titles}).")

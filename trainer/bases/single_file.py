@@ -1,8 +1,8 @@
 """Reading a single .safetensors checkpoint in the original layout, without any download.
 
-UNet and VAE go through diffusers' ``from_single_file`` with a configuration that ships with Patina. The text encoders
-are renamed here: CLIP's need a prefix removed; OpenCLIP's (SD2, SDXL's second) keep query, key and value in one
-matrix and the projection transposed. Source: OpenAI's and OpenCLIP's text transformers.
+Denoiser and VAE go through diffusers' ``from_single_file`` with a configuration that ships with Patina. The text
+encoders are renamed here: CLIP's need a prefix removed; OpenCLIP's (SD2, SDXL's second) keep query, key and value in
+one matrix and the projection transposed. Source: OpenAI's and OpenCLIP's text transformers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.bases.detect import UNET_PREFIX, VAE_PREFIX, detect_file, read_json
+from trainer.bases.detect import DENOISER_PREFIX, VAE_PREFIX, detect_file, read_json
 from trainer.bases.families.family import Family, TextEncoderSpec
 from trainer.bases.folder import read_tokenizers, zero_empty_negative
 from trainer.bases.parts import STORED_TYPES, Parts, first_line, stored_dtype
@@ -61,7 +61,7 @@ def read_single_file(path: Path, config_folder: Path | None = None) -> Parts:
         notes.append(f"{path.name} keeps its weights in 8 bits ({', '.join(sorted(narrow))}); a 16-bit file is better.")
     return Parts(
         detected=detected,
-        denoiser=_converted(family.root, UNET_PREFIX, tensors, path, configs, family),
+        denoiser=_converted(family.root, DENOISER_PREFIX, tensors, path, configs, family),
         vae=_converted("vae", VAE_PREFIX, tensors, path, configs, family),
         text_encoders={spec.root: _text_encoder(spec, tensors, path, configs, family) for spec in family.text_encoders},
         tokenizers=_tokenizers(configs, family),

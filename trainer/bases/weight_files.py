@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from trainer.bases.families import FAMILIES
+from trainer.bases.families.family import names_a_class
 from trainer.errors import BaseError
 
+_DENOISERS = sorted({family.root for family in FAMILIES.values()})
 SETTINGS_FILES = re.compile(
-    r"model_index\.json|(unet|vae|text_encoder(_2)?)/config\.json|scheduler/scheduler_config\.json|"
+    rf"model_index\.json|({'|'.join(_DENOISERS)}|vae|text_encoder(_2)?)/config\.json|scheduler/scheduler_config\.json|"
     r"tokenizer(_2)?/(tokenizer\.json|vocab\.json|merges\.txt|tokenizer_config\.json|special_tokens_map\.json|"
     r"added_tokens\.json)"
 )
-_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+_STEMS = dict.fromkeys((*_DENOISERS, "vae"), "diffusion_pytorch_model")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -31,7 +34,7 @@ def choose_weights(names: Collection[str], component: str, variant: str | None, 
 
     Args:
         names: every file, as paths relative to the model, with ``/``.
-        component: such as ``unet`` or ``text_encoder_2``.
+        component: such as ``vae`` or ``text_encoder_2``.
         variant: the user's wish; ``None`` takes fp16 before the plain files, as they hold the same values for half
             the download.
         where: the model's name in messages.
@@ -60,7 +63,12 @@ def choose_weights(names: Collection[str], component: str, variant: str | None, 
 def components_of(model_index: dict[str, object]) -> list[str]:
     """The components with weights that a text-to-image model needs, by its ``model_index.json``."""
     second = names_a_class(model_index.get("text_encoder_2"))
-    return ["unet", "vae", "text_encoder", *(["text_encoder_2"] if second else [])]
+    return [denoiser_of(model_index), "vae", "text_encoder", *(["text_encoder_2"] if second else [])]
+
+
+def denoiser_of(model_index: Mapping[str, object]) -> str:
+    """The component that takes noise away, by what ``model_index.json`` names; a usual one if it names none."""
+    return next((name for name in _DENOISERS if names_a_class(model_index.get(name))), _DENOISERS[0])
 
 
 def files_to_fetch(names: Collection[str], chosen: Iterable[Weights]) -> list[str]:
@@ -94,8 +102,3 @@ def _offered(names: Collection[str], component: str) -> dict[str | None, Weights
         if variant not in found and variant in indices and len(files) == total:
             found[variant] = Weights(variant, tuple(files), indices[variant])
     return found
-
-
-def names_a_class(entry: object) -> bool:
-    """Whether an entry of ``model_index.json`` names a component, as ``["transformers", "CLIPTextModel"]`` does."""
-    return isinstance(entry, (list, tuple)) and len(entry) > 1 and entry[1] is not None

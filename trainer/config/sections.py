@@ -168,7 +168,7 @@ class AdapterConfig(Section):
         min_length=1,
         max_length=500,
         description="Which layers learn: 'cross' (how words become shapes), 'qv', 'self', 'attention', 'all-linear', "
-        "or a regular expression over the UNet's layer names.",
+        "or a regular expression over the model's layer names.",
     )
     dropout: float = Field(
         0.0,
@@ -325,7 +325,7 @@ class MemoryConfig(Section):
         None,
         ge=0,
         le=16,
-        description="Levels of the UNet, counted from the outside, that compute their intermediate results twice "
+        description="Levels of the model, counted from the outside, that compute their intermediate results twice "
         "instead of keeping them; all of them together make a step up to 45% slower.",
     )
     park_encoders: bool | None = Field(
@@ -336,7 +336,7 @@ class MemoryConfig(Section):
     previews: Literal["whole", "sliced", "parked"] | None = Field(
         None,
         description="How sample pictures are drawn: 'whole' as many at once as fit, 'sliced' one by one and in tiles, "
-        "'parked' also moves the UNet out of the way while the VAE works.",
+        "'parked' also moves the model out of the way while the VAE works.",
     )
 
 

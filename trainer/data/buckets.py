@@ -21,7 +21,7 @@ def make_buckets(resolution: int, multiple: int, *, bucketing: bool = True) -> t
 
     Args:
         resolution: side of the square bucket; no bucket has more pixels than that square.
-        multiple: every side is a multiple of this (the VAE's factor times the UNet's).
+        multiple: every side is a multiple of this (the VAE's factor times the denoiser's).
         bucketing: False gives the square alone.
 
     Returns:

@@ -109,7 +109,7 @@ def generate(
 def _parts(
     base: Base, rows: Sequence[PreviewRow], settings: PreviewSettings, max_batch: int | None
 ) -> Iterator[tuple[Canvas, list[int]]]:
-    """Rows by index that go through the UNet together: those with the same settings, as many as fit."""
+    """Rows by index that go through the denoiser together: those with the same settings, as many as fit."""
     alike: dict[Canvas, list[int]] = {}
     for index, row in enumerate(rows):
         alike.setdefault(Canvas.of(base, row.settings or settings), []).append(index)

@@ -45,7 +45,7 @@ class Rung:
 
     Attributes:
         micro_batch: images in one pass.
-        checkpoint_levels: UNet levels, from the outside, that compute twice instead of keeping results.
+        checkpoint_levels: levels of the denoiser, from the outside, that compute twice instead of keeping results.
         park_encoders: whether VAE and text encoders stay in main memory between their uses.
     """
 
@@ -59,7 +59,7 @@ def rungs(config: RunConfig, levels: int, processes: int = 1) -> list[Rung]:
 
     Args:
         config: resolved.
-        levels: how many levels the UNet has.
+        levels: how many levels the denoiser has.
         processes: how many share a step's passes.
     """
     sizes = pass_sizes(config, processes)
@@ -151,13 +151,13 @@ def explain(config: RunConfig, levels: int) -> list[str]:
         sentences.append(f"Each batch of {batch} goes through in {passes} passes; the result is the same.")
     if memory.checkpoint_levels:
         sentences.append(
-            f"{memory.checkpoint_levels} of the UNet's {levels} levels compute their intermediate results twice "
+            f"{memory.checkpoint_levels} of the model's {levels} levels compute their intermediate results twice "
             "instead of keeping them, which makes steps slower."
         )
     if memory.previews == "sliced":
         sentences.append("Sample pictures are drawn one by one, and decoded in tiles.")
     elif memory.previews == "parked":
-        sentences.append("Sample pictures are drawn one by one, and the UNet makes room while they are decoded.")
+        sentences.append("Sample pictures are drawn one by one, and the model makes room while they are decoded.")
     return sentences
 
 

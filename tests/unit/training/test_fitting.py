@@ -76,7 +76,7 @@ def test_what_is_given_up_is_said_in_words() -> None:
     for words in (
         "wait in main memory",
         "batch of 4 goes through in 4 passes",
-        "2 of the UNet's 3 levels",
+        "2 of the model's 3 levels",
         "one by one",
     ):
         assert words in said
@@ -193,7 +193,7 @@ def test_a_picture_that_does_not_fit_is_drawn_with_more_care(
     limited.memory.limit_gib = 2.0
     fitted = fit(limited, base, make_trainer)
     assert fitted.config.memory.previews == "parked"
-    assert any("the UNet makes room" in note for note in fitted.notes)
+    assert any("the model makes room" in note for note in fitted.notes)
 
 
 def test_what_does_not_fit_is_said_before_anything_starts(config: RunConfig, base: Base, make_trainer: Any) -> None:

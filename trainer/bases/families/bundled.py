@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from trainer.bases.families.family import Preset, TextEncoderSpec
 from trainer.bases.families.stable_diffusion import StableDiffusion
 
 _REASON = "a small base needs a high learning rate to move, and a few hundred steps on a CPU"
 
-BUNDLED = StableDiffusion(
+
+class Bundled(StableDiffusion):
+    """The family of one base, which is opened by its name and found nowhere else."""
+
+    def is_folder(self, model_index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:
+        return False
+
+    def is_file(self, has: Callable[[str], bool]) -> bool:
+        return False
+
+
+BUNDLED = Bundled(
     key="bundled",
     title="Bundled icons",
     text_encoders=(TextEncoderSpec("te", "text_encoder"),),

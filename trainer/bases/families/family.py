@@ -7,7 +7,7 @@ What a family *does* (conditioning, noise, prediction) is the class that `Family
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -80,6 +80,7 @@ class Family(ABC):
         prompts: subjects that show a style on this family, for samples when the user names none.
         values_per_rank: sum of the widths in and out of the layers that a named target adapts, in every released
             member; empty where members differ.
+        pipelines: classes of diffusers that a folder of the family may name.
         configs: name of the shipped configuration for single files, for each prediction type.
         prediction_in_file: whether a single file tells its prediction type.
         vae_half: whether the family's VAE is known to stay finite in fp16 whatever its configuration says.
@@ -100,12 +101,21 @@ class Family(ABC):
     architectures: Mapping[Prediction, str]
     presets: Mapping[PresetName, Preset]
     prompts: tuple[str, ...]
+    pipelines: tuple[str, ...] = ()
     values_per_rank: Mapping[str, int] = field(default_factory=dict)
     configs: Mapping[Prediction, str] = field(default_factory=dict)
     prediction_in_file: bool = True
     vae_half: bool = False
     draws_latents: bool = True
     clip_skip: bool = True
+
+    @abstractmethod
+    def is_folder(self, model_index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:
+        """Whether ``model_index.json`` and the denoiser's configuration, of one of its `pipelines`, are a member's."""
+
+    @abstractmethod
+    def is_file(self, has: Callable[[str], bool]) -> bool:
+        """Whether a single file is a member's; ``has`` says whether any tensor's name begins with a text."""
 
     @abstractmethod
     def opened_class(self) -> Any:
@@ -115,6 +125,11 @@ class Family(ABC):
     def pooled(self) -> bool:
         """Whether pooled texts are a condition too."""
         return any(encoder.pooled for encoder in self.text_encoders)
+
+
+def names_a_class(entry: object) -> bool:
+    """Whether an entry of ``model_index.json`` names a component, as ``["transformers", "CLIPTextModel"]`` does."""
+    return isinstance(entry, (list, tuple)) and len(entry) > 1 and entry[1] is not None
 
 
 SCENES = (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.bases.families.family import SCENES, Family, Preset, TextEncoderSpec
+from trainer.bases.families.family import SCENES, Family, Preset, TextEncoderSpec, names_a_class
 from trainer.config import PresetName
 
 _REASON = (
@@ -24,9 +24,25 @@ _PRESETS: Mapping[PresetName, Preset] = {
 
 @dataclass(frozen=True, kw_only=True)
 class StableDiffusion(Family):
-    """A family with a UNet that denoises an autoencoder's latents and reads CLIP's text features."""
+    """A family with a UNet that denoises an autoencoder's latents and reads CLIP's text features.
+
+    Attributes:
+        linear_projection: whether its transformer blocks are entered through linear layers, not convolutions.
+    """
 
     root: str = "unet"
+    pipelines: tuple[str, ...] = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+    linear_projection: bool = False
+
+    def is_folder(self, model_index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:
+        second = names_a_class(model_index.get("text_encoder_2"))
+        return second == (len(self.text_encoders) == 2) and (
+            second or bool(denoiser.get("use_linear_projection")) == self.linear_projection
+        )
+
+    def is_file(self, has: Callable[[str], bool]) -> bool:
+        """By its text encoders: widths vary between models of a family (distilled ones), the names do not."""
+        return has(self.text_encoders[-1].original_prefix)
 
     def opened_class(self) -> Any:
         from trainer.bases.families.unet import StableDiffusionBase
@@ -74,6 +90,7 @@ SD2 = StableDiffusion(
     prompts=SCENES,
     values_per_rank={"cross": 107_648, "qv": 103_744, "self": 99_840, "attention": 207_488, "all-linear": 382_208},
     configs={"epsilon": "sd2", "v_prediction": "sd2_v"},
+    linear_projection=True,
     prediction_in_file=False,
     vae_half=True,
 )
