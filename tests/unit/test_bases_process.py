@@ -11,7 +11,7 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor
 
 from trainer.bases.process import Diffusion
-from trainer.config.schedulers import SCHEDULERS
+from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import BaseError, ConfigError
 
 CONFIG = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
@@ -85,7 +85,7 @@ def test_levels_spread_evenly_and_a_draw_picks_every_timestep_alike() -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_every_sampler_begins_where_a_rescaled_schedule_ends_or_is_refused(name: str) -> None:
+def test_every_sampler_begins_where_a_rescaled_schedule_ends_or_is_refused(name: Scheduler) -> None:
     if SCHEDULERS[name].needs_signal:
         with pytest.raises(ConfigError, match=r"ends in pure noise .*choose one of ddim, euler, euler_a, dpm"):
             ZERO.sampler(name, 10)
@@ -110,7 +110,7 @@ class Gaussian:
 
 
 @pytest.mark.parametrize("name", [name for name, row in SCHEDULERS.items() if not row.needs_signal])
-def test_every_sampler_reaches_the_brightness_that_a_zero_snr_base_has_learned(name: str) -> None:
+def test_every_sampler_reaches_the_brightness_that_a_zero_snr_base_has_learned(name: Scheduler) -> None:
     denoise, sampler = Gaussian(ZERO, mean=1.5, spread=0.5), ZERO.sampler(name, 30)
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1, 4, 64, 64, generator=generator)

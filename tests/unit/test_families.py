@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base, Conditioning, SizeFacts, TextFeatures
-from trainer.bases.families import FAMILIES, Family, Preset, key_of, of_text_width, title_of
+from trainer.bases.families import FAMILIES, SD1, SD2, SDXL, Family, Preset, key_of, of_text_width, title_of
 from trainer.bases.families.family import Prediction
 from trainer.bases.process import Process
 from trainer.config import PresetName, RunConfig, parse
@@ -52,7 +52,7 @@ def test_no_two_families_share_a_name_or_a_text_width() -> None:
     for one, other in combinations(FAMILIES.values(), 2):
         assert not set(one.name_prefixes) & set(other.name_prefixes)
         assert one.title != other.title
-    assert {of_text_width(width).key for width in (768, 1024, 2048)} == {"sd1", "sd2", "sdxl"}
+    assert [of_text_width(width) for width in (768, 1024, 2048)] == [SD1, SD2, SDXL]
     assert title_of("somebody's own") == "somebody's own"
 
 
