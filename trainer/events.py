@@ -53,6 +53,7 @@ class Phase(Event):
         "measuring",
         "training",
         "sampling",
+        "judging",
         "exporting",
         "verifying",
     ]
@@ -146,8 +147,21 @@ class Interrupted(Event):
     reason: Literal["paused", "stopped"]
 
 
+class Recommended(Event):
+    """Of the kept states one was picked, and why; the file holds its weights, ``judgement.json`` all scores."""
+
+    type: Literal["recommended"] = "recommended"
+    at_step: int
+    strength: float
+    confidence: float
+    sentence: str
+
+
 class Finished(Event):
-    """The adapter was exported, read back and verified; paths are relative to the run folder."""
+    """The adapter was exported, read back and verified; paths are relative to the run folder.
+
+    ``picked_step`` is the step whose weights the file holds, and ``picked_strength`` what they are recommended at.
+    """
 
     type: Literal["finished"] = "finished"
     step: int
@@ -155,6 +169,8 @@ class Finished(Event):
     sheet: str
     verified: tuple[str, ...]
     seconds: float
+    picked_step: int | None = None
+    picked_strength: float | None = None
 
 
 class Failed(Event):
@@ -196,6 +212,7 @@ AnyEvent = Annotated[
     | Saved
     | Notice
     | Interrupted
+    | Recommended
     | Finished
     | Failed,
     Field(discriminator="type"),

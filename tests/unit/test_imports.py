@@ -34,6 +34,7 @@ LAYERS = {
     "trainer.data": 2,
     "trainer.styles": 2,
     "trainer.preview": 3,
+    "trainer.judging": 3,
     "trainer.training": 3,
     "trainer.public": 4,
     "trainer.studio": 4,

@@ -149,6 +149,11 @@ class Base(ABC):
     def checkpoint_levels(self, count: int) -> None:
         """Let the ``count`` levels that keep the most compute twice instead of keeping results; 0 lets none."""
 
+    @property
+    @abstractmethod
+    def style_layers(self) -> Sequence[nn.Module]:
+        """Layers of the denoiser whose maps (B, C, h, w) say how a picture is drawn more than what it shows."""
+
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
         """Texts as the family's pipelines encode them; longer texts than `token_limit` are cut."""

@@ -1,4 +1,4 @@
-"""The command line: ``patina train | sample | inspect | export | studio``.
+"""The command line: ``patina train | judge | sample | inspect | export | studio``.
 
 Exit codes: 0; 1 for a bug, with a log; 2 for what the user can mend, with one sentence on standard error; 130 for
 Ctrl-C. A command's module is imported when the command is called, so that ``patina --help`` is quick.
@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 COMMANDS = {
     "train": "Train a style on a folder of images and save it as a file.",
+    "judge": "Say which saved state of a run at which strength, and why; or keep another one.",
     "sample": "Draw pictures with styles, at one or more strengths.",
     "inspect": "Show what is in a style file, whoever made it.",
     "export": "Write a style file again in another layout or format.",

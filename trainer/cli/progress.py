@@ -23,6 +23,7 @@ PHASES = {
     "measuring": "Measuring a step",
     "training": "Training",
     "sampling": "Drawing pictures",
+    "judging": "Judging what was learned",
     "exporting": "Writing and checking the file",
     "verifying": "Checking the file",
 }
@@ -103,6 +104,8 @@ class Terminal:
                 )
             case events.Notice():
                 self.say(("Warning: " if event.level == "warning" else "") + event.text)
+            case events.Recommended():
+                self.say(event.sentence)
             case events.Finished():
                 self._finished(event)
             case _:

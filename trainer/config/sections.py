@@ -277,7 +277,7 @@ class TrainConfig(Section):
         ge=1,
         description="Steps between saved states; after a crash, training goes on from the last one.",
     )
-    keep_checkpoints: int = Field(3, ge=1, le=1000, description="How many saved states stay on disk.")
+    keep_checkpoints: int = Field(4, ge=1, le=1000, description="How many saved states stay on disk.")
     device: str = Field("auto", description="Where to train: 'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'.")
     precision: Precision = Field(
         "auto",
@@ -372,6 +372,29 @@ class SamplesConfig(Section):
         ge=0,
         le=2**32 - 1,
         description="Start noise of the sample pictures; the same for each, so that only the style changes.",
+    )
+
+
+class JudgingConfig(Section):
+    """Which of the kept states becomes the file."""
+
+    enabled: bool = Field(
+        True,
+        description="When the training is over, draw the same prompts with every saved state at several strengths, and "
+        "recommend one of them with the reason; without it the file holds the last state.",
+    )
+    strengths: list[Annotated[float, Field(gt=0, le=4)]] = Field(
+        default_factory=lambda: [0.25, 0.5, 0.75, 1.0, 1.25],
+        min_length=1,
+        max_length=12,
+        description="Strengths at which every saved state is looked at.",
+    )
+    share: float = Field(
+        0.5,
+        gt=0,
+        le=10,
+        description="Most that this may cost, as a share of the training; a run too short to afford three prompts is "
+        "not judged.",
     )
 
 

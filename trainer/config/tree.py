@@ -16,6 +16,7 @@ from trainer.config.sections import (
     BaseConfig,
     DataConfig,
     ExportConfig,
+    JudgingConfig,
     MemoryConfig,
     OptimConfig,
     SamplesConfig,
@@ -45,6 +46,7 @@ class RunConfig(Section):
     train: TrainConfig = Field(default_factory=TrainConfig)
     memory: MemoryConfig = Field(default_factory=MemoryConfig)
     samples: SamplesConfig = Field(default_factory=SamplesConfig)
+    judging: JudgingConfig = Field(default_factory=JudgingConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
 
     @field_validator("name", "trigger")

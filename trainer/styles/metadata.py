@@ -44,6 +44,7 @@ class Provenance:
         started_at, finished_at: seconds since 1970.
         tag_frequency, bucket_info: see `tag_frequency` and `bucket_info`.
         thumbnail: a data URL, see `thumbnail_url`.
+        recommended_strength: at which it was judged best.
         config: the run's settings.
     """
 
@@ -73,6 +74,7 @@ class Provenance:
     bucket_info: Mapping[str, Any] = field(default_factory=dict)
     trigger: str = ""
     usage_hint: str = ""
+    recommended_strength: float | None = None
     author: str = ""
     license: str = ""
     description: str = ""
@@ -124,6 +126,7 @@ def build(facts: Provenance) -> dict[str, str]:
         "modelspec.thumbnail": facts.thumbnail,
         "patina.version": facts.version,
         "patina.family": facts.family,
+        "patina.recommended_strength": facts.recommended_strength,
         "patina.base_sha256": facts.base_sha256,
         "patina.config": _json(facts.config),
     }

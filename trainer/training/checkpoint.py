@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,19 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     average: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+
+    def copied(self) -> Checkpoint:
+        """The same state, in main memory, where it does not change with the weights."""
+
+        def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+        return replace(
+            self,
+            adapter=copies(self.adapter),
+            optimizer=copies(self.optimizer),
+            average=copies(self.average),
+        )
 
 
 def save(checkpoint: Checkpoint, parent: Path, *, keep: int) -> Path:

@@ -29,17 +29,23 @@ def export(
     thumbnail: Image.Image,
     recovered: Sequence[str] = (),
     emit: Emit = lambda event: None,
+    strength: float | None = None,
 ) -> Verification:
     """Write the adapter into the run's folder and verify it through diffusers; ``emit`` is told when that begins.
 
     The file appears under its name only when it is complete, but the run is finished only when the checks hold too.
+
+    Args:
+        strength: that is recommended, where one is.
 
     Raises:
         RunError: the file could not be written, or did not pass a check.
     """
     base, bank = trained.base, trained.bank
     weights = bank.weights_of(trained.style, trained.weights_to_export())
-    facts = provenance(config, dataset, trained, started_at=started_at, thumbnail=thumbnail, recovered=recovered)
+    facts = provenance(
+        config, dataset, trained, started_at=started_at, thumbnail=thumbnail, recovered=recovered, strength=strength
+    )
     write_style(folder.adapter_file, weights, layout=config.export.format, metadata=build(facts))
     emit(Phase(name="verifying"))
 
@@ -73,8 +79,14 @@ def provenance(
     started_at: float,
     thumbnail: Image.Image,
     recovered: Sequence[str] = (),
+    strength: float | None = None,
 ) -> Provenance:
-    """Everything the file says about how it was made; ``recovered`` is what the run had to change on its way."""
+    """Everything the file says about how it was made.
+
+    Args:
+        recovered: what the run had to change on its way.
+        strength: that is recommended; it becomes the usage hint where the user wrote none.
+    """
     base, spec = trained.base, trained.bank[trained.style].spec
     family = base.family
     side = config.data.resolution or base.resolution
@@ -99,7 +111,7 @@ def provenance(
         },
         resolution=(side, side),
         images=len(trained.batches.images),
-        steps=trained.step,
+        steps=trained.exported_step,
         batch_size=trained.batches.batch_size * trained.batches.accumulation,
         learning_rate=trained.settings.peak_rate,
         seed=config.train.seed,
@@ -109,7 +121,8 @@ def provenance(
         tag_frequency=tag_frequency((example.caption for example in dataset.examples), config.name),
         bucket_info=bucket_info(example.bucket for example in dataset.examples),
         trigger=config.trigger,
-        usage_hint=config.export.usage_hint,
+        usage_hint=config.export.usage_hint or ("" if strength is None else f"Recommended strength {strength:g}."),
+        recommended_strength=strength,
         author=config.export.author,
         license=config.export.license,
         thumbnail=thumbnail_url(thumbnail),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -102,6 +102,7 @@ class Trainer:
         self.accelerator = open_accelerator() if accelerator is None else accelerator
         self.settings = Resolved.of(config)
         self.step = 0
+        self._chosen: tuple[int, list[Tensor]] | None = None
         self.rate_factor: Callable[[int], float] = lambda step: 1.0
         self.learning: Learning = bank.learning_of(style)
         self.named = bank.parameters_of(style)
@@ -209,6 +210,24 @@ class Trainer:
         """What the file holds: the average of the weights when one is kept, else what the optimizer settled on."""
         return {name: value.detach().clone() for name, value in zip(self.names, self._settled(), strict=True)}
 
+    def exported_of(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """What the file would hold had the run ended at a checkpoint of it."""
+        if checkpoint.average or self.entry.exported is None:
+            return dict(checkpoint.average or checkpoint.adapter)
+        own = self.checkpoint().copied()
+        self.restore(checkpoint)
+        weights = self.weights_to_export()
+        self.restore(own)
+        return weights
+
+    def weights_now(self) -> dict[str, Tensor]:
+        """The adapter's own weights at the moment, copied."""
+        return {name: parameter.detach().clone() for name, parameter in self.named}
+
+    def take(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the adapter these weights; optimizer, average and step stay as they are."""
+        self._write([weights[name] for name in self.names])
+
     @contextmanager
     def as_exported(self) -> Iterator[None]:
         """Within this context the adapter has the weights that the file would hold; afterwards its own, bit for bit."""
@@ -263,7 +282,18 @@ class Trainer:
         self.scaler.load_state_dict(checkpoint.state["scaler"])
         self.step = checkpoint.step
 
+    def choose(self, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Export these weights of an earlier step instead of what the training ended with."""
+        self._chosen = step, [weights[name].to(parameter.device) for name, parameter in self.named]
+
+    @property
+    def exported_step(self) -> int:
+        """The step whose weights are exported."""
+        return self.step if self._chosen is None else self._chosen[0]
+
     def _settled(self) -> list[Tensor]:
+        if self._chosen is not None:
+            return self._chosen[1]
         if self.average is not None:
             return self.average.values
         exported = self.entry.exported

@@ -18,9 +18,7 @@ from trainer.data.dataset import Dataset
 from trainer.errors import RunError
 from trainer.events import (
     Emit,
-    Event,
     Failed,
-    Finished,
     Found,
     Interrupted,
     Notice,
@@ -32,8 +30,9 @@ from trainer.events import (
 from trainer.hardware import machine, physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.presets import resolve
 from trainer.training.batches import Batches
-from trainer.training.export import export
+from trainer.training.ending import finished, judged_of, written
 from trainer.training.fitting import Fitted, as_found, fit, memory_limit, settle, shared_out
+from trainer.training.log import Log
 from trainer.training.loop import Trainer
 from trainer.training.optim import OPTIMIZERS
 from trainer.training.pausing import Control, Signal, Uncontrolled
@@ -93,10 +92,10 @@ def train(folder: RunFolder, *, emit: Emit, control: Control, base: Base | None 
     config = folder.config()
     accelerator = open_accelerator(config.train.device)
     if not accelerator.is_main_process:
-        return _train(folder, config, _Log(None, lambda event: None), Uncontrolled(), base, accelerator)
+        return _train(folder, config, Log(None, lambda event: None), Uncontrolled(), base, accelerator)
     with folder.held():
         folder.clear_scratch()
-        log = _Log(folder, emit)
+        log = Log(folder, emit)
         try:
             return _train(folder, config, log, control, base, accelerator)
         except Exception as error:
@@ -105,10 +104,10 @@ def train(folder: RunFolder, *, emit: Emit, control: Control, base: Base | None 
 
 
 def _train(
-    folder: RunFolder, config: RunConfig, emit: _Log, control: Control, base: Base | None, accelerator: Accelerator
+    folder: RunFolder, config: RunConfig, emit: Log, control: Control, base: Base | None, accelerator: Accelerator
 ) -> Outcome:
     began = time.time()
-    base = base or _open_base(config, emit, accelerator)
+    base = base or open_base(config, emit, accelerator)
     for note in base.notes:
         emit(Notice(text=note))
     emit(Phase(name="reading", detail=config.data.images))
@@ -124,7 +123,7 @@ def _train(
     bank = Bank(base.roots)
     try:
         with as_found(base):
-            _add_style(bank, config)
+            add_style(bank, config)
             emit(Phase(name="measuring"))
             recovery = Recovery(folder.recovery_file)
             asked = config.memory if recovery.changes else None
@@ -156,33 +155,16 @@ def _train(
             if not due(config.samples.every or 0, trainer.step, trainer.settings.steps):
                 # Stopped between two samples: what is shown as the end must be the end.
                 steps.pictures.samples(trainer.step)
-            thumbnail = steps.pictures.sheet()
-            emit(Phase(name="exporting"))
-            proof = export(
-                folder,
-                config,
-                dataset,
-                trainer,
-                started_at=began,
-                thumbnail=thumbnail,
-                recovered=steps.recovery.sentences,
-                emit=emit,
-            )
+            judged = judged_of(trainer, folder, config, dataset, prepared, emit)
+            proof = written(trainer, steps.pictures, folder, config, dataset, judged, began, emit)
     finally:
         bank.detach()
-    emit(
-        Finished(
-            step=trainer.step,
-            adapter=folder.adapter_file.name,
-            sheet=folder.sheet_file.name,
-            verified=tuple(f"{tick.name}: {tick.detail}" for tick in proof.ticks),
-            seconds=time.time() - began,
-        )
-    )
+    emit(finished(trainer, folder, proof, judged, began))
     return Outcome("finished", trainer.step, folder.adapter_file)
 
 
-def _open_base(config: RunConfig, emit: Emit, accelerator: Accelerator) -> Base:
+def open_base(config: RunConfig, emit: Emit, accelerator: Accelerator) -> Base:
+    """The run's base on the device it trains on."""
     device = pick_device(config.train.device) if accelerator.num_processes == 1 else accelerator.device
     emit(Phase(name="loading", detail=config.base.source))
     return load_base(
@@ -212,7 +194,8 @@ def _resolved(config: RunConfig, base: Base, dataset: Dataset, processes: int) -
     return shared_out(config, processes, free=asked is None)
 
 
-def _add_style(bank: Bank, config: RunConfig) -> None:
+def add_style(bank: Bank, config: RunConfig) -> None:
+    """Attach the adapter that a resolved config asks for, untrained."""
     adapter = config.adapter
     assert adapter.rank is not None
     bank.add(
@@ -232,7 +215,7 @@ def _fitted(
     """A trainer that fits, with the settings it was made for: measured by the main process, and the same in all."""
 
     def made(settings: RunConfig) -> Trainer:
-        return _trainer(base, bank, prepared, settings, accelerator)
+        return trainer_of(base, bank, prepared, settings, accelerator)
 
     if accelerator.is_main_process:
         fitted = fit(config, base, made, processes=accelerator.num_processes)
@@ -245,7 +228,8 @@ def _fitted(
     return made(config), config
 
 
-def _trainer(base: Base, bank: Bank, prepared: Prepared, config: RunConfig, accelerator: Accelerator) -> Trainer:
+def trainer_of(base: Base, bank: Bank, prepared: Prepared, config: RunConfig, accelerator: Accelerator) -> Trainer:
+    """A trainer of the style in ``bank`` at step 0."""
     batches = Batches(
         base,
         prepared.training,
@@ -289,43 +273,6 @@ def _plan(fitted: Fitted, prepared: Prepared) -> Planned:
         base=trainer.base.title,
         notes=fitted.notes,
     )
-
-
-class _Log:
-    """Writes every event into the run's folder and passes it on; knows the step for those who do not.
-
-    Args:
-        folder: None keeps and says nothing, for all processes but the main one.
-    """
-
-    def __init__(self, folder: RunFolder | None, emit: Emit) -> None:
-        self.folder, self.forward = folder, emit
-        self.step = 0
-
-    def __call__(self, event: Event) -> None:
-        if self.folder is not None:
-            self.folder.append(event)
-            self.forward(event)
-
-    def at(self, step: int) -> None:
-        self.step = step
-
-    def at_last(self, event: Event) -> None:
-        """The word of a run that has failed: it is said even where it cannot be written, as on a full disk."""
-        try:
-            if self.folder is not None:
-                self.folder.append(event)
-        except OSError:
-            pass
-        self.forward(event)
-
-    def quietly(self, name: Literal["reading", "caching", "sampling", "training"], done: int, total: int) -> None:
-        """Progress that is worth showing but not worth keeping."""
-        self.forward(Phase(name=name, done=done, total=total))
-
-    def drawing(self, done: int, total: int) -> None:
-        """Pictures between the steps; with the last of them the steps go on."""
-        self.quietly("sampling" if done < total else "training", done, total)
 
 
 def _found(dataset: Dataset) -> Found:

@@ -64,6 +64,11 @@ class RunFolder:
         return self.path / "sheet.png"
 
     @property
+    def judgement_file(self) -> Path:
+        """What was said of the kept checkpoints; missing where nothing was judged."""
+        return self.path / "judgement.json"
+
+    @property
     def lock_file(self) -> Path:
         return self.path / "run.lock"
 

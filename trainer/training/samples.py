@@ -66,18 +66,26 @@ class Pictures:
             shown = path.relative_to(self.folder.path).as_posix()
             self.emit(Sampled(step=step, index=index, prompt=row.prompt, path=shown))
 
-    def sheet(self) -> Image:
+    def sheet(self, strength: float = 1.0) -> Image:
         """Write base and style side by side, for prompts that no caption names, same seed in each row.
+
+        Args:
+            strength: of the style's pictures.
 
         Returns:
             Four of the style's pictures as one, for the file's thumbnail.
         """
-        rows = [self._row(prompt, strength) for prompt in self.sheet_prompts for strength in (0.0, 1.0)]
+        rows = [self._row(prompt, shown) for prompt in self.sheet_prompts for shown in (0.0, strength)]
         pictures = self._drawn(rows)
         grid = [pictures[start : start + 2] for start in range(0, len(pictures), 2)]
-        sheet = contact_sheet(grid, rows=[row.prompt for row in rows[::2]], columns=["base", self.config.name])
+        sheet = contact_sheet(grid, rows=[row.prompt for row in rows[::2]], columns=["base", self._label(strength)])
         replace_file(self.folder.sheet_file, lambda file: sheet.save(file, "PNG", optimize=True))
         return mosaic(pictures[1::2])
+
+    def _label(self, strength: float) -> str:
+        step = self.trainer.exported_step
+        told = "" if step == self.trainer.step else f", step {step}"
+        return f"{self.config.name}{told}" + ("" if strength == 1.0 else f", {strength:g}")
 
     def _drawn(self, rows: list[PreviewRow]) -> list[Image]:
         with self.trainer.as_exported():

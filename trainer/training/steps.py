@@ -7,7 +7,7 @@ goes back to its last good state and learns on at a lower rate. Both are said, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from accelerate import Accelerator
 
@@ -51,7 +51,7 @@ class Steps:
 
     def __post_init__(self) -> None:
         self.trainer.rate_factor = self.recovery.rate_factor
-        self._start = _copied(self.trainer.checkpoint())
+        self._start = self.trainer.checkpoint().copied()
 
     @property
     def accelerator(self) -> Accelerator:
@@ -218,12 +218,3 @@ class Steps:
 
     def _on_the_way(self, found: Checkpoint) -> bool:
         return self.recovery.holds(found.step, int(found.state.get("changes", 0)))
-
-
-def _copied(state: Checkpoint) -> Checkpoint:
-    """A state that does not change with the weights, in main memory."""
-    copies = {
-        part: {name: tensor.detach().to("cpu", copy=True) for name, tensor in getattr(state, part).items()}
-        for part in ("adapter", "optimizer", "average")
-    }
-    return replace(state, **copies)  # type: ignore[arg-type]

@@ -67,6 +67,12 @@ class StableDiffusionBase(Base):
                 if hasattr(module, "gradient_checkpointing"):
                     module.gradient_checkpointing = False
 
+    @property
+    def style_layers(self) -> Sequence[nn.Module]:
+        """The outermost blocks: strokes, edges and colours pass there, while subjects are made in between."""
+        unet = self.denoiser
+        return unet.up_blocks[-1], unet.up_blocks[-2], unet.down_blocks[0]
+
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
         """Source: ``encode_prompt`` of diffusers' StableDiffusionPipeline and StableDiffusionXLPipeline."""

@@ -1,0 +1,101 @@
+"""The pick as a function of numbers: what wins, what is left out, and how sure it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from trainer.judging.pick import Candidate, front, joint, pick, sentence
+
+
+def candidate(step: int, strength: float, style: float, subject: float, **other: object) -> Candidate:
+    """Ten pictures whose scores scatter a little around what is asked for."""
+    scatter = [0.01 * (i % 5 - 2) for i in range(10)]
+    given: dict[str, object] = {
+        "style": tuple(style + s for s in scatter),
+        "subject": tuple(subject - s for s in scatter),
+        "nearness": (1.0,) * 10,
+        "nearest": (0,) * 10,
+        "drift": 0.05,
+        "variety": 1.0,
+    }
+    return Candidate(step=step, strength=strength, **(given | other))  # type: ignore[arg-type]
+
+
+def test_joint_is_the_harmonic_mean_and_neither_pays_for_the_other() -> None:
+    assert joint(0.5, 1.0) == pytest.approx(2 / 3)
+    assert joint(0.0, 1.0) == 0.0
+    assert joint(1.7, 1.0) == 1.0
+    assert joint(-0.3, 0.9) == 0.0
+
+
+def test_the_front_holds_those_that_nobody_beats_in_both() -> None:
+    weak, middle, strong = candidate(1, 1, 0.2, 0.9), candidate(2, 1, 0.6, 0.8), candidate(3, 1, 0.9, 0.4)
+    beaten = candidate(4, 1, 0.5, 0.7)
+    assert front([weak, middle, strong, beaten]) == [weak, middle, strong]
+
+
+def test_the_knee_wins_over_the_strongest_and_the_weakest() -> None:
+    knee = candidate(300, 0.75, 0.8, 0.9)
+    chosen = pick([candidate(100, 0.25, 0.1, 1.0), knee, candidate(400, 1.25, 1.0, 0.3)])
+    assert chosen.candidate is knee
+    assert chosen.confidence == 1.0
+    assert chosen.tied == (knee,)
+
+
+def test_of_candidates_within_noise_the_earlier_and_weaker_wins() -> None:
+    early = candidate(200, 0.75, 0.80, 0.9)
+    late = Candidate(
+        step=400,
+        strength=1.0,
+        style=tuple(s + d for s, d in zip(early.style, [0.3, -0.28] * 5, strict=True)),
+        subject=early.subject,
+        nearness=early.nearness,
+        nearest=early.nearest,
+        drift=0.05,
+        variety=1.0,
+    )
+    chosen = pick([early, late])
+    assert chosen.best is late
+    assert chosen.candidate is early
+    assert set(chosen.tied) == {early, late}
+    assert 0.2 < chosen.confidence < 1.0
+
+
+@pytest.mark.parametrize(
+    ("limit", "other"),
+    [
+        ("copying", {"nearness": (5.0,) * 10, "nearest": (7,) * 10}),
+        ("drift", {"drift": 0.9}),
+        ("variety", {"variety": 0.2}),
+    ],
+)
+def test_who_breaks_a_limit_is_left_out_however_good_it_looks(limit: str, other: dict[str, object]) -> None:
+    honest, broken = candidate(200, 1.0, 0.5, 0.8), candidate(300, 1.0, 0.95, 0.95, **other)
+    assert broken.excluded == limit
+    assert pick([honest, broken]).candidate is honest
+    # With nothing else to offer it is recommended after all, and the sentence says what is wrong with it.
+    alone = pick([broken])
+    assert alone.candidate is broken
+    assert "train fewer steps" in sentence(alone, [broken], [f"image {i}" for i in range(10)])
+
+
+def test_one_near_picture_among_many_is_no_copying() -> None:
+    assert candidate(1, 1, 0.5, 0.5, nearness=(5.0,) + (1.0,) * 9).copied is None
+
+
+def test_the_sentence_names_step_strength_and_the_image_that_is_copied() -> None:
+    good = candidate(300, 0.8, 0.8, 0.95)
+    copying = candidate(400, 1.0, 0.9, 0.9, nearness=(1.0,) * 5 + (3.0,) * 5, nearest=(0,) * 5 + (2,) * 5)
+    text = sentence(pick([good, copying]), [good, copying], ["a.png", "b.png", "owl.png"])
+    assert text.startswith("Step 300 at strength 0.8: as close to your images as any, and subjects survive.")
+    assert "Step 400 at 1 begins to copy owl.png." in text
+
+
+def test_the_same_numbers_give_the_same_pick() -> None:
+    row = [candidate(100 * i, 1.0, 0.5 + 0.01 * i, 0.9 - 0.01 * i) for i in range(1, 6)]
+    assert pick(row) == pick(row)
+
+
+def test_nothing_to_pick_from_is_an_error() -> None:
+    with pytest.raises(ValueError, match="nothing to pick from"):
+        pick([])

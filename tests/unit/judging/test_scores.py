@@ -1,0 +1,93 @@
+"""Scores against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from trainer.judging.features import Features, layout, layout_distances, observed, statistics, style_distances
+from trainer.judging.scores import StyleScale, copying, drift_score, subject_score, variety_score
+
+
+def drawn(mean: torch.Tensor, deviation: torch.Tensor, where: torch.Tensor | None = None) -> Features:
+    where = torch.eye(len(mean)) if where is None else where
+    return Features(mean, deviation, F.normalize(where, dim=1))
+
+
+def test_style_distance_is_the_wasserstein_distance_of_independent_normals() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(3, 5), torch.rand(3, 5)
+    c, d = torch.randn(2, 5), torch.rand(2, 5)
+    distances = style_distances(drawn(a, b), drawn(c, d, torch.eye(2)))
+    for i in range(3):
+        for j in range(2):
+            expected = ((a[i] - c[j]) ** 2).sum() + ((b[i] - d[j]) ** 2).sum()
+            assert torch.isclose(distances[i, j], expected, atol=1e-5)
+
+
+def test_statistics_do_not_see_where_something_lies_and_layout_does() -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(2, 6, 8, 8)
+    turned = maps.flip(3)
+    for one, other in zip(statistics([maps]), statistics([turned]), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    near = layout_distances(*(Features(torch.zeros(2, 1), torch.zeros(2, 1), layout(x)) for x in (maps, turned)))
+    assert float(near.diagonal().min()) > 0.1
+
+
+def test_the_base_scores_zero_and_the_training_images_themselves_about_one() -> None:
+    torch.manual_seed(0)
+    references = drawn(5 + 0.1 * torch.randn(12, 8), torch.ones(12, 8))
+    base = drawn(0.1 * torch.randn(6, 8), torch.ones(6, 8))
+    scale = StyleScale.of(base, references)
+    assert torch.allclose(scale.score(base, references), torch.zeros(6))
+    like = drawn(5 + 0.1 * torch.randn(6, 8), torch.ones(6, 8))
+    assert torch.allclose(scale.score(like, references), torch.ones(6), atol=0.05)
+    halfway = drawn(2.5 + 0.1 * torch.randn(6, 8), torch.ones(6, 8))
+    assert 0.5 < float(scale.score(halfway, references).mean()) < 0.9
+
+
+def test_a_subject_survives_when_its_own_caption_explains_it_best() -> None:
+    errors = torch.tensor([[[0.1], [0.2], [0.3]], [[0.3], [0.2], [0.1]], [[0.2], [0.1], [0.3]]])
+    assert subject_score(errors, torch.tensor([0, 0, 0])).tolist() == [1.0, 0.0, 0.5]
+
+
+def test_an_easy_noise_level_counts_as_much_as_a_hard_one() -> None:
+    errors = torch.tensor([[[0.010, 10.0], [0.020, 9.9]]])
+    assert subject_score(errors, torch.tensor([0])).tolist() == [1.0]
+
+
+def test_a_repeated_image_is_found_and_named() -> None:
+    torch.manual_seed(0)
+    where = torch.randn(5, 64)
+    references = drawn(torch.zeros(5, 1), torch.zeros(5, 1), where)
+    pictures = drawn(torch.zeros(2, 1), torch.zeros(2, 1), torch.stack([where[3] + 0.05, torch.randn(64)]))
+    copied, fresh = copying(pictures, references)
+    assert copied.image == 3
+    assert copied.nearness > 10
+    assert fresh.nearness < 1.6
+
+
+def test_drift_is_the_relative_change_of_a_prediction() -> None:
+    plain = torch.ones(2, 4, 3, 3)
+    assert torch.allclose(drift_score(torch.stack([plain[0], 1.5 * plain[1]]), plain), torch.tensor([0.0, 0.5]))
+
+
+def test_variety_falls_when_seeds_draw_the_same_picture() -> None:
+    torch.manual_seed(0)
+    zeros = torch.zeros(4, 1)
+    base = drawn(zeros, zeros, torch.randn(4, 32))
+    same = drawn(zeros, zeros, torch.ones(4, 32) + 0.01 * torch.randn(4, 32))
+    prompts = torch.tensor([0, 0, 1, 1])
+    assert len(variety_score(base, base, prompts)) == 2
+    assert torch.allclose(variety_score(base, base, prompts), torch.ones(2))
+    assert float(variety_score(same, base, prompts).max()) < 0.1
+
+
+def test_observed_layers_are_left_as_they_were() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 3, 1))
+    with observed([model[1], model[0]]) as seen:
+        model(torch.zeros(1, 1, 4, 4))
+        assert [tuple(maps.shape) for maps in seen] == [(1, 3, 4, 4), (1, 2, 4, 4)]
+    assert not model[0]._forward_hooks

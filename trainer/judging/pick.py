@@ -1,0 +1,195 @@
+"""The pick: of all checkpoints and strengths the one that holds the style while subjects survive, and how sure that is.
+
+Pure functions over numbers; nothing here knows a model.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainer.randomness import stable_seed
+
+COPY_LIMIT = 1.6
+"""A picture this many times nearer to a training image than those are to each other repeats it."""
+COPY_SHARE = 0.2
+"""Share of a candidate's pictures that may do so."""
+DRIFT_LIMIT = 0.35
+"""Change of plain prompts, relative to the prediction's size, above which a style no longer waits for its trigger."""
+VARIETY_LIMIT = 0.5
+"""Seeds must stay at least half as different as the base's."""
+RESAMPLES = 400
+SURE = 0.8
+"""Share of resamples in which a candidate must win to be called clear."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One checkpoint at one strength with its scores, one number a picture where a tuple.
+
+    Attributes:
+        style: 0 as the base draws, 1 as the training images.
+        subject: 0 to 1, share of other prompts that explain the picture worse.
+        nearness: to the nearest training image, 1 is usual (`trainer.judging.scores.Copy`).
+        nearest: index of that image.
+        drift: of prompts without the trigger.
+        variety: of seeds, 1 is the base's.
+    """
+
+    step: int
+    strength: float
+    style: tuple[float, ...]
+    subject: tuple[float, ...]
+    nearness: tuple[float, ...]
+    nearest: tuple[int, ...]
+    drift: float
+    variety: float
+
+    @property
+    def style_mean(self) -> float:
+        return statistics.fmean(self.style)
+
+    @property
+    def subject_mean(self) -> float:
+        return statistics.fmean(self.subject)
+
+    @property
+    def copied(self) -> int | None:
+        """Index of the training image that it repeats most clearly, or None while that stays within the limit."""
+        repeats = [(near, image) for near, image in zip(self.nearness, self.nearest, strict=True) if near > COPY_LIMIT]
+        if len(repeats) <= COPY_SHARE * len(self.nearness):
+            return None
+        return max(repeats)[1]
+
+    @property
+    def excluded(self) -> str | None:
+        """Which limit it breaks (``copying``, ``drift`` or ``variety``), or None."""
+        if self.copied is not None:
+            return "copying"
+        if self.drift > DRIFT_LIMIT:
+            return "drift"
+        if self.variety < VARIETY_LIMIT:
+            return "variety"
+        return None
+
+
+def joint(style: float, subject: float) -> float:
+    """One number for both: their harmonic mean, each cut to [0, 1], so that neither pays for the other's failure."""
+    a, b = min(max(style, 0.0), 1.0), min(max(subject, 0.0), 1.0)
+    return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The Pareto front over style and subject: nobody else is at least as good in both and better in one."""
+
+    def beaten(one: Candidate) -> bool:
+        return any(
+            other.style_mean >= one.style_mean
+            and other.subject_mean >= one.subject_mean
+            and (other.style_mean > one.style_mean or other.subject_mean > one.subject_mean)
+            for other in candidates
+        )
+
+    return [candidate for candidate in candidates if not beaten(candidate)]
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What is recommended.
+
+    Attributes:
+        candidate: the recommended one.
+        best: the one with the highest joint score; another one only when they cannot be told apart.
+        front: the candidates that nothing beats, strongest style last.
+        confidence: share of resamples of prompts and seeds in which the recommended one is the best or within noise
+            of it, 0 to 1.
+        tied: those that cannot be told from the best.
+    """
+
+    candidate: Candidate
+    best: Candidate
+    front: tuple[Candidate, ...]
+    confidence: float
+    tied: tuple[Candidate, ...]
+
+
+def pick(candidates: Sequence[Candidate], *, seed: int = 0) -> Pick:
+    """Choose a candidate.
+
+    Those that break a limit are left out (all stay in when all break one). The knee of the front is the highest
+    harmonic mean of style and subject. Candidates whose lead over one another is within the noise of prompts and
+    seeds (paired bootstrap, Efron and Tibshirani 1993, chapter 16) count as tied, and then the earlier and weaker one
+    wins: it is the one that kept more of the base.
+
+    Raises:
+        ValueError: there is no candidate, or their pictures differ in number.
+    """
+    if not candidates:
+        raise ValueError("there is nothing to pick from")
+    if len({len(candidate.style) for candidate in candidates}) > 1:
+        raise ValueError("candidates must be judged on the same pictures")
+    allowed = [candidate for candidate in candidates if candidate.excluded is None] or list(candidates)
+    best = max(allowed, key=lambda c: (joint(c.style_mean, c.subject_mean), -c.step, -c.strength))
+    chances = {id(c): _chance_to_match(c, best, seed) for c in allowed}
+    tied = tuple(c for c in allowed if chances[id(c)] > 1 - SURE)
+    chosen = min(tied, key=lambda c: (c.step, c.strength))
+    ordered = sorted(front(allowed), key=lambda c: (c.style_mean, c.step))
+    return Pick(chosen, best, tuple(ordered), chances[id(chosen)], tied)
+
+
+def _chance_to_match(one: Candidate, best: Candidate, seed: int) -> float:
+    """Share of resamples in which ``one`` has at least the joint score of ``best`` on the same pictures."""
+    if one is best:
+        return 1.0
+    count = len(one.style)
+    draws = random.Random(stable_seed(seed, "bootstrap"))
+    wins = 0
+    for _ in range(RESAMPLES):
+        rows = draws.choices(range(count), k=count)
+        ours = joint(statistics.fmean(one.style[i] for i in rows), statistics.fmean(one.subject[i] for i in rows))
+        theirs = joint(statistics.fmean(best.style[i] for i in rows), statistics.fmean(best.subject[i] for i in rows))
+        wins += ours >= theirs
+    return wins / RESAMPLES
+
+
+def sentence(chosen: Pick, candidates: Sequence[Candidate], image_names: Sequence[str]) -> str:
+    """Why, in the words a user reads; made of the numbers and nothing else."""
+    one = chosen.candidate
+    parts = [f"Step {one.step} at strength {one.strength:g}: {_style_words(one, chosen)}, {_subject_words(one)}."]
+    if len(chosen.tied) > 1:
+        parts.append(
+            f"{len(chosen.tied) - 1} other{'s' if len(chosen.tied) > 2 else ''} cannot be told from it by these "
+            "pictures; the earlier and weaker one keeps more of the base."
+        )
+    later = [c for c in candidates if c.copied is not None and (c.step, c.strength) > (one.step, one.strength)]
+    if later:
+        first = min(later, key=lambda c: (c.step, c.strength))
+        assert first.copied is not None
+        parts.append(f"Step {first.step} at {first.strength:g} begins to copy {image_names[first.copied]}.")
+    if one.excluded is not None:
+        parts.append(_WARNINGS[one.excluded])
+    return " ".join(parts)
+
+
+_WARNINGS = {
+    "copying": "Every candidate repeats training images: train fewer steps, or with more images.",
+    "drift": "Every candidate also changes prompts that do not ask for it: train fewer steps or at a lower rate.",
+    "variety": "Every candidate draws different seeds too much alike: train fewer steps, or with more images.",
+}
+
+
+def _style_words(one: Candidate, chosen: Pick) -> str:
+    strongest = max(c.style_mean for c in chosen.front)
+    if one.style_mean >= 0.95 * strongest:
+        return "as close to your images as any"
+    return f"{round(100 * max(0.0, min(one.style_mean, 1.0)))}% of the way from the base to your images"
+
+
+def _subject_words(one: Candidate) -> str:
+    if one.subject_mean >= 0.9:
+        return "and subjects survive"
+    if one.subject_mean >= 0.7:
+        return "most subjects survive"
+    return f"but only {round(100 * one.subject_mean)}% of what a picture shows is kept"

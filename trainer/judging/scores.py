@@ -1,0 +1,107 @@
+"""The scores of one candidate (a checkpoint at a strength), each a pure function of what was measured.
+
+Every score is a row of numbers, one for each picture (or prompt), so that their spread is known and candidates that
+differ by chance alone can be told apart.
+
+Shapes: P pictures of a candidate, N training images, K prompts of the set, L noise levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.judging.features import Features, layout_distances, own_distance, style_distance
+
+
+@dataclass(frozen=True)
+class StyleScale:
+    """What style distances are measured by.
+
+    Attributes:
+        zero: the base's distance for each picture of the set, (P,).
+        ceiling: the distance of a real picture of the style to the other ones.
+    """
+
+    zero: Tensor
+    ceiling: float
+
+    @classmethod
+    def of(cls, base_pictures: Features, references: Features) -> StyleScale:
+        """From the base's pictures of the same prompts and seeds, and the training images."""
+        return cls(style_distance(base_pictures, references), float(own_distance(references).median()))
+
+    def score(self, pictures: Features, references: Features) -> Tensor:
+        """How much of the way from the base to the training images each picture went, (P,).
+
+        0 is drawn as the base draws, 1 as near as the training images are to each other; it can leave that range.
+        """
+        distance = style_distance(pictures, references)
+        way = (self.zero - self.ceiling).mean().clamp(min=1e-8)
+        return (self.zero - distance) / way
+
+
+def subject_score(errors: Tensor, own: Tensor) -> Tensor:
+    """Does each picture still show its prompt? The share of the other prompts that explain it worse, (P,).
+
+    The denoiser as a zero-shot classifier: of several captions the right one predicts a picture's noise best (Li et
+    al., arXiv 2303.16203, algorithm 1). All captions see the same noise.
+
+    Args:
+        errors: squared error of each picture under each caption and noise level, (P, K, L).
+        own: index of each picture's own prompt, (P,).
+    """
+    rows = torch.arange(errors.shape[0])
+    # Each level is weighed by its own size: easy levels would else decide nothing and hard ones everything.
+    relative = (errors / errors.mean(dim=1, keepdim=True)).mean(dim=2)
+    mine = relative[rows, own].unsqueeze(1)
+    worse = (relative > mine).float().sum(dim=1)
+    return worse / (errors.shape[1] - 1)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The nearest training image of one picture: ``nearness`` 1 is as near as training images are to each other."""
+
+    image: int
+    nearness: float
+
+
+def copying(pictures: Features, references: Features) -> list[Copy]:
+    """How near each picture is to its nearest training image, against how near those are to each other.
+
+    ``nearness`` is the median distance of a training image to its nearest neighbour, divided by the picture's
+    distance to its nearest one: well above 1 the picture repeats an image rather than its style.
+    """
+    among = layout_distances(references, references)
+    among.fill_diagonal_(torch.inf)
+    usual = float(among.min(dim=1).values.median())
+    distances, index = layout_distances(pictures, references).min(dim=1)
+    return [
+        Copy(int(image), usual / max(float(distance), 1e-6)) for distance, image in zip(distances, index, strict=True)
+    ]
+
+
+def drift_score(with_style: Tensor, without: Tensor) -> Tensor:
+    """How much a prompt without the trigger changes, (P,): the prediction's change relative to its size.
+
+    Args:
+        with_style: predictions with the adapter open, (P, ...).
+        without: the base's own for the same noise.
+    """
+    change = (with_style.float() - without.float()).flatten(1).square().sum(dim=1)
+    return (change / without.float().flatten(1).square().sum(dim=1).clamp(min=1e-12)).sqrt()
+
+
+def variety_score(pictures: Features, base_pictures: Features, prompts: Tensor) -> Tensor:
+    """Do different seeds stay different pictures? For each pair of one prompt, its distance over the base's, (pairs,).
+
+    Args:
+        prompts: index of each picture's prompt, (P,). Pictures of one prompt differ by seed.
+    """
+    ours, theirs = layout_distances(pictures, pictures), layout_distances(base_pictures, base_pictures)
+    same = prompts.unsqueeze(0) == prompts.unsqueeze(1)
+    pairs = torch.triu(same, diagonal=1)
+    return ours[pairs] / theirs[pairs].clamp(min=1e-6)

@@ -1,0 +1,186 @@
+"""At the end of a run: judge the kept checkpoints, and let the adapter have the weights that are picked."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainer.atomic import replace_file, write_file
+from trainer.config import RunConfig
+from trainer.data.dataset import Dataset
+from trainer.errors import RunError
+from trainer.judging.judge import Judge, affordable
+from trainer.judging.judgement import PICTURES, Judgement, conclude, from_json
+from trainer.judging.pick import Candidate
+from trainer.training import checkpoint as checkpoints
+from trainer.training.loop import Trainer
+from trainer.training.prepare import Prepared
+from trainer.training.run_folder import RunFolder
+from trainer.training.samples import unseen_prompts
+from trainer.training.validation import held_out
+
+PASSES_PER_SAMPLE = 3
+"""A training sample costs about three rows through the denoiser: forward, and activation gradients for twice that."""
+MOST_CHECKPOINTS = 5
+MOST_REFERENCES = 32
+CELL = 128
+"""Side of a picture in a strip, pixels."""
+Counted = Callable[[int, int], None]
+
+
+def judge(
+    trainer: Trainer,
+    folder: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    prepared: Prepared,
+    *,
+    told: Counted = lambda done, total: None,
+    anyway: bool = False,
+) -> Judgement | None:
+    """Judge the run's kept checkpoints and the state it ends with; write ``judgement.json`` and strips of pictures.
+
+    The trainer stands where it stood afterwards.
+
+    Args:
+        told: how many checkpoints of how many are judged.
+        anyway: also when it costs more than ``judging.share`` of the training.
+
+    Returns:
+        None when there is nothing to choose among: fewer than two training images or states, or too short a run.
+
+    Raises:
+        RunError: the result cannot be written.
+    """
+    began = time.monotonic()
+    states = _states(trainer, folder)
+    if len(states) < 2 or len(prepared.training) < 2:
+        return None
+    strengths = tuple(config.judging.strengths)
+    samples = trainer.step * trainer.batches.batch_size * trainer.batches.accumulation
+    passes = int(config.judging.share * samples * PASSES_PER_SAMPLE)
+    candidates = len(states) * len(strengths)
+    subjects = config.samples.prompts or unseen_prompts(trainer.base.family.prompts, dataset, 12)
+    questions = affordable(subjects, config.trigger, candidates=candidates, passes=passes)
+    if len(questions.subjects) < 2 or (questions.passes(candidates) > passes and not anyway):
+        return None
+    base, bank = trainer.base, trainer.bank
+    references = [image.mean[0] for image in prepared.training[:MOST_REFERENCES]]
+    told(0, len(states))
+    shutil.rmtree(folder.path / PICTURES, ignore_errors=True)
+    own = trainer.weights_now()
+    try:
+        judging = Judge(
+            base, bank, trainer.style, [base.scale_latents(r.to(base.device)) for r in references], questions
+        )
+        plain = _strip(folder, "base", _pixels(judging, judging.plain))
+        found: list[tuple[Candidate, str]] = []
+        for number, (step, weights) in enumerate(sorted(states.items())):
+            trainer.take(weights)
+            for candidate, latents in judging.at(step, strengths):
+                name = f"step-{step:06d}-{candidate.strength:g}"
+                found.append((candidate, _strip(folder, name, _pixels(judging, latents))))
+            told(number + 1, len(states))
+    finally:
+        trainer.take(own)
+    judgement = conclude(
+        found,
+        _names(dataset, config)[:MOST_REFERENCES],
+        prompts=judging.questions.prompts,
+        base_pictures=plain,
+        seconds=time.monotonic() - began,
+    )
+    write(folder, judgement)
+    return judgement
+
+
+def choose(trainer: Trainer, folder: RunFolder, step: int) -> None:
+    """Let the file hold the weights of a kept checkpoint.
+
+    Raises:
+        RunError: there is no such checkpoint.
+    """
+    if step == trainer.exported_step:
+        return
+    states = _states(trainer, folder)
+    if step not in states:
+        raise RunError(f"Step {step} is not kept any more; there are {', '.join(map(str, sorted(states)))}.")
+    trainer.choose(step, states[step])
+
+
+def keep(trainer: Trainer, folder: RunFolder, step: int, strength: float) -> Judgement:
+    """Let the file hold a judged candidate that the user prefers, and note it in the judgement.
+
+    Raises:
+        RunError: the run was not judged, that candidate was not among the judged, or its state is not kept any more.
+    """
+    if not folder.judgement_file.is_file():
+        raise RunError(f"{folder.path} was not judged yet: judge it first, then keep what you prefer.")
+    judgement = from_json(folder.judgement_file.read_bytes())
+    judgement.find(step, strength)
+    choose(trainer, folder, step)
+    ours = (step, strength) == (judgement.step, judgement.strength)
+    kept = judgement.model_copy(
+        update={"chosen_step": None if ours else step, "chosen_strength": None if ours else strength}
+    )
+    write(folder, kept)
+    return kept
+
+
+def write(folder: RunFolder, judgement: Judgement) -> None:
+    """Write the judgement into the run's folder, whole or not at all."""
+    try:
+        write_file(folder.judgement_file, judgement.to_json().encode())
+    except OSError as error:
+        raise RunError(f"{folder.judgement_file} cannot be written: {error.strerror or error}.") from None
+
+
+def _states(trainer: Trainer, folder: RunFolder) -> dict[int, Mapping[str, Tensor]]:
+    """Weights by step as a file would hold them: the end, and kept checkpoints of the same run, evenly chosen."""
+    states: dict[int, Mapping[str, Tensor]] = {}
+    for step, path in folder.saved():
+        if step >= trainer.step:
+            continue
+        try:
+            found = checkpoints.read(path)
+        except RunError:
+            continue
+        if set(found.adapter) == set(trainer.names):
+            states[step] = trainer.exported_of(found)
+    steps = sorted(states)
+    if len(steps) >= MOST_CHECKPOINTS:
+        rooms = MOST_CHECKPOINTS - 1
+        kept = {steps[round(index * (len(steps) - 1) / (rooms - 1))] for index in range(rooms)}
+        states = {step: states[step] for step in sorted(kept)}
+    return {**states, trainer.step: trainer.weights_to_export()}
+
+
+def _names(dataset: Dataset, config: RunConfig) -> list[str]:
+    """File names of the training images, in the order of `Prepared.training`."""
+    kept_out = set(held_out(len(dataset.examples), config.data.validation_share, config.train.seed))
+    return [example.name for index, example in enumerate(dataset.examples) if index not in kept_out]
+
+
+def _pixels(judging: Judge, latents: Tensor) -> Sequence[Image.Image]:
+    base = judging.base
+    with torch.no_grad(), base.decoding():
+        return [Image.fromarray(base.decode(latent)[0].numpy()) for latent in latents.split(1)]
+
+
+def _strip(folder: RunFolder, name: str, pictures: Sequence[Image.Image]) -> str:
+    """Write pictures side by side as one PNG; returns its path relative to the run's folder."""
+    strip = Image.new("RGB", (CELL * len(pictures), CELL), "white")
+    for index, picture in enumerate(pictures):
+        small = picture.copy()
+        small.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+        strip.paste(small, (index * CELL + (CELL - small.width) // 2, (CELL - small.height) // 2))
+    path = Path(PICTURES) / f"{name}.png"
+    (folder.path / PICTURES).mkdir(parents=True, exist_ok=True)
+    replace_file(folder.path / path, lambda file: strip.save(file, "PNG", optimize=True))
+    return path.as_posix()
