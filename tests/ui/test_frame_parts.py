@@ -11,10 +11,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 
-from app import api, texts, wiring
+from app import api, texts
 from app.files import allowed, picture_url
 from app.html import el, join
 from app.launch import Address, find_address
@@ -90,21 +89,7 @@ def test_a_page_that_says_nonsense_shows_nothing(sent: str) -> None:
     assert Shown.parse(sent) == Shown()
 
 
-# ---- polling and errors
-
-
-def test_a_tick_sends_only_what_is_new() -> None:
-    seen: dict[str, str] = {}
-    assert wiring.news(seen, ["a", 1]) == ["a", 1]
-    assert wiring.news(seen, ["a", 2]) == [gr.skip(), 2]
-    assert wiring.news(seen, ["b", 2]) == ["b", gr.skip()]
-
-
-def test_component_updates_are_compared_by_their_arguments() -> None:
-    seen: dict[str, str] = {}
-    wiring.news(seen, [gr.Timer(active=True)])
-    assert wiring.news(seen, [gr.Timer(active=True)]) == [gr.skip()]
-    assert wiring.news(seen, [gr.Timer(active=False)]) != [gr.skip()]
+# ---- errors
 
 
 def test_a_user_s_error_becomes_an_answer_and_another_one_does_not() -> None:
