@@ -138,7 +138,8 @@ class Trainer:
         self.base.denoiser.train(self.settings.dropout > 0)
         while self.step < self.settings.steps:
             session.step = self.step
-            wish, losses = Signal.GO, []
+            wish = Signal.GO
+            losses: list[Tensor] = []
             with self._failing_together() as failed:
                 for number in self.passes:
                     with report.paused():
