@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -14,16 +14,37 @@ from app.preview.form import Form, Mix, read_form
 from app.preview.frames import FRAME, SHEET, STRIP
 from app.preview.scene import UNDO_SECONDS, Scene
 from app.preview.sheet import Axis, sheet_order, title_of
-from app.refresh import ACTION, MANY, POLL, Shown, Updates, answered, render, told
+from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, render, told
 from app.texts import TEXTS
 from app.units import duration
 from trainer.errors import PatinaError, StudioError
 from trainer.studio.views import JobView
 
 if TYPE_CHECKING:
-    from app.preview.page import Parts
     from app.shell import Shell, Visit
     from trainer.studio.studio import Studio
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The tab's components.
+
+    Attributes:
+        fields: those that `app.preview.form.read_form` reads, by name.
+        axes: those of a sheet: ``rows``, ``rows_written``, ``columns``, ``columns_written``.
+        page: hidden; what the page shows, for ticks. Made first, so that it is the first of a listener's inputs.
+    """
+
+    page: gr.Textbox
+    scene: gr.State
+    panels: Panels
+    fields: dict[str, gr.components.Component]
+    axes: dict[str, gr.components.Component]
+    make: gr.Button
+    die: gr.Button
+    modes: gr.Tabs
+    make_sheet: gr.Button
+
 
 _ROLL = "() => crypto.getRandomValues(new Uint32Array(1))[0]"
 _SHOWN_FIRST = "async (page, ...rest) => [...(await patina.module('page.js')).shown(), ...rest]"

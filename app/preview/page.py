@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import gradio as gr
 
 from app.preview.form import MOST_PICTURES, Mix
-from app.preview.listeners import wire
+from app.preview.listeners import Parts, wire
 from app.preview.scene import Scene
 from app.preview.sheet import KINDS, WRITTEN
 from app.preview.view import made_before
@@ -32,27 +31,6 @@ patina.module("preview/mixer.js").then((script) => script.attach({ element, tell
 """The events are named here, because Gradio looks for their names in this script."""
 WRITTEN_FIRST = {"prompts": "", "strengths": "0, 0.5, 1, 1.5"}
 """What the fields for a sheet's values hold at the beginning; of the rest `TEXTS.preview.axis_examples` knows one."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The tab's components.
-
-    Attributes:
-        fields: those that `app.preview.form.read_form` reads, by name.
-        axes: those of a sheet: ``rows``, ``rows_written``, ``columns``, ``columns_written``.
-        page: hidden; what the page shows, for ticks. Made first, so that it is the first of a listener's inputs.
-    """
-
-    page: gr.Textbox
-    scene: gr.State
-    panels: Panels
-    fields: dict[str, gr.components.Component]
-    axes: dict[str, gr.components.Component]
-    make: gr.Button
-    die: gr.Button
-    modes: gr.Tabs
-    make_sheet: gr.Button
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
