@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +84,7 @@ class Bank:
         rank: int = 8,
         alpha: float | None = None,
         method: str = "lora",
+        settings: Mapping[str, Any] | None = None,
         dropout: float = 0.0,
         seed: int,
     ) -> Adapter:
@@ -95,6 +97,7 @@ class Bank:
             targets: a named target or regular expression over the first root, or root-qualified paths.
             rank: at least 1; more than a layer's width is useless and refused there.
             alpha: None is the rank.
+            settings: of the method, see `trainer.adapters.methods.method_named`.
 
         Raises:
             ConfigError: a name in use, or a rank, alpha, method, target or dropout that cannot be.
@@ -105,7 +108,7 @@ class Bank:
             raise ConfigError(f"adapter.rank is {rank}, but should be at least 1.")
         if not (math.isfinite(alpha) and alpha > 0):
             raise ConfigError(f"adapter.alpha is {alpha}, but should be greater than 0.")
-        chosen = method_named(method)
+        chosen = method_named(method, settings)
         denoiser = next(iter(self._roots))
         paths = (
             [f"{denoiser}.{path}" for path in select(self._roots[denoiser], targets)]

@@ -33,6 +33,11 @@ class LayerWeights:
         return self.down.shape[0]
 
     @property
+    def size(self) -> int:
+        """Number of values."""
+        return sum(tensor.numel() for tensor in (self.down, self.up, *self.extra.values()))
+
+    @property
     def scale(self) -> float:
         """The factor on ``B A x`` at strength 1."""
         return self.alpha / self.rank

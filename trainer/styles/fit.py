@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from torch import nn
@@ -79,7 +80,7 @@ def _reshaped(
             f"{file.path} does not fit this base: {path} is {_size(up.shape[0], down.shape[1:])} in the file, "
             f"but {_size(weight.shape[0], weight.shape[1:])} in the base.{made_for(file.layers)}"
         )
-    return LayerWeights(down, up, layer.alpha)
+    return dataclasses.replace(layer, down=down, up=up)
 
 
 def _size(out: int, into: tuple[int, ...]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from trainer.errors import AdapterFileError
 from trainer.safetensors_file import Header
@@ -88,6 +89,29 @@ _OLD_ATTENTION = re.compile(r"(.+?)(\.processor)?\.to_(q|k|v|out)_lora\.(down|up
 _ALPHA_KEY = re.compile(r"(.+)\.alpha")
 
 
+@dataclass(frozen=True)
+class NativeTensor:
+    """A tensor that a layer of some method has in a file beside its two matrices.
+
+    Attributes:
+        method, part: of `LayerWeights.method` and `LayerWeights.extra`; a vector with one value for each output.
+        kohya: its name in kohya's layout, where it is (out, 1[, 1, 1]).
+        diffusers: its name in diffusers' and PEFT's, where it is (out,), or (1, out, 1, 1) of a convolution.
+    """
+
+    method: str
+    part: str
+    kohya: str
+    diffusers: str
+
+
+NATIVE_TENSORS = (NativeTensor("dora", "magnitude", kohya="dora_scale", diffusers="lora_magnitude_vector"),)
+
+_NATIVE_PART = {name: native.part for native in NATIVE_TENSORS for name in (native.kohya, native.diffusers)}
+_KOHYA_NATIVE = re.compile(rf"(lora_(?:unet|te|te1|te2)_[^.]+)\.({'|'.join(n.kohya for n in NATIVE_TENSORS)})")
+_PEFT_NATIVE = re.compile(rf"(.+)\.({'|'.join(n.diffusers for n in NATIVE_TENSORS)})(?:\.[^.]+){{0,2}}")
+
+
 def flatten(path: str) -> str:
     """A dotted path as kohya writes it."""
     return path.replace(".", "_")
@@ -155,7 +179,7 @@ def _within(place: str, rest: str) -> str:
 
 
 def sort_keys(header: Header) -> tuple[dict[str, tuple[str, str, str]], list[str]]:
-    """Key -> (module as named in the file, ``down`` | ``up`` | ``alpha``, style of naming), and notes."""
+    """Key -> (module as named in the file, ``down`` | ``up`` | ``alpha`` | native part, style of naming), and notes."""
     parts: dict[str, tuple[str, str, str]] = {}
     odd: list[str] = []
     embeddings = 0
@@ -170,6 +194,10 @@ def sort_keys(header: Header) -> tuple[dict[str, tuple[str, str, str]], list[str
             parts[key] = (f"{match[1]}.{layer}", match[4], "diffusers, older")
         elif match := _OLD_KEY.fullmatch(key):
             parts[key] = (match[1], match[2], "diffusers, older")
+        elif match := _KOHYA_NATIVE.fullmatch(key):
+            parts[key] = (match[1], _NATIVE_PART[match[2]], "kohya")
+        elif match := _PEFT_NATIVE.fullmatch(key):
+            parts[key] = (match[1], _NATIVE_PART[match[2]], "diffusers")
         elif match := _ALPHA_KEY.fullmatch(key):
             parts[key] = (match[1], "alpha", "")
         elif key.startswith("bundle_emb."):

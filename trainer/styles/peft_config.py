@@ -87,12 +87,13 @@ def alpha_of(configs: Mapping[str, PeftConfig], module: str, where: str, rank: i
     return config.alpha_of(module.removeprefix(f"{model}."), rank)
 
 
-def compose(shapes: Mapping[str, tuple[int, float]], models: Mapping[str, str]) -> str:
+def compose(shapes: Mapping[str, tuple[int, float]], models: Mapping[str, str], *, dora: bool = False) -> str:
     """The configuration for a file's header.
 
     Args:
         shapes: (rank, alpha) by root-qualified path.
         models: diffusers' name of each root.
+        dora: the layers have magnitudes, too.
     """
     packed: dict[str, Any] = {}
     for root in sorted({where.split(".", 1)[0] for where in shapes}):
@@ -108,7 +109,7 @@ def compose(shapes: Mapping[str, tuple[int, float]], models: Mapping[str, str]) 
             "bias": "none",
             "lora_bias": False,
             "lora_dropout": 0.0,
-            "use_dora": False,
+            "use_dora": dora,
             "use_rslora": False,
         }
         packed.update({f"{models[root]}.{key}": value for key, value in config.items()})

@@ -26,7 +26,7 @@ from trainer.errors import AdapterFileError
 from trainer.safetensors_file import Entry, read_header, read_tensors
 from trainer.styles import peft_config
 from trainer.styles.file import StyleFile, made_for
-from trainer.styles.names import Places, sort_keys
+from trainer.styles.names import NATIVE_TENSORS, NativeTensor, Places, sort_keys
 from trainer.styles.unsupported import explain
 
 
@@ -67,7 +67,11 @@ def read_style(
     if not layers:
         raise AdapterFileError(explain(path, header.entries) or f"{path} holds no LoRA weights.")
     for where, sides in layers.items():
-        _check_layer(path, where, {side: header.entries[key] for side, key in sides.items()})
+        entries = {side: header.entries[key] for side, key in sides.items()}
+        _check_layer(path, where, entries)
+        for native in NATIVE_TENSORS:
+            if native.part in sides:
+                _check_native(path, where, native, entries, parts[sides[native.part]][2])
     configs = peft_config.read(header)
     tensors = read_tensors(
         header, [key for sides in layers.values() for key in sides.values()], raises=AdapterFileError
@@ -79,7 +83,14 @@ def read_style(
             alpha = float(tensors[sides["alpha"]].float().reshape(-1)[0])
         else:
             alpha = peft_config.alpha_of(configs, modules[where], where, down.shape[0])
-        weights[where] = LayerWeights(down, up, alpha)
+        native = [each for each in NATIVE_TENSORS if each.part in sides]
+        weights[where] = LayerWeights(
+            down,
+            up,
+            alpha,
+            native[0].method if native else "lora",
+            {each.part: tensors[sides[each.part]].flatten() for each in native},
+        )
         if check_values:
             _refuse_values(path, where, weights[where])
     styles = {style for _, _, style in parts.values() if style}
@@ -123,8 +134,22 @@ def _check_layer(path: Path, where: str, sides: Mapping[str, Entry]) -> None:
         raise AdapterFileError(f"{path} is damaged: alpha of {where} should be one number.")
 
 
+def _check_native(path: Path, where: str, native: NativeTensor, sides: Mapping[str, Entry], style: str) -> None:
+    out, shape = sides["up"].shape[0], sides[native.part].shape
+    name = native.kohya if style == "kohya" else native.diffusers
+    if style == "kohya" and shape[:1] == (1,) != (out,):
+        raise AdapterFileError(
+            f"{path} has a {name} for each input of {where}, as older versions of LyCORIS wrote it; Patina reads files "
+            "with one for each output."
+        )
+    if math.prod(shape) != out:
+        raise AdapterFileError(
+            f"{path} is damaged: {name} of {where} is {shape}, but should hold one value for each of {out} outputs."
+        )
+
+
 def _refuse_values(path: Path, where: str, layer: LayerWeights) -> None:
-    if not (math.isfinite(layer.alpha) and _finite(layer.down) and _finite(layer.up)):
+    if not (math.isfinite(layer.alpha) and all(map(_finite, (layer.down, layer.up, *layer.extra.values())))):
         raise AdapterFileError(
             f"{path} is broken: the weights of {where} hold values that are not numbers or infinite, "
             "as from a training that diverged."

@@ -9,8 +9,6 @@ from pathlib import Path
 _METHODS: tuple[tuple[str, str], ...] = (
     ("hada_", "LoHa (LyCORIS)"),
     ("lokr_", "LoKr (LyCORIS)"),
-    ("dora_scale", "DoRA"),
-    ("lora_magnitude_vector", "DoRA"),
     ("boft_", "BOFT"),
     ("oft_", "OFT"),
     ("lora_mid.", "LoCon with Tucker decomposition (LyCORIS)"),
@@ -44,7 +42,7 @@ def explain(path: Path, keys: Iterable[str]) -> str | None:
         return f"{path} is a whole model, not a style; name it as the base instead."
     for part, method in _METHODS:
         if any(part in name for name in names):
-            return f"{path} is made with {method}, which Patina cannot read; it reads LoRA and rsLoRA."
+            return f"{path} is made with {method}, which Patina cannot read; it reads LoRA, rsLoRA and DoRA."
     for part, model in _OTHER_MODELS:
         if any(name.startswith(part) if part.endswith(".") else part in name for name in names):
             return f"{path} is made for {model}, not for Stable Diffusion 1, 2 or XL."

@@ -1,11 +1,13 @@
 """Writing style files that other tools read.
 
 Layouts: ``kohya`` (A1111, Forge, ComfyUI, InvokeAI, SwarmUI and diffusers read it) and ``diffusers``.
-Every reader applies ``alpha / rank``, so that is what `LayerWeights` holds, whatever the method was.
+Every reader applies ``alpha / rank``, so that is what `LayerWeights` holds, whatever the method was. What a method
+needs beside two matrices is named by `trainer.styles.names.NATIVE_TENSORS`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ from trainer import safetensors_file
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import RunError
 from trainer.styles import peft_config
-from trainer.styles.names import flatten, text_path
+from trainer.styles.names import NATIVE_TENSORS, flatten, text_path
 
 Layout = Literal["kohya", "diffusers"]
 
@@ -39,7 +41,7 @@ def with_one_alpha(weights: Mapping[str, LayerWeights]) -> dict[str, LayerWeight
     for path, layer in weights.items():
         alpha = common[path.split(".", 1)[0]]
         if layer.alpha != alpha:
-            layer = LayerWeights(layer.down, layer.up.float() * (layer.alpha / alpha), alpha)
+            layer = dataclasses.replace(layer, up=layer.up.float() * (layer.alpha / alpha), alpha=alpha)
         level[path] = layer
     return level
 
@@ -70,7 +72,8 @@ def write_style(
     tensors: dict[str, Tensor] = {}
     for where, layer in sorted(level.items()):
         down, up = layer.down.detach().to("cpu", dtype), layer.up.detach().to("cpu", dtype)
-        if not bool(torch.isfinite(down).all() and torch.isfinite(up).all()):
+        native = {n: layer.extra[n.part].detach().to("cpu", dtype) for n in NATIVE_TENSORS if n.method == layer.method}
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in (down, up, *native.values())):
             raise RunError(f"{path} was not written: the weights of {where} are not finite.")
         root, _, inner = where.partition(".")
         inner = inner if root == "unet" else text_path(inner)
@@ -79,15 +82,20 @@ def write_style(
             tensors[f"{stem}.lora_down.weight"] = down
             tensors[f"{stem}.lora_up.weight"] = up
             tensors[f"{stem}.alpha"] = torch.tensor(float(layer.alpha))
+            for each, value in native.items():
+                tensors[f"{stem}.{each.kohya}"] = value.reshape(-1, *[1] * (down.dim() - 1))
         else:
             stem = f"{_DIFFUSERS_ROOT[root]}.{inner}"
             tensors[f"{stem}.lora_A.weight"] = down
             tensors[f"{stem}.lora_B.weight"] = up
+            for each, value in native.items():
+                tensors[f"{stem}.{each.diffusers}"] = value.reshape(1, -1, 1, 1) if down.dim() == 4 else value
     # A file in kohya's layout that also holds PEFT's settings is refused by diffusers, which finds alpha twice.
     header = {key: value for key, value in (metadata or {}).items() if key != peft_config.KEY}
     if layout == "diffusers":
         shapes = {where: (layer.rank, layer.alpha) for where, layer in level.items()}
-        header[peft_config.KEY] = peft_config.compose(shapes, _DIFFUSERS_ROOT)
+        dora = any(layer.method == "dora" for layer in level.values())
+        header[peft_config.KEY] = peft_config.compose(shapes, _DIFFUSERS_ROOT, dora=dora)
     safetensors_file.write(path, tensors, header)
 
 

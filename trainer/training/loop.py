@@ -255,7 +255,7 @@ class Trainer:
             "optimizer": remembered,
             "average_updates": self.average.updates if self.average else 0,
         }
-        return Checkpoint(self.step, dict(self.named), tensors, average, state)
+        return Checkpoint(self.step, self.bank.state_dict_of(self.style), tensors, average, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint as if nothing had happened.
@@ -268,13 +268,14 @@ class Trainer:
                 "The checkpoint was made on another base: the model behind its name has changed since. Bring the old "
                 "one back (base.revision names a version on the hub), or start a new run."
             )
-        if set(checkpoint.adapter) != set(self.names):
+        own = self.bank.state_dict_of(self.style)
+        if checkpoint.adapter.keys() != own.keys():
             raise RunError("The checkpoint was made with other targets; its settings have been changed since.")
-        for name, parameter in self.named:
-            if checkpoint.adapter[name].shape != parameter.shape:
+        for name, tensor in own.items():
+            if checkpoint.adapter[name].shape != tensor.shape:
                 raise RunError(f"The checkpoint's {name} has another rank; its settings have been changed since.")
         restore_state(self.optimizer, self.named, checkpoint.optimizer, checkpoint.state.get("optimizer", {}))
-        self._write([checkpoint.adapter[name] for name in self.names])
+        self.bank.load_state_of(self.style, checkpoint.adapter)
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             for name, value in zip(self.names, self.average.values, strict=True):

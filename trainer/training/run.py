@@ -204,6 +204,7 @@ def add_style(bank: Bank, config: RunConfig) -> None:
         rank=adapter.rank,
         alpha=adapter.alpha,
         method=adapter.method,
+        settings=adapter.model_dump(),
         dropout=adapter.dropout,
         seed=config.train.seed,
     )
@@ -265,7 +266,7 @@ def _plan(fitted: Fitted, prepared: Prepared) -> Planned:
         learning_rate=trainer.settings.peak_rate,
         trainable_parameters=adapter.size,
         layers=len(adapter.spec.targets),
-        file_bytes=BYTES_PER_VALUE * adapter.size,
+        file_bytes=BYTES_PER_VALUE * sum(layer.size for layer in trainer.bank.weights_of(STYLE).values()),
         seconds=measured.seconds_per_step * steps + fitted.seconds_per_picture * pictures_drawn(config, steps),
         memory_bytes=measured.memory_bytes,
         memory_available_bytes=has.available + measured.memory_bytes,

@@ -233,7 +233,7 @@ def test_wrappers_look_like_the_layers_they_wrap() -> None:
         ({"alpha": -1.0}, "adapter.alpha is -1.0"),
         ({"alpha": float("nan")}, "adapter.alpha is nan"),
         ({"dropout": 1.0}, "adapter.dropout is 1.0"),
-        ({"method": "dora"}, "adapter.method is 'dora'"),
+        ({"method": "nora"}, "adapter.method is 'nora'"),
         ({"targets": ["unet.nowhere"]}, "which this base does not have"),
         ({"targets": ["te.encoder"]}, "no model 'te'"),
         ({"targets": ["unet.conv_norm_out"]}, "cannot be adapted"),

@@ -6,10 +6,12 @@ files find it here. Nothing here imports torch.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
 from types import ModuleType
+from typing import Any
 
 from trainer.adapters.methods.method import Method
 from trainer.errors import ConfigError
@@ -33,8 +35,12 @@ METHODS: Mapping[str, type[Method]] = {
 """Every method by its name in a config: LoRA first, then by name."""
 
 
-def method_named(name: str) -> Method:
-    """The method of that name, with its settings as they are by default.
+def method_named(name: str, settings: Mapping[str, Any] | None = None) -> Method:
+    """The method of that name.
+
+    Args:
+        settings: by name, such as the fields of `trainer.config.AdapterConfig`; those that are None or that the method
+            does not have are as by default.
 
     Raises:
         ConfigError: there is none.
@@ -42,4 +48,13 @@ def method_named(name: str) -> Method:
     if name not in METHODS:
         known = ", ".join(METHODS)
         raise ConfigError(f"adapter.method is {name!r}, but should be one of {known}.")
-    return METHODS[name]()
+    method = METHODS[name]
+    own = {field.name for field in dataclasses.fields(method)}
+    return method(**{key: value for key, value in (settings or {}).items() if key in own and value is not None})
+
+
+def methods_with(setting: str) -> tuple[str, ...]:
+    """The names of the methods that have a setting of their own by that name."""
+    return tuple(
+        name for name, method in METHODS.items() if setting in {field.name for field in dataclasses.fields(method)}
+    )

@@ -73,6 +73,7 @@ class Method(ABC):
         name: as written in a config.
         summary: what a user should know when choosing, after the name and without a full stop.
         source: the paper.
+        readers: of a method whose files hold more than plain LoRA, a sentence on who understands them; else empty.
         stacks: the update is ``B diag(g) A x`` with the two matrices that `factors` gives; those of all adapters in a
             layer then share one pair of products. Otherwise `update` is called.
     """
@@ -80,6 +81,7 @@ class Method(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     source: ClassVar[str]
+    readers: ClassVar[str] = ""
     stacks: ClassVar[bool] = True
 
     @abstractmethod
@@ -129,9 +131,12 @@ class Method(ABC):
     def weights(self, values: Values, rank: int, alpha: float) -> LayerWeights:
         """One layer as style files hold it; down and up are what every reader understands, who applies alpha / r."""
 
-    @abstractmethod
     def read(self, weights: LayerWeights, base: Any) -> Parts:
-        """The parts of one layer from what a file holds; the bank counts it with the file's rank and alpha."""
+        """The parts of one layer from what a file holds; the bank counts it with the file's rank and alpha.
+
+        Only needed by methods that `weights` names; the files of the others are read as plain LoRA.
+        """
+        raise NotImplementedError(f"{self.name} is written as plain LoRA")
 
     def layers(self, state: Mapping[str, Tensor], rank: int, alpha: float) -> dict[str, LayerWeights]:
         """`weights` of all layers in an adapter's state (see `Bank.state_dict_of`), without any base."""

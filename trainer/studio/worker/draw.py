@@ -255,7 +255,7 @@ def checkpoint_as_file(path: Path) -> StyleFile:
         raise RunError(f"{path} belongs to a run that never started.")
     found = checkpoints.read(path)
     state = {**found.adapter, **(found.average or {})}
-    layers = method_named(config.adapter.method).layers(state, rank, alpha)
+    layers = method_named(config.adapter.method, config.adapter.model_dump()).layers(state, rank, alpha)
     return StyleFile(path, "checkpoint", layers, {})
 
 

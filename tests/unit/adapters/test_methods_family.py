@@ -1,0 +1,225 @@
+"""What every method of the family promises, on a linear layer and a convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainer.adapters.bank import Bank
+from trainer.adapters.merge import merge, unmerge
+from trainer.adapters.methods import METHODS
+from trainer.config import AdapterConfig, OptimConfig
+from trainer.errors import ConfigError
+from trainer.styles.fit import attach
+from trainer.styles.read import read_style
+from trainer.styles.write import write_style
+from trainer.training.optim import make_optimizer, restore_state, state_of
+
+MEMBERS: dict[str, dict[str, Any]] = {
+    **{name: {"method": name} for name in METHODS},
+    **{f"{name}, {init}": {"method": name, "settings": {"init": init}} for name, init in [
+        ("lora", "gaussian"), ("lora", "pissa"), ("rslora", "pissa"), ("lora-fa", "pissa"), ("lora+", "gaussian"),
+    ]},
+}  # fmt: skip
+PATHS = ["unet.down_blocks.0.fc", "unet.down_blocks.0.conv"]
+UNET = r".*\.attn2\.to_(q|v)|.*\.down_blocks\.0\.resnets\.0\.conv1"
+
+member = pytest.mark.parametrize("settings", MEMBERS.values(), ids=list(MEMBERS))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(12, 10)
+        self.conv = nn.Conv2d(4, 9, 3, stride=2, padding=1)
+
+
+class Model(nn.Module):
+    """Two layers, and what they answer side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.down_blocks = nn.ModuleList([Block()])
+
+    def forward(self, rows: Tensor, pictures: Tensor) -> Tensor:
+        block = self.down_blocks[0]
+        return torch.cat([block.fc(rows).flatten(1), block.conv(pictures).flatten(1)], dim=1)
+
+
+def inputs(batch: int) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(3)
+    return torch.randn(batch, 5, 12, generator=rng), torch.randn(batch, 4, 6, 6, generator=rng)
+
+
+def stir(bank: Bank, name: str, seed: int = 7, size: float = 0.2) -> None:
+    """Move every trained value, as a training would."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, parameter in bank.parameters_of(name):
+            parameter.add_(torch.randn(parameter.shape, generator=rng) * size)
+
+
+def member_in_bank(settings: Mapping[str, Any], model: nn.Module | None = None, **more: Any) -> Bank:
+    bank = Bank({"unet": model or Model()})
+    bank.add("it", more.pop("targets", PATHS), rank=more.pop("rank", 2), alpha=3.0, seed=1, **settings, **more)
+    return bank
+
+
+@member
+def test_at_step_0_and_at_strength_0_the_base_answers_bit_for_bit(settings: dict[str, Any]) -> None:
+    bank = member_in_bank(settings)
+    model, given = bank.roots["unet"], inputs(3)
+    with bank.detached():
+        base = model(*given)
+    assert torch.equal(model(*given), base)
+    stir(bank, "it")
+    assert not torch.allclose(model(*given), base, atol=1e-2)
+    bank.close()
+    assert torch.equal(model(*given), base)
+
+
+@member
+def test_updates_add_up_each_with_its_own_strength_for_each_image(settings: dict[str, Any]) -> None:
+    bank = member_in_bank(settings)
+    bank.add("other", PATHS[::-1], rank=3, method="dora", seed=2)
+    stir(bank, "it")
+    stir(bank, "other", seed=8)
+    model, given = bank.roots["unet"], inputs(4)
+    strengths = torch.tensor([[1.0, 0.0], [0.0, 0.7], [0.3, -1.0], [0.0, 0.0]])
+
+    def drawn(rows: Tensor) -> Tensor:
+        bank.set_strengths(rows)
+        answer: Tensor = model(*given).detach()
+        return answer
+
+    base = drawn(torch.zeros(1, 2))
+    alone = [drawn(row) - base for row in torch.eye(2)[:, None]]
+    expected = base + strengths[:, :1] * alone[0] + strengths[:, 1:] * alone[1]
+    torch.testing.assert_close(drawn(strengths), expected, rtol=1e-5, atol=1e-5)
+
+
+@member
+def test_merged_weights_answer_as_the_adapter_does(settings: dict[str, Any]) -> None:
+    bank = member_in_bank(settings)
+    stir(bank, "it")
+    model, given = bank.roots["unet"], inputs(2)
+    bank.set_strengths({"it": 0.6})
+    wanted = model(*given)
+    merge(bank)
+    torch.testing.assert_close(model(*given), wanted, rtol=1e-5, atol=1e-5)
+    unmerge(bank)
+    assert torch.equal(model(*given), wanted)
+
+
+class Run:
+    """Some steps of training, with what a checkpoint keeps."""
+
+    def __init__(self, settings: Mapping[str, Any], model: nn.Module) -> None:
+        self.bank = member_in_bank(settings, model, targets=UNET)
+        self.named = self.bank.parameters_of("it")
+        self.learning = self.bank.learning_of("it")
+        self.optimizer = make_optimizer(self.named, OptimConfig(learning_rate=1e-2), self.learning.rate_factor)
+
+    def train(self, steps: range, given: Mapping[str, Tensor], total: int) -> None:
+        for step in steps:
+            loss = self.bank.roots["unet"](**given).sample.square().mean()
+            extra = self.learning.extra_loss()
+            (loss if extra is None else loss + extra).backward()
+            self.optimizer.step()
+            self.learning.after_step(step + 1, total)
+            self.optimizer.zero_grad()
+
+    def state(self) -> tuple[dict[str, Tensor], Any]:
+        tensors, numbers = state_of(self.optimizer, self.named)
+        copied = {key: value.clone() for key, value in self.bank.state_dict_of("it").items()}
+        return copied, ({key: value.clone() for key, value in tensors.items()}, numbers)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_run_that_was_killed_goes_on_to_the_same_tensors(make_unet: Any, make_inputs: Any, name: str) -> None:
+    given, settings = make_inputs(1), {"method": name, "settings": {"init": "pissa"} if name == "lora" else {}}
+    whole = Run(settings, make_unet())
+    whole.train(range(2), given, 4)
+    adapter, optimizer = whole.state()
+    whole.train(range(2, 4), given, 4)
+    second = Run(settings, make_unet())
+    stir(second.bank, "it")
+    second.bank.load_state_of("it", adapter)
+    restore_state(second.optimizer, second.named, *optimizer)
+    second.train(range(2, 4), given, 4)
+    wanted, found = whole.state()[0], second.state()[0]
+    assert wanted.keys() == found.keys()
+    assert any(not torch.equal(wanted[key], adapter[key]) for key in wanted)
+    assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+
+
+@member
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+def test_a_file_read_back_is_the_same_update(settings: dict[str, Any], layout: Any, tmp_path: Path) -> None:
+    bank = member_in_bank(settings)
+    stir(bank, "it")
+    path = tmp_path / "it.safetensors"
+    write_style(path, bank.weights_of("it"), layout=layout)
+    other = Bank({"unet": Model()})
+    names = {"unet": [name for name, _ in other.roots["unet"].named_modules()]}
+    attach(other, "read", read_style(path, names))
+    given = inputs(2)
+    for strength in (1.0, -0.4):
+        bank.set_strengths({"it": strength})
+        other.set_strengths({"read": strength})
+        torch.testing.assert_close(other.roots["unet"](*given), bank.roots["unet"](*given), rtol=1e-4, atol=1e-5)
+
+
+@member
+def test_diffusers_draws_the_file_as_the_bank_does(
+    settings: dict[str, Any], make_unet: Any, make_inputs: Any, run: Any, tmp_path: Path
+) -> None:
+    from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin as Loader
+
+    bank = member_in_bank(settings, make_unet(), targets=UNET)
+    stir(bank, "it")
+    write_style(tmp_path / "it.safetensors", bank.weights_of("it"), layout="diffusers")
+    state, alphas, metadata = Loader.lora_state_dict(
+        str(tmp_path), weight_name="it.safetensors", local_files_only=True, return_lora_metadata=True
+    )
+    theirs, given = make_unet(), make_inputs(2)
+    Loader.load_lora_into_unet(state, alphas, theirs, adapter_name="it", metadata=metadata)
+    theirs.eval()
+    torch.testing.assert_close(run(theirs, given), run(bank.roots["unet"], given), rtol=1e-4, atol=1e-4)
+
+
+def test_settings_belong_to_the_methods_that_have_them() -> None:
+    assert AdapterConfig(method="lora+", rate_ratio=4).rate_ratio == 4
+    with pytest.raises(ValueError, match="rate_ratio is set, but the method 'lora' has no such setting"):
+        AdapterConfig(rate_ratio=4)
+    with pytest.raises(ValueError, match="init is set, but the method 'dora' has no such setting"):
+        AdapterConfig(method="dora", init="pissa")
+    with pytest.raises(ConfigError, match=r"rank is 6, but takes 12 with these settings, and .* has room for 10"):
+        member_in_bank(MEMBERS["lora, pissa"], rank=6)
+
+
+def test_lora_plus_trains_b_faster_and_lora_fa_leaves_a_as_it_was_drawn() -> None:
+    plus = member_in_bank({"method": "lora+", "settings": {"rate_ratio": 5.0}}).learning_of("it")
+    assert {key.rpartition(".")[2]: plus.rate_factor(key) for key in (f"{PATHS[0]}.down", f"{PATHS[0]}.up")} == {
+        "down": 1.0,
+        "up": 5.0,
+    }
+    frozen, whole = member_in_bank({"method": "lora-fa"}), member_in_bank({"method": "lora"})
+    assert [key for key, _ in frozen.parameters_of("it")] == [f"{path}.up" for path in sorted(PATHS)]
+    for key, value in whole.state_dict_of("it").items():
+        assert torch.equal(frozen.state_dict_of("it")[key], value)
+
+
+def test_pissa_starts_from_the_best_approximation_of_the_base() -> None:
+    bank = member_in_bank(MEMBERS["lora, pissa"])
+    state, weight = bank.state_dict_of("it"), bank.layers[PATHS[0]].weight
+    approximation = 3.0 / 2 * state[f"{PATHS[0]}.up"] @ state[f"{PATHS[0]}.down"]
+    left, sizes, right = torch.linalg.svd(weight)
+    torch.testing.assert_close(approximation, left[:, :2] @ torch.diag(sizes[:2]) @ right[:2], rtol=1e-4, atol=1e-5)
