@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainer.adapters.bank import Bank
 from trainer.adapters.merge import merge, unmerge
-from trainer.adapters.methods import METHODS
+from trainer.adapters.methods import METHODS, method_named
 from trainer.config import AdapterConfig, OptimConfig
 from trainer.errors import ConfigError
 from trainer.styles.fit import attach
@@ -223,3 +223,62 @@ def test_pissa_starts_from_the_best_approximation_of_the_base() -> None:
     approximation = 3.0 / 2 * state[f"{PATHS[0]}.up"] @ state[f"{PATHS[0]}.down"]
     left, sizes, right = torch.linalg.svd(weight)
     torch.testing.assert_close(approximation, left[:, :2] @ torch.diag(sizes[:2]) @ right[:2], rtol=1e-4, atol=1e-5)
+
+
+def test_vera_shares_its_matrices_and_a_checkpoint_brings_them_back() -> None:
+    bank = Bank({"unet": nn.Sequential(nn.Linear(12, 10), nn.Linear(12, 10), nn.Linear(10, 12))})
+    bank.add("it", ["unet.0", "unet.1", "unet.2"], rank=3, method="vera", seed=5)
+    stir(bank, "it")
+    first, second, third = (bank.layers[f"unet.{i}"].shares[0].values()["shared_down"] for i in range(3))
+    assert first.data_ptr() == second.data_ptr() != third.data_ptr()
+    assert bank["it"].size == 3 * 3 + 10 + 10 + 12
+    layers = method_named("vera").layers(bank.state_dict_of("it"), 3, 3.0)
+    for path, layer in bank.weights_of("it").items():
+        assert torch.equal(layers[path].down, layer.down)
+        assert torch.equal(layers[path].up, layer.up)
+
+
+def test_adalora_spends_its_budget_where_it_matters() -> None:
+    """The linear layer has next to nothing to learn, so that the convolution ends with more than its share."""
+    bank = member_in_bank({"method": "adalora"}, rank=4)
+    learning, named, model = bank.learning_of("it"), bank.parameters_of("it"), bank.roots["unet"]
+    optimizer = make_optimizer(named, OptimConfig(learning_rate=1e-2), learning.rate_factor)
+    rows, pictures = inputs(4)
+    with bank.detached():
+        wanted = model(rows, pictures)
+    change = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
+    change[:, :50] *= 0.01
+    wanted += change
+    steps, open_directions = 30, []
+    for step in range(steps):
+        (loss := (model(rows, pictures) - wanted).square().mean()).backward()
+        optimizer.step()
+        learning.after_step(step + 1, steps)
+        optimizer.zero_grad()
+        sizes = [value for key, value in bank.state_dict_of("it").items() if key.endswith(".sizes")]
+        open_directions.append(sum(int(size.count_nonzero()) for size in sizes))
+        if step == 0:
+            first_loss = float(loss.detach())
+    assert float(loss.detach()) < 0.9 * first_loss
+    assert open_directions[0] == 12
+    assert open_directions == sorted(open_directions, reverse=True)
+    assert set(open_directions[18:]) == {8}
+    ranks = {path: layer.rank for path, layer in bank.weights_of("it").items()}
+    assert ranks[PATHS[1]] > ranks[PATHS[0]]
+    assert ranks[PATHS[1]] == 6
+
+
+def test_adalora_starts_orthonormal_and_is_held_there() -> None:
+    bank = member_in_bank({"method": "adalora"})
+    learning = bank.learning_of("it")
+    penalty = learning.extra_loss()
+    assert penalty is not None
+    assert float(penalty.detach()) < 1e-10
+    stir(bank, "it")
+    expected = 0.0
+    for values in (bank.layers[path].shares[0].values() for path in PATHS):
+        for matrix in (values["left"].flatten(1).T, values["right"].flatten(1)):
+            expected += float((matrix @ matrix.T - torch.eye(3)).detach().square().sum()) * 0.1 / 2
+    penalty = learning.extra_loss()
+    assert penalty is not None
+    assert float(penalty.detach()) == pytest.approx(expected, rel=1e-5)

@@ -93,3 +93,36 @@ def test_lora_fa_learns_the_b_of_lora() -> None:
     for key, parameter in frozen.parameters_of("it"):
         assert float(parameter.grad.abs().max()) > 0
         torch.testing.assert_close(parameter.grad, wanted[key].grad, rtol=0, atol=1e-7)
+
+
+def test_adalora_learns_as_in_peft() -> None:
+    from peft import AdaLoraConfig
+
+    bank = Bank({"unet": Model()})
+    bank.add("it", ["unet.fc", "unet.conv"], rank=2, alpha=3.0, method="adalora", seed=1)
+    # PEFT divides alpha by the rank at the start, ours by the rank in the end.
+    theirs = injected(AdaLoraConfig(init_r=3, target_r=2, lora_alpha=4.5, total_step=10, target_modules=["fc", "conv"]))
+    same = {}
+    for path in ("fc", "conv"):
+        layer = theirs.get_submodule(path)
+        same[f"unet.{path}.right"] = layer.lora_A["it"]
+        same[f"unet.{path}.sizes"] = layer.lora_E["it"]
+        same[f"unet.{path}.left"] = layer.lora_B["it"]
+    compare(bank, theirs, same)
+
+
+def test_vera_learns_as_in_peft() -> None:
+    from peft import VeraConfig, get_peft_model
+
+    bank = Bank({"unet": Model()})
+    bank.add("it", ["unet.fc"], rank=2, method="vera", seed=1)
+    # PEFT's VeRA shares its matrices through the object that wraps the model.
+    theirs = get_peft_model(Model(), VeraConfig(r=2, target_modules=["fc"]), adapter_name="it")
+    layer, shared = theirs.get_submodule("base_model.model.fc"), bank.layers["unet.fc"].shares[0].values()
+    layer.vera_A["it"].copy_(shared["shared_down"])
+    layer.vera_B["it"].copy_(shared["shared_up"])
+    compare(
+        bank,
+        theirs,
+        {"unet.fc.directions": layer.vera_lambda_d["it"], "unet.fc.outputs": layer.vera_lambda_b["it"]},
+    )

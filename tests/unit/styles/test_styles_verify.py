@@ -33,6 +33,27 @@ def trained(unet: nn.Module, awaken: Any, targets: str, **settings: Any) -> dict
         bank.detach()
 
 
+def test_dora_is_proved_where_diffusers_reads_it_and_named_where_it_does_not(
+    sd_pipeline: Any, awaken: Any, tmp_path: Path
+) -> None:
+    bank = Bank({"unet": sd_pipeline.unet})
+    try:
+        bank.add("a", CONV_TOO, rank=2, alpha=3.0, method="dora", seed=0)
+        awaken(bank, "a", size=0.1)
+        weights = bank.weights_of("a")
+    finally:
+        bank.detach()
+    for layout in ("kohya", "diffusers"):
+        write_style(tmp_path / f"{layout}.safetensors", weights, layout=layout)
+    proof = verify_export(tmp_path / "diffusers.safetensors", lambda: sd_pipeline, weights, steps=2)
+    assert proof.difference is not None
+    assert proof.difference < 1e-3
+    proof = verify_export(tmp_path / "kohya.safetensors", lambda: sd_pipeline, weights, steps=2)
+    assert [tick.name for tick in proof.ticks] == ["read back", "read by"]
+    assert "diffusers leaves them out" in proof.sentence()
+    assert proof.difference is None
+
+
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
 @pytest.mark.parametrize(("targets", "method"), [("cross", "rslora"), ("all-linear", "lora"), (CONV_TOO, "lora")])
 def test_both_layouts_give_diffusers_the_very_adapter(
@@ -54,6 +75,7 @@ def test_both_layouts_give_diffusers_the_very_adapter(
         "same picture",
     ]
     assert f"{len(weights)} of {len(weights)} layers" in proof.sentence()
+    assert proof.difference is not None
     assert proof.difference < 1e-3
     assert dict(sd_pipeline.unet.named_modules()) == modules
     assert all(torch.equal(value, state[key]) for key, value in sd_pipeline.unet.state_dict().items())
