@@ -73,6 +73,12 @@ def test_every_requirement_has_an_exact_pin_that_satisfies_it(
         assert requirement.specifier.contains(exact_version(pin)), f"{pin} does not fit {requirement}"
 
 
+def test_no_two_test_files_have_one_name(repository: Path) -> None:
+    """pytest imports them by that name alone, and stops at the second."""
+    names = [path.name for path in (repository / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_pillow_is_as_new_as_gradio_allows(project: dict[str, Any]) -> None:
     """Pillow 13 mends holes in its decoders, and gradio pins it below: the day it allows 13, this fails."""
     asked = [Requirement(line) for line in metadata.requires("gradio") or []]
