@@ -37,4 +37,8 @@ def resolve(config: RunConfig, family: Family, *, resolution: int, images: int) 
         samples.every = max(1, train.steps // 4)
     if samples.guidance is None:
         samples.guidance = family.guidance
+    if samples.scheduler is None:
+        samples.scheduler = family.scheduler
+    if samples.steps is None:
+        samples.steps = family.steps
     return RunConfig.model_validate(chosen.model_dump())

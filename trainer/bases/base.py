@@ -187,6 +187,11 @@ class Base(ABC):
         return {self.family.root: self.denoiser, **self.text_encoders}
 
     @property
+    def guidance_rescale(self) -> float:
+        """How far guided predictions are brought back to the spread they have without guidance, 0 to 1."""
+        return min(self.process.guidance_rescale, self.family.guidance_rescale)
+
+    @property
     def title(self) -> str:
         return self.family.title if self.source == "bundled" else f"{self._short_source} ({self.family.title})"
 

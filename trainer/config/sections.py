@@ -378,11 +378,11 @@ class SamplesConfig(Section):
         ge=0,
         description="Steps between sample pictures; 0 makes them only at the end, empty about four times in a run.",
     )
-    steps: int = Field(
-        20,
+    steps: int | None = Field(
+        None,
         ge=1,
         le=200,
-        description="Denoising steps of a sample picture; more is cleaner and slower.",
+        description="Denoising steps of a sample picture; more is cleaner and slower. Empty suits the base.",
     )
     guidance: float | None = Field(
         None,
@@ -390,7 +390,9 @@ class SamplesConfig(Section):
         le=30,
         description="How closely pictures follow the prompt; empty suits the base.",
     )
-    scheduler: Scheduler = Field("ddim", description="The method that turns noise into a picture.")
+    scheduler: Scheduler | None = Field(
+        None, description="The method that turns noise into a picture; empty suits the base."
+    )
     seed: int = Field(
         7,
         ge=0,

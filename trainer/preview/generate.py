@@ -162,7 +162,7 @@ def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, 
             seen = torch.cat([scaled, scaled]) if guided else scaled
             predicted = base.predict(seen, timestep, conditioning)
             if guided:
-                predicted = guided_prediction(predicted, canvas.guidance, base.process.guidance_rescale)
+                predicted = guided_prediction(predicted, canvas.guidance, base.guidance_rescale)
             latents = scheduler.step(predicted, timestep, latents, return_dict=False, **extra)[0]
             advance()
     return latents

@@ -319,7 +319,9 @@ def _picture(base: Base, bank: Bank, config: RunConfig, limit: int | None) -> tu
     """Seconds of a sample picture and the peak of memory while drawing one; None when it does not fit."""
     device = base.device
     settings = PreviewSettings(
-        steps=MEASURED_STEPS, guidance=config.samples.guidance, scheduler=config.samples.scheduler
+        steps=MEASURED_STEPS,
+        guidance=config.samples.guidance,
+        scheduler=config.samples.scheduler or base.family.scheduler,
     )
     row = PreviewRow(prompt="a picture", strengths=(1.0,) * len(bank.names))
     ticks: list[float] = []
@@ -336,7 +338,9 @@ def _picture(base: Base, bank: Bank, config: RunConfig, limit: int | None) -> tu
         generate(base, bank, [row], settings, on_step=tick)
         whole = time.perf_counter() - before
         step = ticks[-1] - ticks[-2]
-        return whole + step * max(0, config.samples.steps - MEASURED_STEPS), memory_in_use(device)
+        return whole + step * max(0, (config.samples.steps or base.family.steps) - MEASURED_STEPS), memory_in_use(
+            device
+        )
 
     found = _if_it_fits(base, attempt)
     return found if found is not None and (limit is None or found[1] <= limit) else (None, 0)

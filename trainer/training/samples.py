@@ -51,7 +51,9 @@ class Pictures:
         self.sample_prompts = chosen or fresh[:SAMPLE_PROMPTS]
         self.sheet_prompts = chosen or fresh
         self.settings = PreviewSettings(
-            steps=config.samples.steps, guidance=config.samples.guidance, scheduler=config.samples.scheduler
+            steps=config.samples.steps or trainer.base.family.steps,
+            guidance=config.samples.guidance,
+            scheduler=config.samples.scheduler or trainer.base.family.scheduler,
         )
 
     def samples(self, step: int) -> None:

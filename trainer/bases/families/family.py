@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trainer.config import PresetName
+from trainer.config.schedulers import Scheduler
 
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -71,6 +72,8 @@ class Family(ABC):
         text_encoders: in the order in which their hidden states are joined along the channels.
         text_width: channels of the joined hidden states in every released member; None where members differ.
         guidance: guidance scale that suits its pictures.
+        guidance_rescale: most that a zero-terminal-SNR member needs of `Process.guidance_rescale`.
+        scheduler, steps: method and number of denoising steps that suit its pictures.
         default_side: training side in pixels where the model does not say it.
         side_multiple: sides in pixels are multiples of this in every released member.
         name_prefixes: what names of the family begin with, in whatever file names it.
@@ -107,6 +110,9 @@ class Family(ABC):
     prediction_in_file: bool = True
     vae_half: bool = False
     draws_latents: bool = True
+    guidance_rescale: float = 1.0
+    scheduler: Scheduler = "ddim"
+    steps: int = 20
     clip_skip: bool = True
 
     @abstractmethod
