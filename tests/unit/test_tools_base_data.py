@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tools.base import captions, dataset, icon_sets
+from tools.base import captions, colours, dataset, icon_sets
 from tools.base.dataset import Entry, IconData
 from tools.base.icon_sets import TRAINING_SETS, Icon
-from tools.base.subjects import COMMON_SUBJECTS, SHEET_PROMPTS
+from tools.base.subjects import (
+    COLOUR_PROMPTS,
+    COMMON_SUBJECTS,
+    KNOWN_SUBJECTS,
+    ODD_DRAWINGS,
+    PLAIN_NAMES,
+    RECOLOURED_SUBJECTS,
+    SHEET_PROMPTS,
+)
 
 
 def icon(name: str, set_key: str = "noto", *, category: str = "Objects", synonyms: tuple[str, ...] = ()) -> Icon:
@@ -124,6 +133,81 @@ def test_half_of_the_captions_carry_the_style_word() -> None:
     assert one.styled_captions == ("red apple, noto style",)
 
 
+def test_a_drawing_is_called_by_its_subject_first_and_by_what_people_say() -> None:
+    assert captions.names(icon("automobile", synonyms=("red-car",)), "automobile") == ("automobile", "car", "red car")
+    assert captions.names(icon("cat"), "cat face")[:2] == ("cat face", "cat")
+
+
+def test_only_known_subjects_are_kept_without_the_odd_drawings_and_the_common_ones_come_oftener() -> None:
+    icons = [icon("bus"), icon("kite"), icon("zebra"), icon("racing-car", "twemoji"), icon("racing-car", "noto")]
+    kept, entries = dataset.known_only(icons, dataset.describe(icons))
+    assert [(one.set_key, one.name) for one in kept] == [("noto", "bus"), ("noto", "kite"), ("noto", "racing-car")]
+    assert [one.weight for one in entries] == [1.0, dataset.SELDOM_WEIGHT, dataset.SELDOM_WEIGHT]
+
+
+def disc(colour: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A disc of one colour on white, 32 px."""
+    down, across = np.mgrid[:32, :32] - 15.5
+    image = np.full((32, 32, 3), 255, dtype=np.uint8)
+    image[down**2 + across**2 < 144] = colour
+    return image
+
+
+@pytest.mark.parametrize(
+    ("colour", "name"),
+    [
+        ((221, 46, 68), "red"),
+        ((244, 144, 12), "orange"),
+        ((253, 203, 88), "yellow"),
+        ((120, 177, 89), "green"),
+        ((85, 172, 238), "blue"),
+        ((130, 80, 220), "purple"),
+        ((245, 90, 170), "pink"),
+    ],
+)
+def test_the_dominant_colour_has_the_name_that_people_give_it(colour: tuple[int, int, int], name: str) -> None:
+    assert colours.dominant(disc(colour)) == colours.plain(disc(colour)) == name
+    for other in colours.HUES:
+        assert colours.dominant(colours.recoloured(disc(colour), other)) == other
+
+
+@pytest.mark.parametrize("colour", [(30, 30, 30), (150, 150, 150), (255, 255, 255), (120, 70, 40)])
+def test_black_grey_white_and_brown_have_no_hue(colour: tuple[int, int, int]) -> None:
+    assert colours.dominant(disc(colour)) is None
+    with pytest.raises(ValueError, match="without colours"):
+        colours.recoloured(disc(colour), "red")
+
+
+def test_a_picture_of_two_colours_is_not_called_by_either() -> None:
+    both = np.concatenate([disc((221, 46, 68)), disc((85, 172, 238))])
+    assert colours.plain(both) is None
+
+
+def test_recolouring_leaves_white_ground_and_shades_alone() -> None:
+    red = disc((221, 46, 68))
+    red[10:12, 10:12] = (110, 23, 34)
+    blue = colours.recoloured(red, "blue")
+    assert (blue[0] == 255).all()
+    assert blue[10, 10].max() < blue[16, 16].max()
+
+
+def test_captions_name_a_plain_colour_and_some_things_come_in_every_colour() -> None:
+    images = np.stack([disc((253, 203, 88)), disc((221, 46, 68)), disc((221, 46, 68)), disc((221, 46, 68))])
+    data = dataset.coloured(
+        IconData(images, (entry("lemon"), entry("red heart"), entry("automobile"), entry("star", "held-out")))
+    )
+    named = [one.captions for one in data.entries]
+    assert named[0] == ("lemon", "yellow lemon")
+    assert named[1] == ("red heart",)
+    assert named[2] == ("automobile", "red automobile")
+    more = data.entries[4:]
+    assert [one.captions for one in more] == [
+        (f"{other} automobile", f"{other} car") for other in sorted(set(colours.HUES) - {"red"})
+    ]
+    assert [colours.dominant(image) for image in data.images[4:]] == [one.name.split("-")[1] for one in more]
+    assert all(one.weight < 0.2 for one in more)
+
+
 def test_a_data_set_comes_back_as_it_was_written(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     data = IconData(images, (entry("a"), entry("b", "held-out"), entry("c")))
@@ -154,3 +238,12 @@ def test_the_lists_of_subjects_are_complete_and_without_repetition() -> None:
     assert len(COMMON_SUBJECTS) == 100
     assert max(counts.values()) == 1
     assert len(set(SHEET_PROMPTS)) == 64
+
+
+def test_a_small_base_knows_what_it_is_asked_for_first_and_not_too_much() -> None:
+    assert {*COMMON_SUBJECTS, *SHEET_PROMPTS} <= set(KNOWN_SUBJECTS)
+    assert len(KNOWN_SUBJECTS) <= 300
+    assert set(PLAIN_NAMES) | RECOLOURED_SUBJECTS <= set(KNOWN_SUBJECTS)
+    assert {drawing.split("/")[1] for drawing in ODD_DRAWINGS} <= set(KNOWN_SUBJECTS)
+    assert len(COLOUR_PROMPTS) == 20
+    assert all(set(prompt.split()) & set(colours.HUES) for prompt in COLOUR_PROMPTS)

@@ -114,8 +114,22 @@ def test_the_judge_counts_a_subject_only_when_it_names_it(model: Model) -> None:
         torch.nn.Sequential(torch.nn.Flatten(), deciding), ("red heart", "a", "b", "c", "d", "e", "star"), 0.5
     )
     named = measure.recognised(model, judge, ("red heart", "star"))
-    assert named == {"red heart": False, "star": True}
+    assert named == {"red heart": 0, "star": 1}
     assert judge.accuracy(icons()) == pytest.approx(0.5)
+
+
+def test_a_picture_counts_when_it_has_the_colour_that_its_prompt_names(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint = {"red heart": (220, 30, 30), "blue heart": (220, 30, 30), "green frog": (30, 160, 60)}
+    monkeypatch.setattr(
+        measure,
+        "generate",
+        lambda _, prompts: np.stack([np.full((8, 8, 3), paint[prompt], dtype=np.uint8) for prompt in prompts]),
+    )
+    assert measure.colours_named(model, tuple(paint), seeds=3) == {"red heart": 3, "blue heart": 0, "green frog": 3}
+    with pytest.raises(ValueError, match="'ghost' names no colour"):
+        measure.colours_named(model, ("ghost",))
 
 
 def test_the_judge_knows_the_common_subjects_before_any_other() -> None:
@@ -265,6 +279,7 @@ def test_one_command_makes_the_base_in_stretches(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(LOG_EVERY, "cpu", 1)
     monkeypatch.setattr(classifier, "CHANNELS", (8,))
     monkeypatch.setattr("tools.base.measure.COMMON_SUBJECTS", SUBJECTS)
+    monkeypatch.setattr("tools.base.measure.COLOUR_PROMPTS", ("red heart",))
     monkeypatch.setattr("tools.base.pack.SHEET_PROMPTS", SUBJECTS)
     monkeypatch.setitem(cast(Any, measure.generate).__kwdefaults__, "steps", 1)
 

@@ -1,4 +1,8 @@
-"""Train the autoencoder: images that live on the device, a loss that keeps edges crisp, and the latents' scale."""
+"""Train the autoencoder: images that live on the device, a loss that keeps edges crisp, and the latents' scale.
+
+`Decoder` trains the decoder alone: the latents stay exactly where they are, so that a UNet that has learnt them is not
+disturbed, and pictures get crisper.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,8 @@ from tools.base.model_folder import Model
 KL_WEIGHT = 2e-5
 """Per latent element: enough to keep the latents near a normal distribution, too little to blur."""
 EDGE_WEIGHT = 1.0
+LATENT_ERROR = 0.1
+"""Largest standard deviation of what `Decoder` adds to latents of unit deviation."""
 TIE_WEIGHT = 0.2
 """Of the squared distance between scaled latents and those to keep to: 3% of a variance cost a tenth of the rest."""
 
@@ -55,6 +61,12 @@ def autoencoder_loss(vae: Any, images: Tensor, noise: Tensor, wanted: Tensor | N
     if wanted is not None:
         loss = loss + TIE_WEIGHT * F.mse_loss(mean.float() * vae.config.scaling_factor, wanted.float())
     return loss
+
+
+def decoder_loss(vae: Any, images: Tensor, latents: Tensor) -> Tensor:
+    """Loss of decoding ``latents`` (B, 4, h, w), not scaled, into ``images`` (B, 3, H, W)."""
+    restored = vae.decoder(vae.post_quant_conv(latents))
+    return reconstruction_loss(restored.float(), images.float())
 
 
 @dataclass
@@ -96,6 +108,50 @@ class Autoencoder:
             total_seconds=seconds,
             peak=rate or 6e-4,
             decay=0.999,
+            seed=seed,
+            batch=self.batch,
+        )
+
+
+@dataclass
+class Decoder:
+    """Everything one step of training the decoder alone needs, on one device."""
+
+    vae: Any
+    images: Tensor
+    """All images, (N, 3, H, W), uint8."""
+    batch: int
+
+    @classmethod
+    def of(cls, model: Model, data: IconData, *, batch: int) -> Decoder:
+        """Prepare training on a data set; the encoder and the latents' distribution are frozen."""
+        images = torch.from_numpy(data.images).to(model.device).permute(0, 3, 1, 2).contiguous()
+        model.vae.requires_grad_(False)
+        for part in (model.vae.decoder, model.vae.post_quant_conv):
+            part.requires_grad_(True)
+        return cls(model.vae, images, batch)
+
+    def __call__(self, generator: torch.Generator) -> Tensor:
+        """The loss of one batch of varied icons, their latents shifted by up to `LATENT_ERROR` as a UNet might."""
+        device = self.images.device
+        rows = torch.randint(0, len(self.images), (self.batch,), generator=generator, device=device)
+        images = varied(self.images[rows].float().div_(127.5).sub_(1), generator)
+        with precision(device):
+            with torch.no_grad():
+                latents = self.vae.encode(images).latent_dist.mean
+            spread = LATENT_ERROR / self.vae.config.scaling_factor
+            size = spread * torch.rand(len(rows), 1, 1, 1, generator=generator, device=device)
+            noise = torch.randn(latents.shape, generator=generator, device=device)
+            return decoder_loss(self.vae, images, latents + size * noise)
+
+    def learner(self, folder: Path, *, seconds: float, rate: float | None, seed: int) -> Learner:
+        """The learner of the model's decoder; its highest rate is 4e-4 unless told otherwise."""
+        return Learner(
+            folder=folder,
+            modules={"vae": self.vae.train()},
+            total_seconds=seconds,
+            peak=rate or 4e-4,
+            decay=0.998,
             seed=seed,
             batch=self.batch,
         )

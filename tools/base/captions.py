@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tools.base.icon_sets import Icon
+from tools.base.subjects import PLAIN_NAMES
 
 SKIN_TONE = re.compile(r"-(medium-light|medium-dark|light|medium|dark)(-skin-tone)?$")
 
@@ -46,6 +47,12 @@ def caption(name: str) -> str:
     """An icon's name as a person would type it: ``cat-face`` gives ``cat face``."""
     words = re.sub(r"[-_]+", " ", name).strip()
     return _SPELLING.sub(lambda match: SPELLING[match[1]], words)
+
+
+def names(icon: Icon, subject: str) -> tuple[str, ...]:
+    """What an icon is called, without repetitions: its subject, what people say, its own name, its synonyms."""
+    given = (subject, *PLAIN_NAMES.get(subject, ()), caption(icon.name), *map(caption, icon.synonyms))
+    return tuple(dict.fromkeys(given))
 
 
 def wanted(icons: Sequence[Icon]) -> list[Icon]:

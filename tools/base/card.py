@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tools.base.icon_sets import TRAINING_SETS, IconSet
+from tools.base.measure import GUIDANCE, STEPS
 from tools.base.model_folder import Model
+from tools.base.subjects import KNOWN_SUBJECTS
 
 ROWS = {
     "psnr_held_out_db": "Autoencoder, PSNR on held-out icons of the training sets (dB)",
     "right_caption_loss": "Fixed-noise loss, right caption (held-out icons)",
     "wrong_caption_loss": "Fixed-noise loss, wrong caption",
     "wrong_above_right_percent": "Wrong above right (%)",
+    "colour_as_named_percent": "Pictures in the colour that the prompt names (20 prompts, 4 seeds; %)",
+    "recognised_at_once_of_100": "Of 100 common subjects, recognised by the judge at its first guess",
     "recognised_of_100": "Of 100 common subjects, recognised by the judge (first five guesses)",
     "judge_classes": "Classes the judge knows",
     "judge_held_out_accuracy": "Share of held-out real icons the judge recognises (first five guesses)",
@@ -33,17 +37,23 @@ class Record:
 
 
 def write_card(
-    model: Model, run_folder: Path, out: Path, *, measurements: dict[str, Any], sheet: str | None = None
+    model: Model,
+    run_folder: Path,
+    out: Path,
+    *,
+    measurements: dict[str, Any],
+    sheet: str | None = None,
+    remarks: str = "",
 ) -> None:
     """Write ``README.md`` into a packed base; ``run_folder`` holds the logs of its training."""
-    text = card(model, training_record(run_folder), measurements=measurements, sheet=sheet)
+    text = card(model, training_record(run_folder), measurements=measurements, sheet=sheet, remarks=remarks)
     (out / "README.md").write_text(text, encoding="utf-8")
 
 
 def training_record(run_folder: Path) -> Record:
     """What the logs in a run's folder say of its trainings; of one that left no log, nothing."""
     sentences, sets = [], set[str]()
-    for training in ("autoencoder", "text-to-image"):
+    for training in ("autoencoder", "decoder", "text-to-image"):
         path = run_folder / training / "log.jsonl"
         if not path.is_file():
             continue
@@ -67,13 +77,13 @@ def training_record(run_folder: Path) -> Record:
     return Record(tuple(sentences), tuple(icon_set for icon_set in TRAINING_SETS if icon_set.key in sets))
 
 
-def card(model: Model, record: Record, *, measurements: dict[str, Any], sheet: str | None) -> str:
-    """The card's text."""
+def card(model: Model, record: Record, *, measurements: dict[str, Any], sheet: str | None, remarks: str = "") -> str:
+    """The card's text. ``remarks``: paragraphs or sections that somebody who has looked at the pictures adds."""
     vae, unet, text = model.vae.config, model.unet.config, model.text_encoder.config
     pixels = vae.sample_size
     picture = [f"![{sheet}]({sheet})", ""] if sheet else []
     rows = [f"| {title} | {measurements[key]} |" for key, title in ROWS.items() if key in measurements]
-    missed = measurements.get("not_recognised")
+    missed, pale = measurements.get("not_recognised"), measurements.get("colour_missed")
     lines = [
         "# Patina's base",
         "",
@@ -89,17 +99,15 @@ def card(model: Model, record: Record, *, measurements: dict[str, Any], sheet: s
         f"{text.vocab_size:,} tokens of its own, captions of at most {text.max_position_embeddings} tokens, "
         f"{_millions(model.text_encoder)} |",
         f"| UNet | UNet2DConditionModel, channels {_dashed(unet.block_out_channels)}, cross-attention at the upper "
-        f"two levels, {_millions(model.unet)}, epsilon prediction |",
-        "| use | guidance 3, 20 DDIM steps |",
+        f"two levels, {_millions(model.unet)}, {_predicts(model)} |",
+        f"| use | guidance {GUIDANCE:g}, {STEPS} DDIM steps |",
         "",
         "## Training",
         "",
         *(f"- {sentence}" for sentence in record.sentences),
-        "- Text model and UNet jointly: AdamW, Min-SNR 5, cosine decay, average of the weights, 10% empty captions. "
-        "Captions are the icons' names and synonyms, half of them followed by a style word, such as \"red apple, "
-        f'{TRAINING_SETS[0].key} style".',
-        "- Skin-tone variants, flags, letters, digits and clock faces are left out; figures and signs are drawn less "
-        "often than things and animals.",
+        "- Text model and UNet jointly: AdamW, timesteps drawn by Min-SNR 5, cosine decay, average of the weights, 10% "
+        "empty captions. Captions are the subjects' names, synonyms and plain colours, a third of them followed by a "
+        f'style word, such as "red apple, {TRAINING_SETS[0].key} style".',
         "",
         "| icons | style word | licence |",
         "|---|---|---|",
@@ -109,14 +117,27 @@ def card(model: Model, record: Record, *, measurements: dict[str, Any], sheet: s
         "",
         *(["| what | value |", "|---|---|", *rows] if rows else ["Not measured."]),
         *(["", f"Not recognised: {', '.join(missed)}."] if missed else []),
+        *(["", f"Not always in the colour that the prompt names: {', '.join(pale)}."] if pale else []),
+        "",
+        *([remarks.strip(), ""] if remarks.strip() else []),
+        "## What it knows",
+        "",
+        f"{len(KNOWN_SUBJECTS)} subjects, also in `subjects.json`: {', '.join(sorted(KNOWN_SUBJECTS))}.",
+        "",
+        "Anything else gives a picture too, of what is nearest to its words.",
         "",
         "## Limits",
         "",
         "It draws one subject on white, about as its icon sets draw it. It cannot write, count, or put two things "
-        "into a relation, and subjects that only one set draws are often wrong. People come out as the yellow figures "
-        "of emoji.",
+        "into a relation. It knows a narrow world by heart rather than a wide one by hearsay.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _predicts(model: Model) -> str:
+    if model.prediction == "v_prediction":
+        return "v prediction with zero terminal SNR, trailing timesteps"
+    return "epsilon prediction"
 
 
 def _dashed(values: Any) -> str:

@@ -4,7 +4,8 @@
     python -m tools.base.dataset build --icons ICONS --out DATA --pixels 128
 
 ``fetch`` needs npm and a network; ``build`` needs neither, only the fetched packages and resvg-py, and takes
-about a minute on 16 cores. The folder holds ``images.safetensors`` (``images``: N, H, W, 3, uint8) and
+a quarter of a minute on one core. It draws the subjects that a small base knows; ``--all`` draws every icon worth
+learning. The folder holds ``images.safetensors`` (``images``: N, H, W, 3, uint8) and
 ``icons.jsonl``, one line for each image in the same order.
 """
 
@@ -16,7 +17,7 @@ import io
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,13 +26,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tools.base import captions, icon_sets
+from tools.base import captions, colours, icon_sets
 from tools.base.icon_sets import TRAINING_SETS, Icon
+from tools.base.subjects import (
+    COMMON_SUBJECTS,
+    KNOWN_SUBJECTS,
+    ODD_DRAWINGS,
+    PLAIN_NAMES,
+    RECOLOURED_SUBJECTS,
+    SHEET_PROMPTS,
+)
 
 IMAGES = "images.safetensors"
 ICONS = "icons.jsonl"
 HELD_OUT_SHARE = 0.04
 """Of the icons whose subject is drawn in at least three training sets."""
+SELDOM_WEIGHT = 0.5
+"""Of the known subjects that are neither common nor on the contact sheet."""
+RECOLOURED_WEIGHT = 0.15
+"""Of a drawing in one of the colours that it does not have: together about as often as the drawing itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +56,7 @@ class Entry:
     subject: str
     """The same for all sets that draw this thing."""
     captions: tuple[str, ...]
-    """The icon's own name first, then its synonyms; without the style word."""
+    """What the drawing is called, the most usual first; without the style word."""
     split: str
     """``train``, or ``held-out`` (its subject is learnt from other sets' drawings)."""
     weight: float
@@ -77,11 +90,6 @@ class IconData:
             raise ValueError(f"no images of {', '.join(sorted(missing))}")
         return self._only([index for index, entry in enumerate(self.entries) if entry.set_key in keys])
 
-    def focused(self, subjects: Collection[str], *, others: float = 0.1) -> IconData:
-        """The same images, those of all but the given subjects drawn less often by the factor ``others``."""
-        entries = (e if e.subject in subjects else replace(e, weight=others * e.weight) for e in self.entries)
-        return IconData(self.images, tuple(entries))
-
     def every(self, most: int) -> IconData:
         """At most ``most`` of the images, evenly spaced."""
         return self._only(np.linspace(0, len(self.entries) - 1, min(most, len(self.entries))).round().astype(int))
@@ -110,12 +118,12 @@ def describe(icons: Sequence[Icon]) -> tuple[Entry, ...]:
     set_weight = {icon_set.key: icon_set.weight for icon_set in TRAINING_SETS}
 
     def entry(icon: Icon, split: str) -> Entry:
-        names = dict.fromkeys(captions.caption(name) for name in (icon.name, *icon.synonyms))
+        subject = subject_of[icon.set_key, icon.name]
         return Entry(
             set_key=icon.set_key,
             name=icon.name,
-            subject=subject_of[icon.set_key, icon.name],
-            captions=tuple(names),
+            subject=subject,
+            captions=captions.names(icon, subject),
             split=split,
             weight=captions.emphasis(icon) * set_weight.get(icon.set_key, 1.0),
         )
@@ -127,15 +135,52 @@ def describe(icons: Sequence[Icon]) -> tuple[Entry, ...]:
     return tuple(entry(icon, split(icon)) for icon in icons)
 
 
-def build(icons_folder: Path, out: Path, *, pixels: int, processes: int | None = None) -> IconData:
-    """Draw every wanted icon of the sets and write the data set to ``out``."""
+def known_only(icons: Sequence[Icon], entries: Sequence[Entry]) -> tuple[list[Icon], list[Entry]]:
+    """The drawings of known subjects, without the odd ones; the common subjects come at full weight."""
+    often = {*COMMON_SUBJECTS, *SHEET_PROMPTS}
+    set_weight = {icon_set.key: icon_set.weight for icon_set in TRAINING_SETS}
+    kept = [
+        (icon, replace(entry, weight=set_weight[entry.set_key] * (1.0 if entry.subject in often else SELDOM_WEIGHT)))
+        for icon, entry in zip(icons, entries, strict=True)
+        if entry.subject in KNOWN_SUBJECTS and f"{entry.set_key}/{entry.subject}" not in ODD_DRAWINGS
+    ]
+    return [icon for icon, _ in kept], [entry for _, entry in kept]
+
+
+def coloured(data: IconData) -> IconData:
+    """The same data, with captions that name a drawing's colour and some drawings in colours that they do not have.
+
+    A drawing of one plain colour is also called by it, as in ``yellow lemon``. Drawings of `RECOLOURED_SUBJECTS` come
+    in every other colour too, and those are always called by it, so that a colour's name is learnt apart from things.
+    """
+    entries, images, more = [], list(data.images), []
+    for image, entry in zip(data.images, data.entries, strict=True):
+        colour = colours.plain(image)
+        named = set(colours.HUES) & set(entry.subject.split())
+        if colour is not None and not named:
+            entry = replace(entry, captions=(*entry.captions, f"{colour} {entry.subject}"))
+        entries.append(entry)
+        if entry.subject in RECOLOURED_SUBJECTS and entry.split == "train":
+            for other in sorted(set(colours.HUES) - {colours.dominant(image)}):
+                images.append(colours.recoloured(image, other))
+                plain_names = (entry.subject, *PLAIN_NAMES.get(entry.subject, ()))
+                titles = tuple(f"{other} {name}" for name in plain_names if not set(colours.HUES) & set(name.split()))
+                weight = RECOLOURED_WEIGHT * entry.weight
+                more.append(replace(entry, name=f"{entry.name}-{other}", captions=titles, weight=weight))
+    return IconData(np.stack(images), (*entries, *more))
+
+
+def build(icons_folder: Path, out: Path, *, pixels: int, processes: int | None = None, known: bool = True) -> IconData:
+    """Draw icons of the sets and write the data set to ``out``: of the known subjects, or every one worth learning."""
     wanted = [icon for s in TRAINING_SETS for icon in captions.wanted(icon_sets.read(s, icons_folder))]
-    entries = describe(wanted)
+    entries: Sequence[Entry] = describe(wanted)
+    if known:
+        wanted, entries = known_only(wanted, entries)
     # Not fork: the parent may hold threads of numpy or torch.
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         svgs = [icon.svg for icon in wanted]
         images = pool.map(partial(draw, pixels=pixels), svgs, chunksize=64)
-    data = IconData(np.stack(images), entries)
+    data = coloured(IconData(np.stack(images), tuple(entries)))
     write(data, out)
     return data
 
@@ -180,12 +225,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name == "build":
             command.add_argument("--out", type=Path, required=True, help="folder for the data set")
             command.add_argument("--pixels", type=int, default=128, help="side of an image (128)")
+            command.add_argument("--all", action="store_true", help="every icon worth learning, not the known subjects")
             command.add_argument("--processes", type=int, help="one per core unless told otherwise")
     chosen = parser.parse_args(arguments)
     if chosen.command == "fetch":
         icon_sets.fetch(TRAINING_SETS, chosen.icons)
         return
-    data = build(chosen.icons, chosen.out, pixels=chosen.pixels, processes=chosen.processes)
+    data = build(chosen.icons, chosen.out, pixels=chosen.pixels, processes=chosen.processes, known=not chosen.all)
     for split, count in Counter((entry.split, entry.set_key) for entry in data.entries).items():
         print(*split, count)
     print("subjects", len({entry.subject for entry in data.select("train").entries}))

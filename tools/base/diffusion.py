@@ -14,24 +14,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tools.base.dataset import Entry
-from tools.base.sizes import MAX_TOKENS, scheduler_config
+from tools.base.sizes import MAX_TOKENS
 
 GAMMA = 5.0
 """Of Min-SNR weighting (Hang et al., arXiv 2303.09556)."""
 
 
-def alphas_cumprod() -> Tensor:
-    """Products of ``1 - beta``: (1000,), fp32."""
-    config = scheduler_config()
-    root = torch.linspace(
-        config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, config["num_train_timesteps"], dtype=torch.float64
-    )
-    return torch.cumprod(1 - root**2, dim=0).float()
+def alphas_cumprod(scheduler: dict[str, Any]) -> Tensor:
+    """Products of ``1 - beta``: (1000,), fp32. ``scheduler``: the configuration of diffusers' scheduler.
+
+    With ``rescale_betas_zero_snr`` their square roots are shifted and stretched so that the last is 0 and the first
+    stays (Lin et al., arXiv 2305.08891, algorithm 1).
+    """
+    ends = (scheduler["beta_start"] ** 0.5, scheduler["beta_end"] ** 0.5)
+    betas = torch.linspace(*ends, scheduler["num_train_timesteps"], dtype=torch.float64).square()
+    alphas = torch.cumprod(1 - betas, dim=0)
+    if scheduler.get("rescale_betas_zero_snr"):
+        root = alphas.sqrt()
+        alphas = ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
+    return alphas.float()
 
 
-def min_snr_weights(alphas: Tensor) -> Tensor:
-    """``min(SNR, gamma) / SNR`` for each timestep, for epsilon prediction."""
+def min_snr_weights(alphas: Tensor, prediction: str) -> Tensor:
+    """How much each timestep's error counts: fully where noise prevails, little where hardly any is.
+
+    For epsilon ``min(SNR, gamma) / SNR``. For v ``(min(SNR, gamma) + 1) / (SNR + 1)``: an error of v counts
+    ``SNR + 1`` times that of the image, so that the last step of a schedule with zero terminal SNR counts fully.
+    """
     snr = alphas / (1 - alphas)
+    if prediction == "v_prediction":
+        return (snr.clamp(max=GAMMA) + 1) / (snr + 1)
     return snr.clamp(max=GAMMA) / snr
 
 
@@ -41,13 +53,27 @@ def noised(x0: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
     return a.sqrt() * x0 + (1 - a).sqrt() * noise
 
 
-def epsilon_errors(
-    unet: Any, text_encoder: Any, x0: Tensor, tokens: Tensor, noise: Tensor, t: Tensor, alphas: Tensor
+def target(x0: Tensor, noise: Tensor, alpha: Tensor, prediction: str) -> Tensor:
+    """What the UNet learns to answer: the noise, or v (Salimans & Ho, arXiv 2202.00512). Shapes as in `noised`."""
+    if prediction == "v_prediction":
+        a = alpha.view(-1, 1, 1, 1)
+        return a.sqrt() * noise - (1 - a).sqrt() * x0
+    return noise
+
+
+def errors(
+    unet: Any, text_encoder: Any, x0: Tensor, tokens: Tensor, noise: Tensor, t: Tensor, alphas: Tensor, prediction: str
 ) -> Tensor:
-    """Mean squared error of the predicted noise for each sample: (B,), fp32. ``tokens``: (B, L); ``t``: (B,)."""
+    """Mean squared error of the UNet's answer for each sample: (B,), fp32. ``tokens``: (B, L); ``t``: (B,)."""
     context = text_encoder(input_ids=tokens).last_hidden_state
-    predicted = unet(noised(x0, noise, alphas[t]), t, encoder_hidden_states=context, return_dict=False)[0]
-    return F.mse_loss(predicted.float(), noise.float(), reduction="none").mean(dim=(1, 2, 3))
+    answer = unet(noised(x0, noise, alphas[t]), t, encoder_hidden_states=context, return_dict=False)[0]
+    wanted = target(x0, noise, alphas[t], prediction)
+    return F.mse_loss(answer.float(), wanted.float(), reduction="none").mean(dim=(1, 2, 3))
+
+
+def with_article(text: str) -> str:
+    """``a fox``, ``an owl``."""
+    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
@@ -61,7 +87,8 @@ class CaptionTable:
     """All captions of all images as tokens on one device, so that drawing them needs no host.
 
     Row 0 of ``tokens`` (rows, L) is the empty caption; image i owns ``count[i]`` rows from ``first[i]`` on: its
-    own name twice, each synonym once, each with and without the style word.
+    first caption twice, each other once, and all of that twice without the style word and once with it, because
+    people seldom write one; once an article stands before the first.
     """
 
     tokens: Tensor
@@ -75,9 +102,10 @@ class CaptionTable:
         for entry in entries:
             names = (entry.captions[0], *entry.captions)
             styled = (entry.styled_captions[0], *entry.styled_captions)
+            rows = (*names, *names, with_article(entry.captions[0]), *styled)
             first.append(len(texts))
-            texts.extend((*names, *styled))
-            count.append(len(names) + len(styled))
+            texts.extend(rows)
+            count.append(len(rows))
         as_tensor = torch.tensor
         return cls(
             tokenize(tokenizer, texts).to(device),

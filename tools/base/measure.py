@@ -20,19 +20,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tools.base import dataset, model_folder
+from tools.base import colours, dataset, model_folder
 from tools.base.classifier import Judge
 from tools.base.dataset import IconData
 from tools.base.device import best_device, to_images, to_pixels
-from tools.base.diffusion import alphas_cumprod, epsilon_errors, tokenize
+from tools.base.diffusion import alphas_cumprod, errors, tokenize
 from tools.base.model_folder import Model
-from tools.base.sizes import scheduler_config
-from tools.base.subjects import COMMON_SUBJECTS
+from tools.base.subjects import COLOUR_PROMPTS, COMMON_SUBJECTS
 from tools.base.text_to_image import encode
 
 CORES = 2
 """Of the timing: what people are promised it for."""
 GUIDANCE = 3.0
+COLOUR_SEEDS = 4
 STEPS = 20
 TIMESTEPS = 8
 """Timesteps of the fixed-noise loss, in the middles of equal parts of the schedule."""
@@ -56,14 +56,14 @@ def psnr(model: Model, data: IconData, *, batch: int = 32) -> float:
 
 @torch.no_grad()
 def caption_losses(model: Model, data: IconData, *, batch: int = 32) -> tuple[float, float]:
-    """Mean squared error of the predicted noise with the right caption and with another icon's.
+    """Mean squared error of the UNet's answer with the right caption and with another icon's.
 
     Noise and timesteps are the same for both and for every base with latents of this shape. The wrong caption
     is that of the icon half the list away, or of the next one after it that shows something else.
     """
     latents = encode(model, data)
     count = len(data.entries)
-    alphas = alphas_cumprod().to(model.device)
+    alphas = alphas_cumprod(model.scheduler).to(model.device)
     right = tokenize(model.tokenizer, [entry.captions[0] for entry in data.entries]).to(model.device)
     wrong = right[torch.tensor([_other(data, index) for index in range(count)])]
     noise_source = torch.Generator().manual_seed(0)
@@ -75,7 +75,7 @@ def caption_losses(model: Model, data: IconData, *, batch: int = 32) -> tuple[fl
             rows = slice(start, min(start + batch, count))
             t = torch.full((rows.stop - rows.start,), timestep, device=model.device)
             for which, tokens in enumerate((right, wrong)):
-                errors = epsilon_errors(
+                found = errors(
                     model.unet,
                     model.text_encoder,
                     latents[rows],
@@ -83,8 +83,9 @@ def caption_losses(model: Model, data: IconData, *, batch: int = 32) -> tuple[fl
                     noise[rows].to(model.device),
                     t,
                     alphas,
+                    model.prediction,
                 )
-                sums[which] += float(errors.sum())
+                sums[which] += float(found.sum())
     return sums[0] / (count * TIMESTEPS), sums[1] / (count * TIMESTEPS)
 
 
@@ -107,7 +108,7 @@ def pipeline_of(model: Model) -> Any:
         text_encoder=model.text_encoder.eval(),
         tokenizer=model.tokenizer,
         unet=model.unet.eval(),
-        scheduler=DDIMScheduler(**scheduler_config()),
+        scheduler=DDIMScheduler(**model.scheduler),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -132,10 +133,27 @@ def generate(
     return np.concatenate(images)
 
 
-def recognised(model: Model, judge: Judge, subjects: Sequence[str], *, seed: int = 0) -> dict[str, bool]:
-    """Whether the judge names each subject among its first five guesses for an image of it."""
+def recognised(model: Model, judge: Judge, subjects: Sequence[str], *, seed: int = 0) -> dict[str, int]:
+    """Which of the judge's first five guesses (1 to 5) names each subject for an image of it; 0 where none does."""
     guesses = judge.guesses(generate(model, subjects, seed=seed), first=5)
-    return {subject: subject in named for subject, named in zip(subjects, guesses, strict=True)}
+    return {
+        subject: named.index(subject) + 1 if subject in named else 0
+        for subject, named in zip(subjects, guesses, strict=True)
+    }
+
+
+def colours_named(model: Model, prompts: Sequence[str], *, seeds: int = COLOUR_SEEDS) -> dict[str, int]:
+    """In how many of ``seeds`` pictures of each prompt most coloured pixels have the colour that it names.
+
+    Raises:
+        ValueError: a prompt names no colour of `tools.base.colours.HUES`.
+    """
+    asked = [next((word for word in prompt.split() if word in colours.HUES), None) for prompt in prompts]
+    if None in asked:
+        raise ValueError(f"{prompts[asked.index(None)]!r} names no colour; known are {', '.join(colours.HUES)}")
+    images = generate(model, [prompt for prompt in prompts for _ in range(seeds)])
+    came = [colours.dominant(image) == asked[index // seeds] for index, image in enumerate(images)]
+    return {prompt: sum(came[i * seeds : (i + 1) * seeds]) for i, prompt in enumerate(prompts)}
 
 
 def seconds_per_image(model: Model, *, repeats: int = 3) -> float:
@@ -165,10 +183,16 @@ def measure(model: Model, data: IconData, judge: Judge | None) -> dict[str, Any]
         "wrong_caption_loss": round(wrong, 5),
         "wrong_above_right_percent": round(100 * (wrong / right - 1), 2),
     }
+    by_colour = colours_named(model, COLOUR_PROMPTS)
+    results["colour_as_named_percent"] = round(100 * sum(by_colour.values()) / (COLOUR_SEEDS * len(by_colour)), 1)
+    results["colour_missed"] = [
+        f"{prompt} ({came}/{COLOUR_SEEDS})" for prompt, came in by_colour.items() if came < COLOUR_SEEDS
+    ]
     if judge is not None:
         named = recognised(model, judge, COMMON_SUBJECTS)
-        results["recognised_of_100"] = sum(named.values())
-        results["not_recognised"] = [subject for subject, was in named.items() if not was]
+        results["recognised_of_100"] = sum(place > 0 for place in named.values())
+        results["recognised_at_once_of_100"] = sum(place == 1 for place in named.values())
+        results["not_recognised"] = [subject for subject, place in named.items() if not place]
         results["judge_held_out_accuracy"] = judge.held_out_accuracy
         results["judge_classes"] = len(judge.classes)
     results["seconds_per_image"] = round(seconds_per_image(model), 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,13 @@ class Model:
     unet: Any
     tokenizer: Any
     device: torch.device
+    scheduler: dict[str, Any] = field(default_factory=sizes.scheduler_config)
+    """The configuration of its ``DDIMScheduler``: noise schedule, prediction type and spacing of timesteps."""
+
+    @property
+    def prediction(self) -> str:
+        """``epsilon`` or ``v_prediction``."""
+        return str(self.scheduler["prediction_type"])
 
     def to(self, device: torch.device) -> Model:
         """Move the parts to a device; on CUDA convolutions get the layout that its matrix units read."""
@@ -78,7 +85,14 @@ def load(folder: Path) -> Model:
         unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32).eval(),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         device=torch.device("cpu"),
+        scheduler=scheduler_config_of(folder),
     )
+
+
+def scheduler_config_of(folder: Path) -> dict[str, Any]:
+    """What a base's folder says of its scheduler, without diffusers' own notes."""
+    found = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    return {key: value for key, value in found.items() if not key.startswith("_")}
 
 
 def save(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -89,7 +103,7 @@ def save(model: Model, folder: Path, *, dtype: torch.dtype = torch.float32) -> N
     folder.mkdir(parents=True, exist_ok=True)
     index = MODEL_INDEX | {"_diffusers_version": diffusers.__version__}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    DDIMScheduler(**sizes.scheduler_config()).save_pretrained(folder / "scheduler")
+    DDIMScheduler(**model.scheduler).save_pretrained(folder / "scheduler")
     model.tokenizer.save_pretrained(folder / "tokenizer")
     for name, part in (("vae", model.vae), ("text_encoder", model.text_encoder), ("unet", model.unet)):
         plain = copy.deepcopy(part).to("cpu", dtype, memory_format=torch.contiguous_format)

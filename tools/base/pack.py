@@ -24,17 +24,19 @@ from tools.base import model_folder
 from tools.base.card import write_card
 from tools.base.measure import generate
 from tools.base.model_folder import Model
-from tools.base.subjects import SHEET_PROMPTS
+from tools.base.subjects import KNOWN_SUBJECTS, SHEET_PROMPTS
 
 MANIFEST = "manifest.json"
 MOST_BYTES = 60_000_000
 LARGEST_FILE = 16 * 2**20
 SHEET = "sheet.png"
 SHEET_COLUMNS = 8
+KNOWN = "subjects.json"
+"""What the base knows, as one would prompt it: a sorted JSON list."""
 
 
-def pack(run_folder: Path, out: Path, *, measurements: dict[str, Any], sheet: bool = True) -> Path:
-    """Write a run's base to ``out`` as it ships.
+def pack(run_folder: Path, out: Path, *, measurements: dict[str, Any], sheet: bool = True, remarks: str = "") -> Path:
+    """Write a run's base to ``out`` as it ships, its card with ``remarks``.
 
     Raises:
         FileExistsError: ``out`` is not empty.
@@ -52,7 +54,9 @@ def pack(run_folder: Path, out: Path, *, measurements: dict[str, Any], sheet: bo
         sheet_image = contact_sheet(generate(shipped, SHEET_PROMPTS))
         # Flat drawings need few colours; the sheet travels with every installation.
         sheet_image.quantize(256, dither=Image.Dither.NONE).save(out / SHEET, optimize=True)
-    write_card(shipped, run_folder, out, measurements=measurements, sheet=SHEET if sheet else None)
+    write_card(shipped, run_folder, out, measurements=measurements, sheet=SHEET if sheet else None, remarks=remarks)
+    subjects = json.dumps(sorted(KNOWN_SUBJECTS), indent=1, ensure_ascii=False)
+    (out / KNOWN).write_text(subjects + "\n", encoding="utf-8")
     seal(out)
     return out
 
@@ -110,9 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of tools.base.train")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the base")
     parser.add_argument("--measurements", type=Path, help="JSON file of tools.base.measure")
+    parser.add_argument("--remarks", type=Path, help="Markdown for the card: what was tried, what the pictures show")
     chosen = parser.parse_args(arguments)
     found = json.loads(chosen.measurements.read_text(encoding="utf-8")) if chosen.measurements else {}
-    print(f"packed {pack(chosen.run, chosen.out, measurements=found)}")
+    remarks = chosen.remarks.read_text(encoding="utf-8") if chosen.remarks else ""
+    print(f"packed {pack(chosen.run, chosen.out, measurements=found, remarks=remarks)}")
 
 
 if __name__ == "__main__":

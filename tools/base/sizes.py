@@ -94,7 +94,7 @@ def new_autoencoder(size: Size) -> Any:
 
 
 def new_unet(size: Size) -> Any:
-    """An untrained ``UNet2DConditionModel`` for epsilon prediction on this size's latents."""
+    """An untrained ``UNet2DConditionModel`` on this size's latents."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     heads = tuple(channels // size.head_channels for channels in size.unet_channels)
@@ -177,14 +177,21 @@ def write_tokenizer(captions: Iterable[str], size: Size, folder: Path) -> Any:
     return tokenizer
 
 
-def scheduler_config() -> dict[str, Any]:
-    """Stable Diffusion's scaled-linear betas with epsilon prediction, as a ``DDIMScheduler`` configuration."""
+def scheduler_config(prediction: str = "v_prediction") -> dict[str, Any]:
+    """Stable Diffusion's scaled-linear betas, as a ``DDIMScheduler`` configuration.
+
+    ``v_prediction`` comes with zero terminal SNR and timesteps that begin at the last one (Lin et al.,
+    arXiv 2305.08891), so that a picture starts from noise that holds nothing of it; ``epsilon`` with neither.
+    """
+    zero = prediction == "v_prediction"
     return {
         "beta_start": 0.00085,
         "beta_end": 0.012,
         "beta_schedule": "scaled_linear",
         "num_train_timesteps": 1000,
-        "prediction_type": "epsilon",
+        "prediction_type": prediction,
+        "rescale_betas_zero_snr": zero,
+        "timestep_spacing": "trailing" if zero else "leading",
         "clip_sample": False,
         "set_alpha_to_one": False,
         "steps_offset": 1,

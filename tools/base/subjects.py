@@ -38,45 +38,122 @@ SHEET_PROMPTS = _listed(
 )
 """Eight by eight pictures that show what the base can and cannot do."""
 
-EVERYDAY_SUBJECTS = frozenset(
+COLOUR_PROMPTS = _listed(
+    """
+    red heart, orange heart, yellow heart, green heart, blue heart, purple heart, pink heart, red circle, yellow circle,
+    green circle, blue circle, red apple, green apple, yellow lemon, yellow banana, red strawberry, green frog,
+    blue car, red balloon, yellow star
+    """
+)
+"""Twenty prompts that name a colour, for the measurement of whether it comes."""
+
+KNOWN_SUBJECTS = tuple(
+    dict.fromkeys(
+        (
+            *COMMON_SUBJECTS,
+            *SHEET_PROMPTS,
+            *_listed(
+                """
+                bear, koala, wolf, hamster, duck, bird, baby chick, dolphin, shark, spider, jellyfish, hatching chick,
+                rooster, paw prints,
+                green apple, tangerine, kiwi fruit, avocado, eggplant, hot pepper, bell pepper, broccoli, croissant,
+                pancakes, taco, egg, popcorn, sushi, soft ice cream, candy, chocolate bar, cocktail glass, pretzel,
+                blueberries, coconut, mango, fork and knife,
+                hibiscus, cherry blossom, blossom, seedling, maple leaf, christmas tree, snow capped mountain, volcano,
+                snowflake, water wave, glowing star, sparkles, sun with face, high voltage, ringed planet,
+                cloud with rain,
+                taxi, ambulance, racing car, motor scooter, motorcycle, ship, flying saucer, ferris wheel, train, tent,
+                church,
+                orange heart, yellow heart, green heart, purple heart, brown heart, black heart, pink heart,
+                broken heart,
+                red circle, orange circle, yellow circle, green circle, blue circle, purple circle, brown circle,
+                black circle,
+                smiling face, winking face, angry face, crying face, face with tears of joy,
+                smiling face with heart eyes, sleeping face, nerd face, clown face, skull, pile of poo, jack-o'-lantern,
+                alien, thumbs up, eyes, santa claus,
+                soccer ball, basketball, tennis, american football, trophy, game die, teddy bear, artist palette,
+                pencil, scissors, pushpin, magnifying glass tilted left, light bulb, candle, bell, alarm clock, watch,
+                hourglass done, camera, television, mobile phone, laptop, open book, envelope, package, backpack,
+                money bag, gem stone, ring, glasses, sunglasses, t-shirt, jeans, dress, top hat, running shoe,
+                violin, trumpet, drum, musical note, headphone, microphone, bomb, crossed swords, shield, wrench,
+                gear, locked, magnet, kite, crystal ball
+                """
+            ),
+        )
+    )
+)
+"""The world of a small base: what is asked for first, all of it drawn by at least three of the sets, alike in pose."""
+
+ODD_DRAWINGS = frozenset(
     {
-        *COMMON_SUBJECTS,
-        *SHEET_PROMPTS,
-        *_listed(
-            """
-            cat, dog, rabbit, mouse, hamster, bear, koala, wolf, tiger, leopard, horse face, deer, cow, pig, boar,
-            goat, ewe, camel, gorilla, monkey, bat, rooster, chicken, baby chick, hatching chick, duck, eagle, bird,
-            dove, turkey, crocodile, snake, lizard, dragon face, dolphin, spouting whale, shark, blowfish, squid,
-            shrimp, spiral shell, bug, ant, spider, scorpion, paw prints, rhinoceros, chipmunk, dragon, alien,
-            green apple, tangerine, melon, kiwi fruit, avocado, eggplant, potato, cucumber, hot pepper, chestnut,
-            peanuts, croissant, baguette bread, pancakes, poultry leg, meat on bone, bacon, taco, burrito, egg,
-            green salad, popcorn, sushi, rice ball, spaghetti, cooked rice, steaming bowl, soft ice cream,
-            shaved ice, shortcake, chocolate bar, candy, custard, honey pot, glass of milk, cocktail glass,
-            tropical drink, clinking beer mugs, fork and knife, kitchen knife, spoon,
-            hibiscus, cherry blossom, blossom, bouquet, seedling, herb, maple leaf, fallen leaf, christmas tree,
-            mountain, volcano, snow capped mountain, desert island, beach with umbrella, cityscape, sunrise,
-            snowflake, snowman without snow, tornado, water wave, comet, glowing star, sparkles, full moon face,
-            new moon face, sun with face, sun behind cloud, cloud with rain, high voltage, collision, fireworks,
-            taxi, ambulance, sport utility vehicle, articulated lorry, racing car, motorcycle, motor scooter,
-            kick scooter, train, tram car, metro, high speed train, bullet train, ship, ferry, speedboat, canoe,
-            satellite, fuel pump, ferris wheel, roller coaster, circus tent, tent, oncoming automobile,
-            house with garden, hospital, bank, school, factory, church, stadium, statue of liberty, derelict house,
-            purple heart, green heart, yellow heart, black heart, broken heart, two hearts, smiling face,
-            winking face, angry face, crying face, thinking face, nerd face, clown face, skull, pile of poo,
-            jack-o'-lantern, smiling face with heart eyes, face with tears of joy, sleeping face, eyes, ear, nose,
-            mouth, eye, thumbs up, thumbs down, waving hand, flexed biceps, footprints,
-            soccer ball, basketball, baseball, tennis, volleyball, bowling, american football, trophy, boxing glove,
-            game die, video game, joystick, teddy bear, artist palette, paintbrush, crayon, pencil, scissors,
-            paperclip, pushpin, magnifying glass tilted left, light bulb, flashlight, candle, bell, alarm clock,
-            watch, hourglass done, camera, television, radio, telephone, mobile phone, laptop, keyboard, battery,
-            microscope, telescope, syringe, pill, bathtub, toilet, door, bed, couch and lamp, chair,
-            books, open book, closed book, newspaper, envelope, package, postbox, briefcase, backpack, handbag,
-            shopping cart, money bag, gem stone, ring, lipstick, glasses, sunglasses, necktie, t-shirt, jeans,
-            dress, running shoe, high heeled shoe, top hat, graduation cap, closed umbrella, violin, trumpet, drum,
-            saxophone, musical note, headphone, microphone, crystal ball, party popper, bomb, dagger,
-            crossed swords, shield, wrench, gear, nut and bolt, locked, toolbox, magnet, broom, soap, lotion bottle
-            """
-        ),
+        "blob/basketball",
+        "blob/koala",
+        "blob/rainbow",
+        "emojione/basketball",
+        "emojione/racing car",
+        "emojione/motorcycle",
+        "twemoji/racing car",
+        "twemoji/tennis",
     }
 )
-"""What a small base learns first (``--everyday``): things, animals and faces that anyone would ask for."""
+"""Drawings that show their subject from another side or in other company than the other sets do: set and subject."""
+
+PLAIN_NAMES = {
+    "airplane": ("plane",),
+    "automobile": ("car",),
+    "balloon": ("red balloon",),
+    "beer mug": ("beer",),
+    "bicycle": ("bike",),
+    "birthday cake": ("cake",),
+    "blossom": ("flower",),
+    "cat face": ("cat", "kitten"),
+    "cheese wedge": ("cheese",),
+    "cooking": ("fried egg", "frying pan"),
+    "cow face": ("cow",),
+    "deciduous tree": ("tree",),
+    "delivery truck": ("truck",),
+    "dog face": ("dog", "puppy"),
+    "doughnut": ("donut",),
+    "droplet": ("drop", "water drop"),
+    "ear of corn": ("corn",),
+    "evergreen tree": ("fir tree",),
+    "fire": ("flame",),
+    "fire engine": ("fire truck",),
+    "four leaf clover": ("clover",),
+    "french fries": ("fries",),
+    "full moon": ("moon",),
+    "crescent moon": ("moon",),
+    "grinning face": ("face", "happy face"),
+    "hamburger": ("burger",),
+    "honeybee": ("bee",),
+    "hot beverage": ("coffee", "cup of coffee", "cup of tea"),
+    "hot pepper": ("chili",),
+    "jack-o'-lantern": ("pumpkin",),
+    "lady beetle": ("ladybug", "ladybird"),
+    "lion": ("lion face",),
+    "locked": ("lock", "padlock"),
+    "locomotive": ("steam train",),
+    "magnifying glass tilted left": ("magnifying glass",),
+    "monkey face": ("monkey",),
+    "mouse face": ("mouse",),
+    "open book": ("book",),
+    "package": ("box",),
+    "pig face": ("pig",),
+    "rabbit face": ("rabbit", "bunny"),
+    "red apple": ("apple",),
+    "red heart": ("heart",),
+    "sailboat": ("boat", "sailing ship"),
+    "smiling face": ("smiley",),
+    "snow capped mountain": ("mountain",),
+    "soft ice cream": ("ice cream cone",),
+    "tennis": ("tennis racket",),
+    "tiger face": ("tiger",),
+    "wine glass": ("wine", "glass of wine"),
+    "wrapped gift": ("gift", "present"),
+}
+"""What people call a subject besides the names that icon sets give it."""
+
+RECOLOURED_SUBJECTS = frozenset(
+    _listed("automobile, backpack, balloon, bird, dress, fish, glowing star, star, t-shirt, umbrella")
+)
+"""What comes in any colour: it teaches what a colour's name means apart from the things that have it."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tools.base.dataset import IconData
 from tools.base.device import precision, to_pixels
-from tools.base.diffusion import CaptionTable, alphas_cumprod, draw_indices, epsilon_errors, min_snr_weights
+from tools.base.diffusion import CaptionTable, alphas_cumprod, draw_indices, errors, min_snr_weights
 from tools.base.learner import Learner
 from tools.base.model_folder import Model
 
@@ -41,34 +41,42 @@ class TextToImage:
     captions: CaptionTable
     cumulative: Tensor
     batch: int
-    errors: Callable[..., Tensor] = epsilon_errors
+    noise_offset: float = 0.0
+    """Standard deviation of a shift of each noise channel as a whole."""
+    errors: Callable[..., Tensor] = errors
 
     def __post_init__(self) -> None:
-        self.alphas = alphas_cumprod().to(self.latents.device)
-        self.weights = min_snr_weights(self.alphas)
+        self.alphas = alphas_cumprod(self.model.scheduler).to(self.latents.device)
+        weights = min_snr_weights(self.alphas, self.model.prediction).double()
+        # Timesteps that count little are drawn seldom instead: the same loss on average, and no step wasted on them.
+        self.timesteps = (weights.cumsum(0) / weights.sum()).float()
 
     @classmethod
-    def of(cls, model: Model, data: IconData, *, batch: int) -> TextToImage:
+    def of(cls, model: Model, data: IconData, *, batch: int, noise_offset: float = 0.0) -> TextToImage:
         """Prepare training on a data set: every image of it is encoded now."""
         weight = torch.tensor([entry.weight for entry in data.entries], dtype=torch.float64)
         cumulative = (weight.cumsum(0) / weight.sum()).float().to(model.device)
         latents = encode(model, data)
         captions = CaptionTable.of(data.entries, model.tokenizer, model.device)
         # The caption's embeddings and the noise prediction compile into one graph; it has one shape.
-        errors = torch.compile(epsilon_errors, dynamic=False) if model.device.type == "cuda" else epsilon_errors
-        return cls(model, latents, captions, cumulative, batch, errors)
+        compiled = torch.compile(errors, dynamic=False) if model.device.type == "cuda" else errors
+        return cls(model, latents, captions, cumulative, batch, noise_offset, compiled)
 
     def __call__(self, generator: torch.Generator) -> Tensor:
-        """The Min-SNR-weighted loss of one batch."""
+        """The loss of one batch, its timesteps drawn by how much they count (Min-SNR)."""
         device = self.latents.device
         images = draw_indices(self.cumulative, self.batch, generator)
         tokens = self.captions.draw(images, generator, dropout=CAPTION_DROPOUT)
         x0 = self.latents[images]
         noise = torch.randn(x0.shape, generator=generator, device=device)
-        t = torch.randint(0, len(self.alphas), (self.batch,), generator=generator, device=device)
+        if self.noise_offset:
+            noise += self.noise_offset * torch.randn(*x0.shape[:2], 1, 1, generator=generator, device=device)
+        t = draw_indices(self.timesteps, self.batch, generator)
         with precision(device):
-            errors = self.errors(self.model.unet, self.model.text_encoder, x0, tokens, noise, t, self.alphas)
-        return (errors * self.weights[t]).mean()
+            found = self.errors(
+                self.model.unet, self.model.text_encoder, x0, tokens, noise, t, self.alphas, self.model.prediction
+            )
+        return found.mean()
 
     def learner(self, folder: Path, *, seconds: float, rate: float | None, seed: int) -> Learner:
         """The learner of the model's text encoder and UNet; its highest rate is 1e-3 unless told otherwise."""

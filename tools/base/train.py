@@ -4,10 +4,11 @@
     python -m tools.base.train text-to-image --data DATA --out RUN --size full --minutes 15
 
 Run a command again, with ``--stretch 9`` say, and it goes on where it stopped until its minutes are used up: the
-learning rate follows the time trained. RUN holds a folder for each of the two trainings (``state.pt`` to go on
+learning rate follows the time trained. RUN holds a folder for each of the trainings (``state.pt`` to go on
 from, ``log.jsonl``) and ``base``, the model at its averaged weights in fp32, renewed with every checkpoint.
 ``--start FOLDER`` begins from another base's weights instead of new ones. An autoencoder started so keeps its latents
-where they were, and gets another level where the size has one more.
+where they were, and gets another level where the size has one more. ``decoder`` trains the autoencoder's decoder
+alone and leaves the latents as they are.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from pathlib import Path
 
 import torch
 
-from tools.base import dataset, model_folder
-from tools.base.autoencoder import Autoencoder, set_scaling
+from tools.base import dataset, model_folder, sizes
+from tools.base.autoencoder import Autoencoder, Decoder, set_scaling
 from tools.base.dataset import IconData
 from tools.base.device import best_device
 from tools.base.grow import grown, levels
 from tools.base.learner import Learner, run
 from tools.base.model_folder import Model
 from tools.base.sizes import SIZES, Size
-from tools.base.subjects import EVERYDAY_SUBJECTS
 from tools.base.text_to_image import TextToImage
 
 SAVE_SECONDS = 120.0
 BASE = "base"
+TRAININGS = ("autoencoder", "decoder", "text-to-image")
 
 
 def open_model(run_folder: Path, *, start: Path | None, size: Size, data: IconData) -> Model:
@@ -58,9 +59,11 @@ def train(
     batch: int | None = None,
     rate: float | None = None,
     seed: int = 0,
+    prediction: str | None = None,
+    noise_offset: float = 0.0,
     remark: str = "",
 ) -> Learner:
-    """One stretch of a training, ``autoencoder`` or ``text-to-image``, on CUDA if there is one.
+    """One stretch of a training, one of `TRAININGS`, on CUDA if there is one.
 
     Args:
         data: what to train on, all of it.
@@ -70,6 +73,9 @@ def train(
         start: a base to begin from, for a run's first stretch.
         batch: samples of a step; unless told otherwise the size's own.
         rate: highest learning rate; unless told otherwise the training's own.
+        prediction: ``epsilon`` or ``v_prediction``, with the schedule that goes with it; that of the model unless told
+            otherwise.
+        noise_offset: standard deviation of a shift of each noise channel as a whole.
         remark: what the log and the model card should say of the data besides.
 
     Returns:
@@ -82,13 +88,17 @@ def train(
     model = open_model(out, start=start, size=size, data=data)
     if training == "autoencoder" and levels(model.vae) + 1 == len(size.autoencoder_channels):
         model.vae = grown(model.vae, size)
+    if prediction and prediction != model.prediction:
+        model.scheduler = sizes.scheduler_config(prediction)
     model.to(device)
-    step: Autoencoder | TextToImage
+    step: Autoencoder | Decoder | TextToImage
     if training == "autoencoder":
         keep_to = model_folder.load(start).vae if start else None
         step = Autoencoder.of(model, data, batch=batch or size.autoencoder_batch, keep_to=keep_to)
+    elif training == "decoder":
+        step = Decoder.of(model, data, batch=batch or size.autoencoder_batch)
     else:
-        step = TextToImage.of(model, data, batch=batch or size.batch)
+        step = TextToImage.of(model, data, batch=batch or size.batch, noise_offset=noise_offset)
     learner = step.learner(out / training, seconds=60 * minutes, rate=rate, seed=seed)
     resumed = learner.resume()
     if learner.progress >= 1:
@@ -103,6 +113,8 @@ def train(
         start=start.name if start else None,
         torch=torch.__version__,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
+        prediction=model.prediction,
+        noise_offset=noise_offset,
         remark=remark,
     )
 
@@ -136,7 +148,7 @@ def replace_base(model: Model, folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("training", choices=("autoencoder", "text-to-image"))
+    parser.add_argument("training", choices=TRAININGS)
     parser.add_argument("--data", type=Path, required=True, help="folder that tools.base.dataset has built")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--size", choices=tuple(SIZES), default="full")
@@ -147,14 +159,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, help="highest learning rate; the training's own unless told otherwise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sets", nargs="+", metavar="KEY", help="icon sets to learn from; all unless told otherwise")
-    parser.add_argument("--everyday", action="store_true", help="draw other than everyday subjects a tenth as often")
+    parser.add_argument(
+        "--prediction", choices=("epsilon", "v_prediction"), help="what to learn; the base's own unless told otherwise"
+    )
+    parser.add_argument("--noise-offset", type=float, default=0.0, help="shift of the noise's channels (0)")
     chosen = vars(parser.parse_args(arguments))
     data = dataset.load(chosen.pop("data")).select("train")
     if sets := chosen.pop("sets"):
         data = data.of_sets(*sets)
-    if chosen.pop("everyday"):
-        data = data.focused(EVERYDAY_SUBJECTS)
-        chosen["remark"] = "other than everyday subjects drawn a tenth as often"
     train(chosen.pop("training"), data, chosen.pop("out"), size=SIZES[chosen.pop("size")], **chosen)
 
 
