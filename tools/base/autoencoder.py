@@ -151,7 +151,7 @@ class Decoder:
             modules={"vae": self.vae.train()},
             total_seconds=seconds,
             peak=rate or 4e-4,
-            decay=0.998,
+            decay=0.995,
             seed=seed,
             batch=self.batch,
         )

@@ -41,7 +41,7 @@ IMAGES = "images.safetensors"
 ICONS = "icons.jsonl"
 HELD_OUT_SHARE = 0.04
 """Of the icons whose subject is drawn in at least three training sets."""
-SELDOM_WEIGHT = 0.5
+SELDOM_WEIGHT = 0.4
 """Of the known subjects that are neither common nor on the contact sheet."""
 RECOLOURED_WEIGHT = 0.15
 """Of a drawing in one of the colours that it does not have: together about as often as the drawing itself."""

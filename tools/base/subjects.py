@@ -54,29 +54,21 @@ KNOWN_SUBJECTS = tuple(
             *SHEET_PROMPTS,
             *_listed(
                 """
-                bear, koala, wolf, hamster, duck, bird, baby chick, dolphin, shark, spider, jellyfish, hatching chick,
-                rooster, paw prints,
-                green apple, tangerine, kiwi fruit, avocado, eggplant, hot pepper, bell pepper, broccoli, croissant,
-                pancakes, taco, egg, popcorn, sushi, soft ice cream, candy, chocolate bar, cocktail glass, pretzel,
-                blueberries, coconut, mango, fork and knife,
+                bear, koala, wolf, duck, bird, baby chick, dolphin, shark, spider, hatching chick, paw prints,
+                green apple, tangerine, avocado, eggplant, hot pepper, broccoli, croissant, pancakes, egg, popcorn,
+                soft ice cream, candy, chocolate bar, cocktail glass, pretzel, taco,
                 hibiscus, cherry blossom, blossom, seedling, maple leaf, christmas tree, snow capped mountain, volcano,
-                snowflake, water wave, glowing star, sparkles, sun with face, high voltage, ringed planet,
-                cloud with rain,
-                taxi, ambulance, racing car, motor scooter, motorcycle, ship, flying saucer, ferris wheel, train, tent,
-                church,
+                snowflake, water wave, sun with face, high voltage, ringed planet, cloud with rain,
+                taxi, ambulance, ship, flying saucer, train,
                 orange heart, yellow heart, green heart, purple heart, brown heart, black heart, pink heart,
                 broken heart,
                 red circle, orange circle, yellow circle, green circle, blue circle, purple circle, brown circle,
                 black circle,
                 smiling face, winking face, angry face, crying face, face with tears of joy,
                 smiling face with heart eyes, sleeping face, nerd face, clown face, skull, pile of poo, jack-o'-lantern,
-                alien, thumbs up, eyes, santa claus,
-                soccer ball, basketball, tennis, american football, trophy, game die, teddy bear, artist palette,
-                pencil, scissors, pushpin, magnifying glass tilted left, light bulb, candle, bell, alarm clock, watch,
-                hourglass done, camera, television, mobile phone, laptop, open book, envelope, package, backpack,
-                money bag, gem stone, ring, glasses, sunglasses, t-shirt, jeans, dress, top hat, running shoe,
-                violin, trumpet, drum, musical note, headphone, microphone, bomb, crossed swords, shield, wrench,
-                gear, locked, magnet, kite, crystal ball
+                alien, thumbs up,
+                soccer ball, basketball, trophy, teddy bear, pencil, scissors, light bulb, candle, bell, alarm clock,
+                television, envelope, backpack, gem stone, t-shirt, dress, musical note, bomb, shield, locked, magnet
                 """
             ),
         )
@@ -90,10 +82,6 @@ ODD_DRAWINGS = frozenset(
         "blob/koala",
         "blob/rainbow",
         "emojione/basketball",
-        "emojione/racing car",
-        "emojione/motorcycle",
-        "twemoji/racing car",
-        "twemoji/tennis",
     }
 )
 """Drawings that show their subject from another side or in other company than the other sets do: set and subject."""
@@ -133,11 +121,8 @@ PLAIN_NAMES = {
     "lion": ("lion face",),
     "locked": ("lock", "padlock"),
     "locomotive": ("steam train",),
-    "magnifying glass tilted left": ("magnifying glass",),
     "monkey face": ("monkey",),
     "mouse face": ("mouse",),
-    "open book": ("book",),
-    "package": ("box",),
     "pig face": ("pig",),
     "rabbit face": ("rabbit", "bunny"),
     "red apple": ("apple",),
@@ -146,14 +131,11 @@ PLAIN_NAMES = {
     "smiling face": ("smiley",),
     "snow capped mountain": ("mountain",),
     "soft ice cream": ("ice cream cone",),
-    "tennis": ("tennis racket",),
     "tiger face": ("tiger",),
     "wine glass": ("wine", "glass of wine"),
     "wrapped gift": ("gift", "present"),
 }
 """What people call a subject besides the names that icon sets give it."""
 
-RECOLOURED_SUBJECTS = frozenset(
-    _listed("automobile, backpack, balloon, bird, dress, fish, glowing star, star, t-shirt, umbrella")
-)
+RECOLOURED_SUBJECTS = frozenset(_listed("automobile, backpack, balloon, bird, dress, fish, star, t-shirt, umbrella"))
 """What comes in any colour: it teaches what a colour's name means apart from the things that have it."""
