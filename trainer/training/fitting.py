@@ -338,9 +338,8 @@ def _picture(base: Base, bank: Bank, config: RunConfig, limit: int | None) -> tu
         generate(base, bank, [row], settings, on_step=tick)
         whole = time.perf_counter() - before
         step = ticks[-1] - ticks[-2]
-        return whole + step * max(0, (config.samples.steps or base.family.steps) - MEASURED_STEPS), memory_in_use(
-            device
-        )
+        more = (config.samples.steps or base.family.steps) - MEASURED_STEPS
+        return whole + step * max(0, more), memory_in_use(device)
 
     found = _if_it_fits(base, attempt)
     return found if found is not None and (limit is None or found[1] <= limit) else (None, 0)
