@@ -44,8 +44,7 @@ def test_every_family_answers_whatever_is_asked_before_a_base_is_opened(family: 
 def test_a_family_is_found_by_every_name_that_it_writes_into_files() -> None:
     for family in FAMILIES.values():
         for name in (*family.version_names.values(), *family.architectures.values()):
-            # The bundled base's files carry Stable Diffusion 1's names, so that other tools open them.
-            assert key_of(name) == ("sd1" if family.key == "bundled" else family.key)
+            assert key_of(name) == family.key
 
 
 def test_no_two_families_share_a_name_or_a_text_width() -> None:
@@ -125,6 +124,10 @@ class FlowBase(Base):
     @property
     def levels(self) -> int:
         return 1
+
+    @property
+    def style_layers(self) -> Sequence[nn.Module]:
+        return (self.denoiser,)
 
     def checkpoint_levels(self, count: int) -> None:
         pass

@@ -55,7 +55,7 @@ CASES = [
 def test_the_base_draws_what_the_diffusers_pipeline_draws(
     base: Base, bundled_dir: str, kind: str, scheduler: Scheduler
 ) -> None:
-    base = replace(base, process=PROCESSES[kind])
+    base = replace(base, process=PROCESSES[kind], family=replace(base.family, guidance_rescale=1.0))
     pipeline = StableDiffusionPipeline.from_pretrained(bundled_dir, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = base.process.scheduler(scheduler)
