@@ -198,6 +198,7 @@ class TrainTexts:
             "optim": "Learning",
             "train": "Training",
             "samples": "Pictures while training",
+            "judging": "Which state is best",
             "export": "File",
             "memory": "Memory",
         }
@@ -233,6 +234,7 @@ class TrainTexts:
             "sampling": "Making sample pictures",
             "exporting": "Writing the file",
             "verifying": "Checking the file",
+            "judging": "Comparing the saved states",
         }
     )
     stages: Mapping[str, str] = field(

@@ -86,7 +86,7 @@ def _state(run: RunView, *, next_up: bool) -> str:
 STAGES = ("loading", "preparing", "training", "pictures", "file")
 _STAGE_OF = {
     "loading": "loading", "reading": "preparing", "caching": "preparing", "measuring": "preparing",
-    "exporting": "file", "verifying": "file",
+    "sampling": "training", "judging": "pictures", "exporting": "file", "verifying": "file",
 }  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Field:
         is_answer = setting.kind == "switch" and setting.optional
         self.kind: Kind = "answer" if is_answer else setting.kind
         self.choices = tuple(ANSWERS) if is_answer else setting.choices
+        self._holds_numbers = self.kind == "lines" and any(isinstance(item, float) for item in setting.default or ())
 
     @property
     def label(self) -> str:
@@ -56,15 +57,13 @@ class Field:
         if self.kind == "answer":
             return ANSWERS.get(entered)
         if self.kind == "lines":
-            return [line.strip() for line in entered.splitlines() if line.strip()]
+            lines = [line.strip() for line in entered.splitlines() if line.strip()]
+            return [_number(line) for line in lines] if self._holds_numbers else lines
         if not entered:
             return None
         if self.kind in ("whole", "number"):
-            try:
-                number = float(entered.replace(",", "."))
-            except ValueError:
-                return entered
-            return int(number) if self.kind == "whole" and number.is_integer() else number
+            number = _number(entered)
+            return int(number) if self.kind == "whole" and isinstance(number, float) and number.is_integer() else number
         return entered
 
 
@@ -117,7 +116,7 @@ def _control(field: Field, name: str, value: Any, choice: Any) -> Markup:
     if field.kind == "switch":
         return el("input", type="checkbox", checked=bool(current), **shared)
     if field.kind == "lines":
-        return el("textarea", "\n".join(current or ()), rows=3, **shared)
+        return el("textarea", "\n".join(_plain(item) for item in current or ()), rows=3, **shared)
     # Text, not type=number: that hides what it cannot parse, and a wheel over the page would change it.
     hint = TEXTS.train.chosen_for_you.format(value=_plain(choice)) if choice is not None and field.optional else ""
     mode = {"whole": "numeric", "number": "decimal"}.get(field.kind)
@@ -135,6 +134,14 @@ def _control(field: Field, name: str, value: Any, choice: Any) -> Markup:
 
 def _option(option: str, current: Any) -> Markup:
     return el("option", TEXTS.train.answers.get(option, option), value=option, selected=option == current)
+
+
+def _number(entered: str) -> float | str:
+    """A number as people write it, or what was entered where it is none."""
+    try:
+        return float(entered.replace(",", "."))
+    except ValueError:
+        return entered
 
 
 def _plain(value: Any) -> str:

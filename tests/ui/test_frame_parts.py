@@ -171,6 +171,7 @@ def test_what_is_left_to_the_preset_is_shown_as_a_hint() -> None:
         ("optim.learning_rate", "1e-4", 1e-4),
         ("optim.learning_rate", "0,5", 0.5),
         ("samples.prompts", "a cat\n\n a dog ", ["a cat", "a dog"]),
+        ("judging.strengths", "0.5\n1,25\nhigh", [0.5, 1.25, "high"]),
         ("data.flip", True, True),
     ],
 )

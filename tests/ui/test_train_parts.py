@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from PIL import Image
@@ -16,6 +16,7 @@ from app.train import monitor, pictures, runs
 from app.train.actions import Actions
 from app.train.page import DRAWN, draw
 from trainer.errors import ConfigError, StudioError
+from trainer.events import Phase
 from trainer.studio.store import State, Wish
 from trainer.studio.studio import Studio
 from trainer.studio.views import AddReport, PhaseView, RunSummary, RunView, SampleView
@@ -100,6 +101,13 @@ def test_a_run_is_in_one_stage_and_says_what_it_does_after_a_stop_too(changes: d
     assert f'class="now" aria-current="step">{WORDS.stages[stage]}<' in page
     if run.phase is not None:
         assert WORDS.phases[run.phase.name] in page
+
+
+@pytest.mark.parametrize("name", get_args(Phase.model_fields["name"].annotation))
+def test_whatever_a_run_does_has_a_name_and_a_stage(name: str) -> None:
+    run = view(State.TRAINING, phase=PhaseView(name, 1, 2, ""), step=80)
+    assert name in WORDS.phases
+    assert monitor.stage(run) in monitor.STAGES
 
 
 def test_a_run_without_steps_to_go_does_not_say_that_nothing_is_left_to_wait_for() -> None:
