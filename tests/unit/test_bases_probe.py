@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from trainer.bases.base import Base
 from trainer.bases.describe import describe
 from trainer.bases.open import load_base
 from trainer.bases.probe import probe_prediction
+from trainer.bases.process import Diffusion
 from trainer.config import BaseConfig
 from trainer.errors import BaseError
 
@@ -28,31 +29,33 @@ def bundled() -> Base:
     return load_base(BaseConfig(source="bundled"), device=CPU, dtype=torch.float32)
 
 
-class AsVelocity(nn.Module):
-    """An epsilon model that answers in v: v = sqrt(a) e - sqrt(1 - a) x0, with x0 from the same e."""
+class Otherwise(nn.Module):
+    """A model that answers in the other way: in v what it knows as the noise, or the other way round."""
 
-    def __init__(self, unet: Any, alphas_cumprod: Tensor) -> None:
+    def __init__(self, base: Base) -> None:
         super().__init__()
-        self.unet, self.alphas, self.config = unet, alphas_cumprod, unet.config
+        self.denoiser, self.config, self.prediction = base.denoiser, base.denoiser.config, base.prediction
+        self.alphas = cast("Diffusion", base.process).alphas_cumprod
 
-    def forward(self, sample: Tensor, timestep: int, **conditioning: Any) -> tuple[Tensor]:
+    def forward(self, sample: Tensor, timestep: Tensor, **conditioning: Any) -> tuple[Tensor]:
         a = self.alphas[timestep].view(-1, 1, 1, 1)
-        noise = self.unet(sample, timestep, **conditioning)[0]
-        clean = (sample - (1 - a).sqrt() * noise) / a.sqrt()
-        return (a.sqrt() * noise - (1 - a).sqrt() * clean,)
+        answer = self.denoiser(sample, timestep, **conditioning)[0]
+        if self.prediction == "v_prediction":
+            return (a.sqrt() * answer + (1 - a).sqrt() * sample,)
+        clean = (sample - (1 - a).sqrt() * answer) / a.sqrt()
+        return (a.sqrt() * answer - (1 - a).sqrt() * clean,)
 
 
-def test_a_trained_epsilon_model_is_recognised(bundled: Base) -> None:
-    found = probe_prediction(bundled)
-    assert found.prediction == "epsilon"
-    assert found.correlation > 0.9
-
-
-def test_the_same_model_speaking_in_v_is_recognised(bundled: Base) -> None:
-    bundled.denoiser = AsVelocity(bundled.denoiser, bundled.process.alphas_cumprod)
-    found = probe_prediction(bundled)
-    assert found.prediction == "v_prediction"
-    assert found.correlation < 0.3
+def test_a_trained_model_is_recognised_and_so_is_the_same_model_speaking_the_other_way(bundled: Base) -> None:
+    as_trained = probe_prediction(bundled)
+    bundled.denoiser = Otherwise(bundled)
+    otherwise = probe_prediction(bundled)
+    found = {probe.prediction: probe.correlation for probe in (as_trained, otherwise)}
+    assert as_trained.prediction == bundled.prediction
+    assert as_trained.doubt(bundled.prediction) is None
+    assert "set base.prediction to" in str(otherwise.doubt(bundled.prediction))
+    assert found["epsilon"] > 0.9
+    assert found["v_prediction"] < 0.3
 
 
 def test_a_single_sd2_file_is_probed_and_the_answer_is_a_note(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ FACTS = Provenance(
     base_name="some/base",
     base_sha256="ab" * 32,
     prediction="v_prediction",
+    zero_terminal_snr=True,
     rank=8,
     alpha=8.0,
     network={"method": "rslora", "targets": "cross"},
@@ -77,6 +78,8 @@ def test_the_header_holds_what_other_tools_look_for() -> None:
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": "stable-diffusion-v2-768-v/lora",
         "modelspec.prediction_type": "v",
+        "ss_v_parameterization": "True",
+        "ss_zero_terminal_snr": "True",
         "modelspec.resolution": "768x512",
         "modelspec.date": "2023-11-14T22:14:50Z",
         "modelspec.trigger_phrase": "ink style",
@@ -95,7 +98,7 @@ def test_the_header_holds_what_other_tools_look_for() -> None:
 
 
 def test_layers_that_differ_are_called_dynamic() -> None:
-    header = build(dataclasses.replace(FACTS, rank=None, alpha=None, clip_skip=0, family="sd1"))
+    header = build(dataclasses.replace(FACTS, rank=None, alpha=None, clip_skip=0, family="sd1", prediction="epsilon"))
     assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("Dynamic", "Dynamic")
     assert (header["ss_clip_skip"], header["ss_v2"]) == ("None", "False")
 
