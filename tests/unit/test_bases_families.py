@@ -125,7 +125,7 @@ def test_diffusers_itself_reads_the_single_file_the_same_way(model: TinyModel, f
     settings = str(save_settings(model, tmp_path / "settings"))
     for cls, component in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae")):
         read = cls.from_single_file(file_base.source, config=settings, subfolder=component, local_files_only=True)
-        ours = getattr(file_base, component).state_dict()
+        ours = (file_base.denoiser if component == "unet" else file_base.vae).state_dict()
         assert all(torch.equal(ours[name], tensor) for name, tensor in read.state_dict().items())
 
 
@@ -133,3 +133,20 @@ def test_wrong_layers_are_named_and_the_way_out_is_given(model: TinyModel, tmp_p
     path = save_single_file(model, tmp_path / "odd.safetensors")
     with pytest.raises(BaseError, match=r"odd\.safetensors: its unet differs .*base\.config_folder"):
         load(str(path))
+
+
+def test_clip_skip_is_what_an_encoder_without_its_last_layers_says(tmp_path: Path) -> None:
+    from transformers import CLIPTextModel
+
+    source = save_folder(build("sd1"), tmp_path / "model")
+    skipping = load(str(source), clip_skip=1)
+    encoder = skipping.text_encoders["te"]
+    layers = encoder.config.num_hidden_layers
+    shorter = CLIPTextModel.from_pretrained(source / "text_encoder", num_hidden_layers=layers - 1)
+    tokens = skipping.tokenizers["te"](["a house"], padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected = shorter(tokens).last_hidden_state
+        whole = encoder(tokens).last_hidden_state
+    found = skipping.encode_texts(["a house"]).hidden
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, whole)

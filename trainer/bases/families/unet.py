@@ -98,7 +98,7 @@ class StableDiffusionBase(Base):
         mask = tokens.attention_mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
         output = encoder(tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=True)
         if spec.output == "penultimate":
-            hidden = output.hidden_states[-(self.clip_skip + 2)]
+            hidden = output.hidden_states[-2]
         elif self.clip_skip:
             hidden = _final_norm(encoder)(output.hidden_states[-(self.clip_skip + 1)])
         else:
