@@ -89,8 +89,10 @@ def bytes_of(page: Page, image: Locator) -> np.ndarray:
 
 def strip(page: Page) -> None:
     """The whole filmstrip, which on a busy machine is offered instead of filling by itself."""
-    made, offer = page.locator(".viewer-frame img"), page.locator(".viewer-offer")
-    wait_for(lambda: made.count() >= 7 or (offer.is_visible() and (offer.click() or False)), 2 * PATIENCE, every=1.0)
+    made = page.locator(".viewer-frame img")
+    # In one go, because the offer may go while it is looked at.
+    fill = "() => { document.querySelector('.viewer-offer:not([hidden])')?.click(); }"
+    wait_for(lambda: made.count() >= 7 or page.evaluate(fill), 2 * PATIENCE, every=1.0)
 
 
 def frame(page: Page, strength: str) -> Locator:
