@@ -42,20 +42,21 @@ def find_chromium() -> str | None:
     return None
 
 
-TAKES_A_MODEL = {
-    *("base", "bank", "bundled", "config", "file_base", "folder_base", "forms", "materials", "model", "pipeline"),
-    *("sd1_folder", "sd_pipeline", "sdxl_pipeline", "studio", "trainer", "unet"),
+TAKES_LONGER = {
+    *("base", "bank", "bundled", "config", "file_base", "folder_base", "forms", "materials", "model", "model_folder"),
+    *("pipeline", "sd1_folder", "sd_pipeline", "sdxl_pipeline", "studio", "trainer", "unet"),
+    *("locked", "served"),
 }
-"""Fixtures behind which a model is loaded or trained."""
+"""Fixtures behind which a model is loaded or trained, or a studio is served."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the quick tier (neither browser nor training nor a model), and give whole jobs more time."""
+    """Mark the quick tier (no browser, training, model or served studio), and give whole jobs more time."""
     for item in items:
         markers = {marker.name for marker in item.iter_markers()}
         fixtures = set(getattr(item, "fixturenames", ()))
         folders = set(item.path.relative_to(REPOSITORY).parts)
-        if not (markers & {"slow", "browser", "gpu", "model"} or fixtures & TAKES_A_MODEL or "e2e" in folders):
+        if not (markers & {"slow", "browser", "gpu", "model"} or fixtures & TAKES_LONGER or "e2e" in folders):
             item.add_marker(pytest.mark.quick)
         if "e2e" in folders and "timeout" not in markers:
             # Whole trainings, on machines that may be busy with other tests.

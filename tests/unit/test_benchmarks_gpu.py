@@ -9,6 +9,8 @@ from benchmarks import preview_gpu, train_gpu
 from benchmarks.random_base import random_base
 from benchmarks.train_gpu import Case, Ours, Plain
 
+pytestmark = pytest.mark.model
+
 CPU = torch.device("cpu")
 
 

@@ -51,6 +51,7 @@ EXAMPLES = [
     events.Saved(step=5, path="checkpoints/step-000005"),
     events.Notice(level="warning", text="careful"),
     events.Interrupted(step=5, reason="paused"),
+    events.Recommended(at_step=8, strength=0.8, confidence=0.7, sentence="Step 8 at 0.8 looks most like the images."),
     events.Finished(
         step=10, adapter="adapter.safetensors", sheet="sheet.png", verified=("read back: yes",), seconds=9.0
     ),

@@ -40,6 +40,8 @@ from tools.base.sizes import (
 )
 from tools.base.text_to_image import TextToImage, encode
 
+pytestmark = pytest.mark.model
+
 TINY = Size(
     pixels=16,
     autoencoder_channels=(8, 16),
