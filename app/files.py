@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 PICTURES = "patina/pictures"
 DOWNLOADS = "patina/download"
 TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
-_FOLDERS = ("runs/*/images", "runs/*/removed", "runs/*/samples", "runs/*", "previews/*", "styles/*", "previews/*/*")
+_FOLDERS = (
+    "runs/*/images",
+    "runs/*/removed",
+    "runs/*/samples",
+    "runs/*/judging",
+    "runs/*",
+    "previews/*",
+    "styles/*",
+    "previews/*/*",
+)
 _A_YEAR = "private, max-age=31536000, immutable"
 
 

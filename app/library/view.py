@@ -51,6 +51,8 @@ def card_facts(card: StyleCard) -> str:
     parts = [base_title(card)] if base_title(card) else []
     if card.rank is not None:
         parts.append(TEXTS.library.rank.format(rank=card.rank))
+    if card.strength is not None:
+        parts.append(TEXTS.library.best_at.format(strength=f"{card.strength:g}"))
     return " \u00b7 ".join([*parts, size(card.size_bytes), day(card.created)])
 
 

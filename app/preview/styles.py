@@ -48,8 +48,11 @@ def names(studio: Studio) -> dict[str, str]:
     return {run.id: run.name for run in studio.runs.all()} | {card.id: card.name for card in studio.library.cards()}
 
 
-def find(studio: Studio, style: str, step: int = 0, strength: float = 1.0) -> Found:
+def find(studio: Studio, style: str, step: int = 0, strength: float | None = None) -> Found:
     """A finished, imported or running style as a row of the mixer.
+
+    Args:
+        strength: None is the one that it was judged best at, or else 1.
 
     Raises:
         StudioError: there is none of that id.
@@ -61,11 +64,13 @@ def find(studio: Studio, style: str, step: int = 0, strength: float = 1.0) -> Fo
         name, trigger = running.name, running.trigger
     else:
         run, name, trigger = opened.run, opened.card.name, opened.card.trigger
+        if strength is None and not step:
+            strength = opened.card.strength
     steps = tuple(point.step for point in run.checkpoints) if run else ()
     use = Use(
         style=style,
         name=name,
-        strength=strength,
+        strength=1.0 if strength is None else strength,
         step=step if step in steps else 0,
         trigger=trigger,
         steps=steps,

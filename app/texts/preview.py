@@ -239,6 +239,7 @@ class LibraryTexts:
     importing: str = "Checking {name}."
     imported: str = "{name} is in the library."
     rank: str = "rank {rank}"
+    best_at: str = "best at strength {strength}"
     no_pictures: str = "No picture came along. Open it in Preview to see what it does."
     close: str = "Close"
     name: str = "Name"

@@ -304,6 +304,22 @@ class TrainTexts:
     open_preview: str = "Open in Preview"
     download: str = "Download"
     verified: str = "Checked: diffusers opens the file and draws the same picture"
+    picks: str = "What was compared"
+    picks_help: str = (
+        "The same prompts, drawn with every saved state at several strengths. Style is how far they went from the base "
+        "to your images, subject whether they still show what was asked for."
+    )
+    pick_name: str = "Step {step} at strength {strength}"
+    pick_base: str = "The base"
+    pick_scores: str = "style {style}, subject {subject}"
+    pick_kept: str = "in the file"
+    pick_excluded: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "copying": "repeats {image}",
+            "drift": "changes prompts without the trigger",
+            "variety": "draws every seed alike",
+        }
+    )
     verified_other: str = "Checked: {first}"
     again: str = "Train again with changes"
 

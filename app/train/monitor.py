@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from app.files import download_url
+from app.files import download_url, picture_url
 from app.html import el
 from app.texts import TEXTS
 from app.train.loss import loss_plot
@@ -178,7 +178,38 @@ def _finished(run: RunView) -> Markup:
             ),
             class_="actions",
         ),
+        el("p", run.judgement.sentence, class_="pick-why") if run.judgement is not None else None,
         _ticks(run.verified),
+        _picks(run),
+    )
+
+
+def _picks(run: RunView) -> Markup | None:
+    """Every state and strength that was compared, with its pictures; the one in the file is outlined."""
+    judged = run.judgement
+    if judged is None:
+        return None
+    words = TEXTS.train
+
+    def row(name: str, strip: str, facts: Sequence[str], *, kept: bool = False) -> Markup:
+        picture = el("img", src=picture_url(run.folder / strip), alt="", loading="lazy") if strip else None
+        said = [el("b", name), el("span", ", ".join(facts))]
+        return el("li", picture, el("p", said), class_="kept" if kept else None)
+
+    rows = [row(words.pick_base, judged.base_pictures, ())]
+    for one in judged.candidates:
+        kept = (one.step, one.strength) == judged.kept
+        scores = words.pick_scores.format(style=f"{one.style:.2f}", subject=f"{one.subject:.2f}")
+        broken = words.pick_excluded[one.excluded].format(image=one.copied) if one.excluded else ""
+        facts = [scores, *([broken] if broken else []), *([words.pick_kept] if kept else [])]
+        name = words.pick_name.format(step=one.step, strength=f"{one.strength:g}")
+        rows.append(row(name, one.pictures, facts, kept=kept))
+    return el(
+        "details",
+        el("summary", words.picks),
+        el("p", words.picks_help, class_="help"),
+        el("ol", rows, class_="picks"),
+        data_keep="picks",
     )
 
 

@@ -24,10 +24,16 @@ def pictures(run: RunView) -> Markup | None:
         return None
     rounds = _rounds(run.samples)
     if run.state == "finished" and len(rounds) > 1:
-        return _card(words.before_after, "", _wipe(rounds[0], rounds[-1]), _earlier(rounds))
+        return _card(words.before_after, "", _wipe(rounds[0], _in_file(run, rounds)), _earlier(rounds))
     if not rounds:
         return _card(words.samples, "", _skeletons(run), el("p", words.samples_waits, class_="help"))
     return _card(words.samples, _at(rounds[-1][0].step), _newest(rounds[-1]), _earlier(rounds[:-1]))
+
+
+def _in_file(run: RunView, rounds: list[list[SampleView]]) -> list[SampleView]:
+    """The samples of the step that the file holds; the last ones where that step drew none."""
+    step = run.judgement.kept[0] if run.judgement is not None else None
+    return next((group for group in rounds if group[0].step == step), rounds[-1])
 
 
 def _card(title: str, aside: str, *children: Markup | None) -> Markup:

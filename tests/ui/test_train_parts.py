@@ -17,6 +17,7 @@ from app.train.actions import Actions
 from app.train.page import DRAWN, draw
 from trainer.errors import ConfigError, StudioError
 from trainer.events import Phase
+from trainer.judging.judgement import Judged, Judgement
 from trainer.studio.store import State, Wish
 from trainer.studio.studio import Studio
 from trainer.studio.views import AddReport, PhaseView, RunSummary, RunView, SampleView
@@ -49,6 +50,46 @@ def acts(page: str) -> list[str]:
 
 
 # ---- what is drawn
+
+
+def judged(**changes: Any) -> Judgement:
+    candidates = tuple(
+        Judged(
+            step=step, strength=strength, style=0.6, subject=0.9, nearness=1.0, drift=0.1, variety=1.0,
+            pictures=f"judging/step-{step:06d}-{strength:g}.png",
+        )
+        for step in (100, 200)
+        for strength in (0.75, 1.0)
+    )  # fmt: skip
+    values: dict[str, Any] = {
+        "candidates": candidates, "step": 100, "strength": 0.75, "confidence": 0.9,
+        "sentence": "Step 100 at strength 0.75: <b>close</b>.",
+    }  # fmt: skip
+    return Judgement(**{**values, **changes})
+
+
+def test_a_judged_run_says_what_is_in_the_file_and_why_and_outlines_it() -> None:
+    page = monitor.progress(view(State.FINISHED, judgement=judged()), next_up=False)
+    assert "Step 100 at strength 0.75: &lt;b&gt;close&lt;/b&gt;." in page
+    rows = re.findall(r"<li[^>]*>.*?</li>", page.split('class="picks"')[1])
+    assert len(rows) == 5
+    assert [row for row in rows if 'class="kept"' in row] == [rows[1]]
+    assert "Step 100 at strength 0.75" in rows[1]
+    assert "in the file" in rows[1]
+
+
+def test_the_outline_follows_what_the_user_kept() -> None:
+    page = monitor.progress(view(State.FINISHED, judgement=judged(chosen_step=200, chosen_strength=1.0)), next_up=False)
+    kept = re.findall(r'<li class="kept">.*?</li>', page)
+    assert len(kept) == 1
+    assert "Step 200 at strength 1" in kept[0]
+
+
+def test_the_wipe_shows_the_step_that_is_in_the_file() -> None:
+    samples = tuple(SampleView(step, 0, "cat", Path(f"/x/runs/r/samples/{step}.png")) for step in (0, 100, 200))
+    page = str(pictures.pictures(view(State.FINISHED, samples=samples, judgement=judged())))
+    assert "100.png" in page.split('class="wipe"')[1].split("</figure>")[0]
+    assert "200.png" not in page.split('class="wipe"')[1].split("</figure>")[0]
 
 
 @pytest.mark.parametrize(

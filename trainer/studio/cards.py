@@ -70,6 +70,7 @@ class Cards:
             file=file,
             layout="kohya" if header.has("lora_") else "diffusers",
             thumbnails=thumbnails,
+            strength=strength_of(said),
         )
 
     def header(self, file: Path) -> Header | None:
@@ -102,6 +103,15 @@ def rank_of(metadata: dict[str, str]) -> int | None:
     """The rank that a file names, or None where it is no number that a rank could be."""
     said = metadata.get("ss_network_dim", "")
     return int(said) if said.isascii() and said.isdecimal() and len(said) <= len(str(LARGEST_RANK)) else None
+
+
+def strength_of(metadata: dict[str, str]) -> float | None:
+    """The strength that a file was judged best at, or None where it names none that could be."""
+    try:
+        strength = float(metadata.get("patina.recommended_strength", ""))
+    except ValueError:
+        return None
+    return strength if 0 < strength <= 4 else None
 
 
 def _identity(file: Path) -> _Identity:

@@ -15,6 +15,7 @@ from typing import Any
 from trainer import config as configs
 from trainer.errors import PatinaError, StudioError
 from trainer.events import Phase
+from trainer.judging.judgement import Judgement, from_json
 from trainer.studio.drafts import Drafts
 from trainer.studio.folder import StudioFolder
 from trainer.studio.run_log import RunLog, Standing
@@ -327,6 +328,7 @@ class Runs:
             samples_per_second=standing.samples_per_second,
             seconds_left=time_left(standing, settings) if run.state is State.TRAINING else None,
             plan=standing.planned,
+            judgement=judgement_of(folder) if finished is not None else None,
             notices=tuple(standing.notices),
             adapter=folder.adapter_file if finished is not None and folder.adapter_file.is_file() else None,
             sheet=folder.path / finished.sheet if finished is not None and finished.sheet else None,
@@ -348,3 +350,11 @@ def chosen_settings(folder: RunFolder, run: RunRow) -> dict[str, Any]:
         return configs.read_toml(folder.config_file)
     except PatinaError:
         return run.settings
+
+
+def judgement_of(folder: RunFolder) -> Judgement | None:
+    """What was said of a run's kept states; None where none was judged, or what is written of it is damaged."""
+    try:
+        return from_json(folder.judgement_file.read_bytes())
+    except (OSError, PatinaError):
+        return None

@@ -15,6 +15,7 @@ from pydantic import Field
 from trainer.config import BaseConfig, FileLayout
 from trainer.events import Message, Notice, Planned, PreviewRow, PreviewSettings
 from trainer.findings import Finding
+from trainer.judging.judgement import Judgement
 from trainer.studio.store import State, Wish
 
 # ---- drafts
@@ -165,6 +166,7 @@ class RunView:
         adapter: the finished style file.
         sheet: before/after sheet (PNG).
         verified: what was checked about the file, as short texts.
+        judgement: what was said of the kept states and which of them the file holds; None where none was judged.
         error: a sentence, when it failed.
         waits: a sentence while something outside keeps it from going on (a full disk); it goes on by itself later.
     """
@@ -198,6 +200,7 @@ class RunView:
     created: float
     folder: Path
     waits: str = ""
+    judgement: Judgement | None = None
 
 
 # ---- pictures
@@ -298,6 +301,8 @@ class StyleCard:
     file: Path
     layout: FileLayout
     thumbnails: tuple[Path, ...]
+    strength: float | None = None
+    """At which it was judged best."""
 
 
 @dataclass(frozen=True)
