@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from app.preview.form import HIGHEST, LOWEST, Form
 from app.preview.frames import SHEET
 from app.texts import TEXTS
-from trainer.config.schedulers import SCHEDULERS
+from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import ConfigError
 from trainer.events import PreviewRow, PreviewSettings
 from trainer.studio.views import PreviewOrder, StyleUse
@@ -175,7 +175,7 @@ def _numbers(axis: Axis, lowest: float, highest: float, *, whole: bool = False) 
     return found
 
 
-def _schedulers(written: str) -> list[str]:
+def _schedulers(written: str) -> list[Scheduler]:
     words = TEXTS.preview
     known = {row.title.casefold(): name for name, row in SCHEDULERS.items()}
     parts = [part.strip() for part in written.replace(";", ",").split(",") if part.strip()]

@@ -72,7 +72,7 @@ class Bases:
     def preset_values(self, draft: DraftView, plan: PlanView) -> dict[str, float]:
         """What the preset would choose for this draft's base, for the dials."""
         found = self.seen(draft)
-        family = FAMILIES[found.family if found is not None and found.family in FAMILIES else "sd1"]
+        family = FAMILIES.get((found and found.family) or "", FAMILIES["sd1"])
         return preset_values(family.presets[at(draft.settings, "train.preset") or "balanced"], plan.images)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -29,13 +29,19 @@ def bundled() -> Base:
     return load_base(BaseConfig(source="bundled"), device=CPU, dtype=torch.float32)
 
 
+def signal_of(base: Base) -> Tensor:
+    """The share of the signal at each timestep."""
+    assert isinstance(base.process, Diffusion)
+    return base.process.alphas_cumprod
+
+
 class Otherwise(nn.Module):
     """A model that answers in the other way: in v what it knows as the noise, or the other way round."""
 
     def __init__(self, base: Base) -> None:
         super().__init__()
         self.denoiser, self.config, self.prediction = base.denoiser, base.denoiser.config, base.prediction
-        self.alphas = cast("Diffusion", base.process).alphas_cumprod
+        self.alphas = signal_of(base)
 
     def forward(self, sample: Tensor, timestep: Tensor, **conditioning: Any) -> tuple[Tensor]:
         a = self.alphas[timestep].view(-1, 1, 1, 1)
@@ -92,7 +98,7 @@ def test_sdxl_markers_are_honoured(tmp_path: Path) -> None:
     settings = str(save_settings(model, tmp_path / "settings"))
     base = load_base(BaseConfig(source=str(path), config_folder=settings), device=CPU, dtype=torch.float32)
     assert base.prediction == "v_prediction"
-    assert float(base.process.alphas_cumprod[-1]) == pytest.approx(0, abs=1e-6)
+    assert float(signal_of(base)[-1]) == pytest.approx(0, abs=1e-6)
     for name in ("ddim", "euler", "dpm++_2m", "unipc"):
         config: Any = base.process.sampler(name, 4).config
         assert (config.prediction_type, config.rescale_betas_zero_snr, config.timestep_spacing) == (
@@ -115,7 +121,7 @@ def test_prediction_and_schedule_can_be_chosen_where_the_file_does_not_say_them(
     chosen = BaseConfig(source=str(path), config_folder=settings, prediction="v_prediction", zero_terminal_snr=True)
     base = load_base(chosen, device=CPU, dtype=torch.float32)
     assert (base.prediction, base.process.zero_terminal_snr) == ("v_prediction", True)
-    assert float(base.process.alphas_cumprod[-1]) == 0
+    assert float(signal_of(base)[-1]) == 0
     with pytest.raises(BaseError, match=r"set base\.prediction to v_prediction"):
         load_base(chosen.model_copy(update={"prediction": "epsilon"}), device=CPU, dtype=torch.float32)
 
@@ -146,7 +152,7 @@ def test_an_unmarked_sdxl_file_is_epsilon_with_its_usual_schedule(tmp_path: Path
     settings = str(save_settings(model, tmp_path / "settings"))
     base = load_base(BaseConfig(source=str(path), config_folder=settings), device=CPU, dtype=torch.float32)
     assert base.prediction == "epsilon"
-    assert float(base.process.alphas_cumprod[-1]) == pytest.approx(0.0047, abs=1e-4)
+    assert float(signal_of(base)[-1]) == pytest.approx(0.0047, abs=1e-4)
 
 
 class Overflowing(nn.Module):
