@@ -35,6 +35,7 @@ def export(
         _check(target)
         import torch
 
+        from trainer.styles.file import readers_of
         from trainer.styles.read import read_style
         from trainer.styles.write import write_style
 
@@ -42,7 +43,7 @@ def export(
         layout: FileLayout = "kohya" if format == "kohya" else "diffusers"
         dtype = getattr(torch, _TYPES[precision])
         write_style(target, read.layers, layout=layout, metadata=read.metadata, dtype=dtype)
-        for note in read.notes:
+        for note in read.notes + readers_of(read.layers):
             typer.echo(note, err=True)
         typer.echo(target)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.adapters.methods import METHODS
 from trainer.adapters.targets import TARGETS
 from trainer.bases.describe import BaseInfo
 from trainer.bases.families import FAMILIES
@@ -100,7 +101,9 @@ def kind_of(config: RunConfig, device: str) -> str:
         config.adapter.targets,
         config.train.precision,
     )
-    return json.dumps(facts)
+    # Methods whose updates stack cost the same, and were measured before there were others.
+    method = config.adapter.method
+    return json.dumps(facts if METHODS[method].stacks else (*facts, method))
 
 
 def file_bytes(config: RunConfig, info: BaseInfo) -> int | None:
@@ -112,7 +115,9 @@ def file_bytes(config: RunConfig, info: BaseInfo) -> int | None:
     values = family.values_per_rank.get(config.adapter.targets)
     if values is None:
         values = _values_in(_folder(info), family.root, pattern)
-    return None if values is None else 4 * values * (config.adapter.rank or 0) + _HEADER_BYTES
+    # PiSSA's files hold what the adapter ends with and what it began with.
+    rank = (config.adapter.rank or 0) * (2 if config.adapter.init == "pissa" else 1)
+    return None if values is None else 4 * values * rank + _HEADER_BYTES
 
 
 def _values_in(base: Path, denoiser: str, pattern: str) -> int | None:

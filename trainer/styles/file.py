@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainer.adapters.methods import METHODS
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import SDXL, of_text_width
 
@@ -27,6 +28,12 @@ class StyleFile:
     layers: dict[str, LayerWeights]
     metadata: dict[str, str]
     notes: tuple[str, ...] = ()
+
+
+def readers_of(layers: Mapping[str, LayerWeights]) -> tuple[str, ...]:
+    """A sentence for each method that not every program reads."""
+    methods = sorted({layer.method for layer in layers.values()} - {"lora"})
+    return tuple(f"{METHODS[method].readers}." for method in methods)
 
 
 def text_width(layers: Mapping[str, LayerWeights]) -> int | None:

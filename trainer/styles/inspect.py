@@ -13,7 +13,7 @@ import torch
 from trainer.adapters.targets import describe
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import title_of
-from trainer.styles.file import StyleFile, likely_family
+from trainer.styles.file import StyleFile, likely_family, readers_of
 from trainer.styles.metadata import family_of, sshs_model_hash
 from trainer.styles.read import read_style
 
@@ -55,7 +55,7 @@ class Inspection:
     Attributes:
         layout: how its tensors are named.
         bytes: size of the file.
-        parameters: number of values in its matrices.
+        parameters: number of values in its layers.
         dtypes: types of the matrices.
         ranks, alphas, scales: the different values over its layers; a scale is alpha / rank.
         targets: a named target or what the UNet's layers are, without regard to which blocks.
@@ -120,7 +120,7 @@ def inspect_file(path: Path | str) -> Inspection:
         path=str(path),
         layout=file.layout,
         bytes=path.stat().st_size,
-        parameters=sum(layer.down.numel() + layer.up.numel() for layer in file.layers.values()),
+        parameters=sum(layer.size for layer in file.layers.values()),
         dtypes=_different(str(layer.down.dtype).removeprefix("torch.") for layer in file.layers.values()),
         ranks=_different(layer.rank for layer in facts),
         alphas=_different(layer.alpha for layer in facts),
@@ -140,7 +140,7 @@ def inspect_file(path: Path | str) -> Inspection:
         hash_matches=None if stored is None else stored == actual,
         finite=all(_finite(layer) for layer in file.layers.values()),
         training={key: file.metadata[key] for key in TRAINING_KEYS if key in file.metadata},
-        notes=file.notes,
+        notes=file.notes + readers_of(file.layers),
         layers=facts,
     )
 
@@ -154,7 +154,7 @@ def _facts(where: str, layer: LayerWeights) -> LayerFacts:
 
 
 def _finite(layer: LayerWeights) -> bool:
-    return bool(torch.isfinite(layer.down.float()).all() and torch.isfinite(layer.up.float()).all())
+    return all(bool(torch.isfinite(tensor.float()).all()) for tensor in (layer.down, layer.up, *layer.extra.values()))
 
 
 def _different(values: Iterable[Value]) -> tuple[Value, ...]:

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from trainer.adapters.bank import Bank
 from trainer.adapters.layers import GatedLayer
-from trainer.adapters.methods import METHODS
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import RunError
-from trainer.styles.file import StyleFile
+from trainer.styles.file import StyleFile, readers_of
 from trainer.styles.fit import attach
 from trainer.styles.names import NATIVE_TENSORS, installed_path, root_at_hand
 from trainer.styles.read import read_style
@@ -112,9 +111,9 @@ def verify_export(
 
     file = read_style(path)
     check("read back", *_same_layers(file.layers, with_one_alpha(expected)))
-    native = sorted({layer.method for layer in file.layers.values()} - {"lora"})
-    for method in native:
-        check("read by", True, METHODS[method].readers)
+    native = readers_of(file.layers)
+    for sentence in native:
+        check("read by", True, sentence.removesuffix("."))
     if native and file.layout.startswith("kohya"):
         return Verification(path, tuple(ticks), None)
     with _undisturbed(pipeline), torch.no_grad():

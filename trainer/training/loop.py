@@ -208,13 +208,17 @@ class Trainer:
         return rate * self.rate_factor(step)
 
     def weights_to_export(self) -> dict[str, Tensor]:
-        """What the file holds: the average of the weights when one is kept, else what the optimizer settled on."""
-        return {name: value.detach().clone() for name, value in zip(self.names, self._settled(), strict=True)}
+        """What the file holds: the average of the weights when one is kept, else what the optimizer settled on.
+
+        As in a checkpoint, what a method keeps beside its weights is with them.
+        """
+        settled = {name: value.detach().clone() for name, value in zip(self.names, self._settled(), strict=True)}
+        return {**self.weights_now(), **settled}
 
     def exported_of(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
         """What the file would hold had the run ended at a checkpoint of it."""
         if checkpoint.average or self.entry.exported is None:
-            return dict(checkpoint.average or checkpoint.adapter)
+            return {**checkpoint.adapter, **checkpoint.average}
         own = self.checkpoint().copied()
         self.restore(checkpoint)
         weights = self.weights_to_export()
@@ -222,12 +226,12 @@ class Trainer:
         return weights
 
     def weights_now(self) -> dict[str, Tensor]:
-        """The adapter's own weights at the moment, copied."""
-        return {name: parameter.detach().clone() for name, parameter in self.named}
+        """The adapter's own weights at the moment and what its method keeps beside them, copied."""
+        return {name: value.clone() for name, value in self.bank.state_dict_of(self.style).items()}
 
     def take(self, weights: Mapping[str, Tensor]) -> None:
         """Give the adapter these weights; optimizer, average and step stay as they are."""
-        self._write([weights[name] for name in self.names])
+        self.bank.load_state_of(self.style, weights)
 
     @contextmanager
     def as_exported(self) -> Iterator[None]:

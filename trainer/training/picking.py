@@ -151,7 +151,7 @@ def _states(trainer: Trainer, folder: RunFolder) -> dict[int, Mapping[str, Tenso
             found = checkpoints.read(path)
         except RunError:
             continue
-        if set(found.adapter) == set(trainer.names):
+        if found.adapter.keys() == trainer.bank.state_dict_of(trainer.style).keys():
             states[step] = trainer.exported_of(found)
     steps = sorted(states)
     if len(steps) >= MOST_CHECKPOINTS:
