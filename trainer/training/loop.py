@@ -102,7 +102,7 @@ class Trainer:
         self.accelerator = open_accelerator() if accelerator is None else accelerator
         self.settings = Resolved.of(config)
         self.step = 0
-        self._chosen: tuple[int, list[Tensor]] | None = None
+        self._chosen: tuple[int, dict[str, Tensor]] | None = None
         self.rate_factor: Callable[[int], float] = lambda step: 1.0
         self.learning: Learning = bank.learning_of(style)
         self.named = bank.parameters_of(style)
@@ -208,12 +208,13 @@ class Trainer:
         return rate * self.rate_factor(step)
 
     def weights_to_export(self) -> dict[str, Tensor]:
-        """What the file holds: the average of the weights when one is kept, else what the optimizer settled on.
+        """What the file holds: the weights that were chosen, else those that the training settled on, copied.
 
         As in a checkpoint, what a method keeps beside its weights is with them.
         """
-        settled = {name: value.detach().clone() for name, value in zip(self.names, self._settled(), strict=True)}
-        return {**self.weights_now(), **settled}
+        if self._chosen is not None:
+            return {name: value.clone() for name, value in self._chosen[1].items()}
+        return self._settled()
 
     def exported_of(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
         """What the file would hold had the run ended at a checkpoint of it."""
@@ -221,7 +222,7 @@ class Trainer:
             return {**checkpoint.adapter, **checkpoint.average}
         own = self.checkpoint().copied()
         self.restore(checkpoint)
-        weights = self.weights_to_export()
+        weights = self._settled()
         self.restore(own)
         return weights
 
@@ -236,12 +237,12 @@ class Trainer:
     @contextmanager
     def as_exported(self) -> Iterator[None]:
         """Within this context the adapter has the weights that the file would hold; afterwards its own, bit for bit."""
-        own = [parameter.detach().clone() for parameter in self.parameters]
-        self._write(self._settled())
+        own = self.weights_now()
+        self.take(self.weights_to_export())
         try:
             yield
         finally:
-            self._write(own)
+            self.take(own)
 
     def checkpoint(self) -> Checkpoint:
         """The state after `step` steps.
@@ -290,25 +291,23 @@ class Trainer:
 
     def choose(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Export these weights of an earlier step instead of what the training ended with."""
-        self._chosen = step, [weights[name].to(parameter.device) for name, parameter in self.named]
+        own = self.bank.state_dict_of(self.style)
+        self._chosen = step, {name: weights[name].to(value.device) for name, value in own.items()}
 
     @property
     def exported_step(self) -> int:
         """The step whose weights are exported."""
         return self.step if self._chosen is None else self._chosen[0]
 
-    def _settled(self) -> list[Tensor]:
-        if self._chosen is not None:
-            return self._chosen[1]
-        if self.average is not None:
-            return self.average.values
+    def _settled(self) -> dict[str, Tensor]:
+        """The average of the weights when one is kept, else what the optimizer settled on, copied."""
+        settled = self.weights_now()
         exported = self.entry.exported
-        return [p.detach() if exported is None else exported(self.optimizer, p) for p in self.parameters]
-
-    @torch.no_grad()
-    def _write(self, values: Sequence[Tensor]) -> None:
-        for parameter, value in zip(self.parameters, values, strict=True):
-            parameter.copy_(value)
+        if self.average is not None:
+            settled.update({name: value.clone() for name, value in zip(self.names, self.average.values, strict=True)})
+        elif exported is not None:
+            settled.update({name: exported(self.optimizer, parameter) for name, parameter in self.named})
+        return settled
 
     @contextmanager
     def _failing_together(self) -> Iterator[list[BaseException]]:

@@ -19,7 +19,10 @@ from trainer.bases.base import Base
 from trainer.config import parse
 from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
 from trainer.events import Event, Failed, Finished, Found, Notice, Planned, Sampled, Saved, Started, Validated
+from trainer.studio.worker.draw import checkpoint_as_file
 from trainer.styles.metadata import sshs_model_hash
+from trainer.styles.read import read_style
+from trainer.styles.write import with_one_alpha
 from trainer.training.pausing import Session, Signal, Uncontrolled
 from trainer.training.run import create, train
 from trainer.training.run_folder import RunFolder
@@ -116,6 +119,37 @@ def test_paused_and_resumed_is_the_same_as_never_paused(settings: dict, base: Ba
     _, said = run(settings, tmp_path / "parted", base)
     assert of_type(said, Started)[0].step == 3
     assert sshs_model_hash(parted.adapter_file) == sshs_model_hash(whole.adapter_file)
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"method": "dora"},
+        {"method": "adalora"},
+        {"method": "vera"},
+        {"method": "lora-fa", "init": "pissa"},
+        {"method": "lora+", "rate_ratio": 4.0},
+    ],
+    ids=lambda adapter: adapter["method"],
+)
+def test_whatever_the_method_a_run_goes_on_and_its_checkpoints_are_its_file(
+    settings: dict, adapter: dict, base: Base, tmp_path: Path
+) -> None:
+    settings["adapter"].update(adapter)
+    settings["optim"]["ema_decay"] = 0.9
+    settings["export"] = {"format": "diffusers"}
+    whole, said = run(settings, tmp_path / "whole", base)
+    assert any("same picture" in tick for tick in of_type(said, Finished)[0].verified)
+    run(settings, tmp_path / "parted", base, PauseAt(3))
+    parted, _ = run(settings, tmp_path / "parted", base)
+    assert sshs_model_hash(parted.adapter_file) == sshs_model_hash(whole.adapter_file)
+    written = read_style(whole.adapter_file).layers
+    drawn = checkpoint_as_file(whole.checkpoints / "step-000004").layers
+    assert written.keys() == drawn.keys()
+    for path, layer in with_one_alpha(drawn).items():
+        assert torch.equal(layer.down, written[path].down)
+        assert torch.equal(layer.up, written[path].up)
+    assert any(float(layer.up.abs().max()) > 0 for layer in written.values())
 
 
 def test_a_damaged_checkpoint_costs_steps_but_not_the_run(settings: dict, base: Base, tmp_path: Path) -> None:
