@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from trainer.adapters.methods import METHODS, methods_with
+from trainer.adapters.methods import METHODS
 from trainer.adapters.methods.lora import Init
 from trainer.adapters.targets import problem_with
 from trainer.config.schedulers import Scheduler
@@ -174,7 +174,7 @@ class AdapterConfig(Section):
     init: Init | None = Field(
         None,
         description="How the update starts: 'kaiming' and 'gaussian' draw it at random, 'pissa' takes the strongest "
-        "directions of the base, which learns faster and writes a file twice as large; empty is 'kaiming'.",
+        "directions of the base, which shows the style sooner and makes the file twice as large; empty is 'kaiming'.",
     )
     rate_ratio: float | None = Field(
         None,
@@ -198,17 +198,6 @@ class AdapterConfig(Section):
         if problem := problem_with(value):
             raise ValueError(problem)
         return value
-
-    @model_validator(mode="after")
-    def _settings_of_the_method(self) -> AdapterConfig:
-        for setting in ("init", "rate_ratio"):
-            having = methods_with(setting)
-            if getattr(self, setting) is not None and self.method not in having:
-                raise ValueError(
-                    f"adapter.{setting} is set, but the method {self.method!r} has no such setting: leave it empty, or "
-                    f"choose {', '.join(having)}"
-                )
-        return self
 
 
 class OptimConfig(Section):

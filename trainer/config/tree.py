@@ -11,6 +11,7 @@ import re
 import tomli_w
 from pydantic import Field, field_validator, model_validator
 
+from trainer.adapters.methods import methods_with
 from trainer.config.sections import (
     AdapterConfig,
     BaseConfig,
@@ -76,6 +77,18 @@ class RunConfig(Section):
         batch, at_once = self.optim.batch_size, self.memory.micro_batch
         if batch is not None and at_once is not None and batch % at_once:
             raise ValueError(f"memory.micro_batch ({at_once}) must divide optim.batch_size ({batch})")
+        return self
+
+    @model_validator(mode="after")
+    def _method_has_its_settings(self) -> RunConfig:
+        method = self.adapter.method
+        for setting in ("init", "rate_ratio"):
+            value, having = getattr(self.adapter, setting), methods_with(setting)
+            if value is not None and method not in having:
+                raise ValueError(
+                    f"adapter.{setting} is {value!r}, but adapter.method {method!r} has no such setting: leave it "
+                    f"empty, or choose the method {' or '.join(having)}"
+                )
         return self
 
     @property

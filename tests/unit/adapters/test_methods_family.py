@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainer.adapters.bank import Bank
 from trainer.adapters.merge import merge, unmerge
 from trainer.adapters.methods import METHODS, method_named
-from trainer.config import AdapterConfig, OptimConfig
+from trainer.config import OptimConfig, parse
 from trainer.errors import ConfigError
 from trainer.styles.fit import attach
 from trainer.styles.read import read_style
@@ -196,11 +196,11 @@ def test_diffusers_draws_the_file_as_the_bank_does(
 
 
 def test_settings_belong_to_the_methods_that_have_them() -> None:
-    assert AdapterConfig(method="lora+", rate_ratio=4).rate_ratio == 4
-    with pytest.raises(ValueError, match="rate_ratio is set, but the method 'lora' has no such setting"):
-        AdapterConfig(rate_ratio=4)
-    with pytest.raises(ValueError, match="init is set, but the method 'dora' has no such setting"):
-        AdapterConfig(method="dora", init="pissa")
+    assert parse({"adapter": {"method": "lora+", "rate_ratio": 4}}).adapter.rate_ratio == 4
+    with pytest.raises(ConfigError, match=r"^adapter\.rate_ratio is 4\.0, but .* 'lora' has no such setting"):
+        parse({"adapter": {"rate_ratio": 4}})
+    with pytest.raises(ConfigError, match=r"^adapter\.init is 'pissa', but .* 'dora' has no such setting"):
+        parse({"adapter": {"method": "dora", "init": "pissa"}})
     with pytest.raises(ConfigError, match=r"rank is 6, but takes 12 with these settings, and .* has room for 10"):
         member_in_bank(MEMBERS["lora, pissa"], rank=6)
 

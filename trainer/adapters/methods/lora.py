@@ -33,7 +33,9 @@ class Lora(Method):
     """
 
     name: ClassVar[str] = "lora"
-    summary: ClassVar[str] = "scales the update by alpha / rank"
+    summary: ClassVar[str] = (
+        "is what every program reads and the presets are made for, with an update scaled by alpha / rank"
+    )
     source: ClassVar[str] = "Hu et al. 2021, arXiv 2106.09685"
 
     init: Init = "kaiming"

@@ -15,7 +15,7 @@ from trainer.adapters.methods.lora import Lora
 @dataclass(frozen=True)
 class RsLora(Lora):
     name: ClassVar[str] = "rslora"
-    summary: ClassVar[str] = "scales it by alpha / sqrt(rank), which keeps high ranks lively"
+    summary: ClassVar[str] = "scales LoRA's update by alpha / sqrt(rank), which keeps high ranks lively"
     source: ClassVar[str] = "Kalajdzievski 2023, arXiv 2312.03732"
 
     def file_alpha(self, rank: int, alpha: float) -> float:

@@ -33,10 +33,7 @@ class Vera(Method):
     """
 
     name: ClassVar[str] = "vera"
-    summary: ClassVar[str] = (
-        "trains two short vectors a layer between random matrices, the fewest values of all, which holds a style's "
-        "colours sooner than its details"
-    )
+    summary: ClassVar[str] = "trains two short vectors a layer between random matrices, the fewest values of all"
     source: ClassVar[str] = "Kopiczko et al. 2023, arXiv 2310.11454"
 
     def start(self, site: Site) -> Parts:
