@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import gradio as gr
@@ -115,7 +116,7 @@ def _controls(shell: Shell) -> tuple[dict[str, gr.components.Component], gr.Butt
             for side in ("width", "height"):
                 fields[side] = says(
                     gr.Textbox(max_length=8, min_width=120, **words(side, "placeholder")),
-                    lambda side=side: words(side, "placeholder"),
+                    partial(words, side, "placeholder"),
                 )
     return fields, make, die
 
@@ -155,13 +156,16 @@ def _axis(shell: Shell, name: str, kind: str) -> dict[str, gr.components.Compone
         }
 
     chosen = shell.says(gr.Dropdown(value=kind, filterable=False, elem_id=f"sheet-{name}", **choice()), choice)
-    written = gr.Textbox(
-        WRITTEN_FIRST[kind],
-        label=TEXTS.preview.sheet_values,
-        info=TEXTS.preview.axis_help[kind],
-        lines=3 if kind == "prompts" else 1,
-        max_lines=8,
-        elem_id=f"sheet-{name}-values",
+    written = shell.says(
+        gr.Textbox(
+            WRITTEN_FIRST[kind],
+            label=TEXTS.preview.sheet_values,
+            info=TEXTS.preview.axis_help[kind],
+            lines=3 if kind == "prompts" else 1,
+            max_lines=8,
+            elem_id=f"sheet-{name}-values",
+        ),
+        lambda: {"label": TEXTS.preview.sheet_values, "info": TEXTS.preview.axis_help[kind]},
     )
 
     def other(kind: str) -> gr.Textbox:
