@@ -69,9 +69,8 @@ def read_style(
     for where, sides in layers.items():
         entries = {side: header.entries[key] for side, key in sides.items()}
         _check_layer(path, where, entries)
-        for native in NATIVE_TENSORS:
-            if native.part in sides:
-                _check_native(path, where, native, entries, parts[sides[native.part]][2])
+        for native in _native_of(sides):
+            _check_native(path, where, native, entries, parts[sides[native.part]][2])
     configs = peft_config.read(header)
     tensors = read_tensors(
         header, [key for sides in layers.values() for key in sides.values()], raises=AdapterFileError
@@ -83,13 +82,13 @@ def read_style(
             alpha = float(tensors[sides["alpha"]].float().reshape(-1)[0])
         else:
             alpha = peft_config.alpha_of(configs, modules[where], where, down.shape[0])
-        native = [each for each in NATIVE_TENSORS if each.part in sides]
+        found_native = _native_of(sides)
         weights[where] = LayerWeights(
             down,
             up,
             alpha,
-            native[0].method if native else "lora",
-            {each.part: tensors[sides[each.part]].flatten() for each in native},
+            found_native[0].method if found_native else "lora",
+            {native.part: tensors[sides[native.part]].flatten() for native in found_native},
         )
         if check_values:
             _refuse_values(path, where, weights[where])
@@ -132,6 +131,10 @@ def _check_layer(path: Path, where: str, sides: Mapping[str, Entry]) -> None:
         )
     if "alpha" in sides and math.prod(sides["alpha"].shape) != 1:
         raise AdapterFileError(f"{path} is damaged: alpha of {where} should be one number.")
+
+
+def _native_of(sides: Mapping[str, str]) -> list[NativeTensor]:
+    return [native for native in NATIVE_TENSORS if native.part in sides]
 
 
 def _check_native(path: Path, where: str, native: NativeTensor, sides: Mapping[str, Entry], style: str) -> None:

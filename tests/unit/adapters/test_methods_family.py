@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainer.adapters.bank import Bank
@@ -16,6 +18,7 @@ from trainer.adapters.methods import METHODS, method_named
 from trainer.config import OptimConfig, parse
 from trainer.errors import ConfigError
 from trainer.styles.fit import attach
+from trainer.styles.inspect import inspect_file
 from trainer.styles.read import read_style
 from trainer.styles.write import write_style
 from trainer.training.optim import make_optimizer, restore_state, state_of
@@ -282,3 +285,30 @@ def test_adalora_starts_orthonormal_and_is_held_there() -> None:
     penalty = learning.extra_loss()
     assert penalty is not None
     assert float(penalty.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["", ".weight", ".default", ".default.weight"])
+def test_dora_of_peft_opens_however_its_version_ends_the_name(ending: str, tmp_path: Path) -> None:
+    bank = member_in_bank({"method": "dora"})
+    stir(bank, "it")
+    write_style(tmp_path / "ours.safetensors", bank.weights_of("it"), layout="diffusers")
+    tensors = {
+        f"base_model.model.{key}{ending if 'magnitude' in key else ''}": value
+        for key, value in load_file(tmp_path / "ours.safetensors").items()
+    }
+    with safe_open(tmp_path / "ours.safetensors", "pt") as file:
+        save_file(tensors, tmp_path / "theirs.safetensors", file.metadata())
+    for path, layer in read_style(tmp_path / "theirs.safetensors").layers.items():
+        wanted = bank.weights_of("it")[path]
+        assert layer.scale == wanted.scale
+        assert torch.equal(layer.extra["magnitude"], wanted.extra["magnitude"])
+
+
+def test_a_file_of_dora_says_who_reads_it_and_one_of_lora_needs_not(tmp_path: Path) -> None:
+    for method in ("dora", "lora"):
+        bank = member_in_bank({"method": method})
+        write_style(tmp_path / f"{method}.safetensors", bank.weights_of("it"))
+    dora, lora = (inspect_file(tmp_path / f"{method}.safetensors") for method in ("dora", "lora"))
+    assert [note for note in dora.notes if "A1111" in note and "diffusers leaves them out" in note]
+    assert not lora.notes
+    assert dora.parameters == lora.parameters + 10 + 9
