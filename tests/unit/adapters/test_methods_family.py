@@ -89,6 +89,27 @@ def test_at_step_0_and_at_strength_0_the_base_answers_bit_for_bit(settings: dict
 
 
 @member
+def test_on_a_base_in_half_precision_only_the_base_is(settings: dict[str, Any]) -> None:
+    model = Model().to(torch.bfloat16)
+    rows, pictures = (each.to(torch.bfloat16) for each in inputs(2))
+    bank = member_in_bank(settings, model)
+    with bank.detached():
+        base = model(rows, pictures)
+    assert torch.equal(model(rows, pictures), base)
+    assert {value.dtype for value in bank.state_dict_of("it").values()} == {torch.float32}
+    stir(bank, "it")
+    answer = model(rows, pictures)
+    assert answer.dtype == torch.bfloat16
+    answer.float().square().mean().backward()
+    assert all(parameter.grad is not None for _, parameter in bank.parameters_of("it"))
+    exact = Bank({"unet": Model().to(torch.bfloat16).float()})
+    exact.load("it", bank.weights_of("it"))
+    torch.testing.assert_close(
+        answer.float(), exact.roots["unet"](rows.float(), pictures.float()), rtol=3e-2, atol=6e-2
+    )
+
+
+@member
 def test_updates_add_up_each_with_its_own_strength_for_each_image(settings: dict[str, Any]) -> None:
     bank = member_in_bank(settings)
     bank.add("other", PATHS[::-1], rank=3, method="dora", seed=2)
