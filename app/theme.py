@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 from app.scripts import STATIC
 
-_SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+_SANS = (
+    "ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial",
+    "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif",
+)  # fmt: skip
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 

@@ -6,6 +6,7 @@ become one order, so that a sheet is drawn in as few batches as its settings all
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -155,10 +156,15 @@ def _of_mix(form: Form, kind: Kind) -> list[Value]:
     return [*found, Value(last, _alone((focus.style, 0, focus.strength or 1.0)))]
 
 
+def _parts(written: str) -> list[str]:
+    """What stands between commas or semicolons, those of a Chinese keyboard too."""
+    return [part.strip() for part in re.split("[,;\uff0c\uff1b\u3001]", written) if part.strip()]
+
+
 def _numbers(axis: Axis, lowest: float, highest: float, *, whole: bool = False) -> list[float]:
     words = TEXTS.preview
     found: list[float] = []
-    parts = [part.strip() for part in axis.written.replace(";", ",").split(",") if part.strip()]
+    parts = _parts(axis.written)
     for part in parts or [axis.written.strip()]:
         try:
             value = float(part)
@@ -178,7 +184,7 @@ def _numbers(axis: Axis, lowest: float, highest: float, *, whole: bool = False) 
 def _schedulers(written: str) -> list[Scheduler]:
     words = TEXTS.preview
     known = {row.title.casefold(): name for name, row in SCHEDULERS.items()}
-    parts = [part.strip() for part in written.replace(";", ",").split(",") if part.strip()]
+    parts = _parts(written)
     found = []
     for part in parts or [written.strip()]:
         if part.casefold() not in known:

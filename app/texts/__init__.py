@@ -7,7 +7,7 @@ keys as the classes. What it leaves out stays English; `missing` and `unlike` sa
 `TEXTS` reads in the language of whoever is being answered: the one chosen in the header (a cookie), else the first of
 the browser's that is here. So texts are read where they are shown, never when a module is imported.
 
-Help for settings is not here but in `trainer.config`, because the command line shows the same words.
+English help for settings is not here but in `trainer.config`, because the command line shows the same words.
 ``{braces}`` are filled with `str.format`; texts are plain, never HTML.
 """
 

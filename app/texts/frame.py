@@ -23,6 +23,7 @@ class FrameTexts:
     run_title: str = "{percent} % {name}"
     ended: str = "{name} is finished."
     note: str = "Note"
+    comma: str = ", "
     seconds: str = "{seconds} s"
     minutes: str = "{minutes} min"
     hours: str = "{hours} h {minutes} min"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from app.texts.settings import in_english
+
 
 @dataclass(frozen=True)
 class TrainTexts:
@@ -59,11 +61,14 @@ class TrainTexts:
             "repeats": ("note", "notes"),
         }
     )
+    summary: str = "{images}: {facts}."
+    summary_plain: str = "{images}."
+    kind_count: str = "{count} {kind}"
     all_good: str = "nothing to mend"
-    removed: str = "Removed"
+    removed: str = "Removed:"
     put_back: str = "Put {name} back"
     put_all_back: str = "Put all back"
-    not_taken: str = "Not taken"
+    not_taken: str = "Not taken:"
     crop_hint: str = (
         "{width} x {height} pixels; the bright part is what training sees, as {bucket_width} x {bucket_height}."
     )
@@ -203,21 +208,7 @@ class TrainTexts:
             "memory": "Memory",
         }
     )
-    setting_names: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "base.clip_skip": "CLIP skip",
-            "base.zero_terminal_snr": "Zero terminal SNR",
-            "data.buckets": "Keep wide and tall shapes",
-            "optim.max_grad_norm": "Largest gradient norm",
-            "optim.min_snr_gamma": "Min-SNR gamma",
-            "optim.ema_decay": "EMA decay",
-            "optim.beta1": "Beta 1",
-            "optim.beta2": "Beta 2",
-            "samples.every": "Steps between pictures",
-            "train.checkpoint_every": "Steps between checkpoints",
-            "train.keep_checkpoints": "Checkpoints to keep",
-        }
-    )
+    settings: Mapping[str, tuple[str, str]] = field(default_factory=in_english)
 
     # while it trains
     step_of: str = "{step} of {steps} steps"
@@ -297,7 +288,7 @@ class TrainTexts:
     before_after: str = "Before and after"
     plan: str = "What it does"
     plan_line: str = (
-        "{images} images, {steps} steps of {batch} at {side} px, rank {rank}, learning rate {rate}, on {device}"
+        "{images} images, {steps} steps of {batch} at {side} px, rank {rank}, learning rate {rate}, on {device}."
     )
 
     # finished

@@ -160,7 +160,7 @@ class Actions:
         if not refused:
             return STAY
         lines = [el("li", sentence if name in sentence else f"{name}: {sentence}") for name, sentence in refused]
-        return Answer(notice=el("div", el("p", TEXTS.train.not_taken, ":"), el("ul", lines)))
+        return Answer(notice=el("div", el("p", TEXTS.train.not_taken), el("ul", lines)))
 
     def click_remove(self, run: str, data: Mapping[str, Any]) -> Answer:
         self.studio.drafts.remove_image(run, str(data["image"]))

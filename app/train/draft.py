@@ -86,11 +86,15 @@ def _summary(draft: DraftView) -> Markup:
         for kind in sorted({finding.kind for finding in image.findings})
         if not kind.startswith("caption")
     )
+    images = _counted(len(draft.images))
     set_wide = [finding for finding in draft.findings if not finding.image]
     if not counts and not set_wide:
-        return el("p", f"{_counted(len(draft.images))}: {words.all_good}.", class_="summary")
-    said = ", ".join(f"{count} {words.kinds.get(kind, (kind, kind))[count > 1]}" for kind, count in counts.items())
-    line = f"{_counted(len(draft.images))}: {said}." if said else f"{_counted(len(draft.images))}."
+        return el("p", words.summary.format(images=images, facts=words.all_good), class_="summary")
+    said = TEXTS.frame.comma.join(
+        words.kind_count.format(count=count, kind=words.kinds.get(kind, (kind, kind))[count > 1])
+        for kind, count in counts.items()
+    )
+    line = (words.summary if said else words.summary_plain).format(images=images, facts=said)
     remedies = [
         el("button", label, type="button", class_="small", data_act="remedy", data_kind=kind)
         for kind, label in words.remove_kind.items()
@@ -164,7 +168,7 @@ def _removed(removed: Sequence[ImageView]) -> Markup | None:
     words = TEXTS.train
     return el(
         "div",
-        el("span", f"{words.removed}: "),
+        el("span", words.removed),
         [
             el(
                 "button",
@@ -244,5 +248,5 @@ def _base_facts(found: BaseInfo | None) -> Markup | None:
     facts = [(found.family or "").upper() if found.family != "bundled" else ""]
     facts.append(f"{found.resolution} px" if found.resolution else "")
     facts.append(size(found.size_bytes) if found.size_bytes else "")
-    line = TEXTS.train.base_fits.format(title=found.title, facts=", ".join(fact for fact in facts if fact))
+    line = TEXTS.train.base_fits.format(title=found.title, facts=TEXTS.frame.comma.join(fact for fact in facts if fact))
     return el("div", el("p", line), [el("p", note, class_="help") for note in found.notes])

@@ -79,7 +79,7 @@ def _state(run: RunView, *, next_up: bool) -> str:
     if run.state == "queued" and run.queue_place == 1 and next_up:
         return words.starting_worker
     if run.state == "queued" and run.queue_place:
-        return f"{words.states['queued']}, {words.place.format(place=run.queue_place)}"
+        return TEXTS.frame.comma.join([words.states["queued"], words.place.format(place=run.queue_place)])
     return words.states[run.state]
 
 
@@ -122,7 +122,7 @@ def _numbers(run: RunView) -> str:
             parts.append(words.left.format(time=duration(run.seconds_left)))
     elif run.seconds is not None:
         parts.append(words.took.format(time=duration(run.seconds)))
-    return ", ".join(parts)
+    return TEXTS.frame.comma.join(parts)
 
 
 def _actions(run: RunView) -> Markup:
@@ -193,7 +193,7 @@ def _picks(run: RunView) -> Markup | None:
 
     def row(name: str, strip: str, facts: Sequence[str], *, kept: bool = False) -> Markup:
         picture = el("img", src=picture_url(run.folder / strip), alt="", loading="lazy") if strip else None
-        said = [el("b", name), el("span", ", ".join(facts))]
+        said = [el("b", name), el("span", TEXTS.frame.comma.join(facts))]
         return el("li", picture, el("p", said), class_="kept" if kept else None)
 
     rows = [row(words.pick_base, judged.base_pictures, ())]
@@ -245,7 +245,6 @@ def _facts(run: RunView) -> Markup | None:
                 rate=f"{plan.learning_rate:.3g}",
                 device=plan.device,
             )
-            + "."
         )
         lines += plan.notes
     notices = [el("p", notice.text, class_=notice.level) for notice in run.notices]

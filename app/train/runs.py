@@ -80,7 +80,7 @@ def _row(summary: RunSummary, current: str, queued: Sequence[str]) -> Markup:
 def _state(summary: RunSummary, share: float) -> str:
     words = TEXTS.train
     if summary.state == "training" and summary.steps:
-        return f"{words.states['training']}, {round(100 * share)} %"
+        return words.share.format(name=words.states["training"], percent=round(100 * share))
     if summary.queue_place:
         return words.place.format(place=summary.queue_place).capitalize()
     return words.states[summary.state]

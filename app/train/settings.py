@@ -12,11 +12,9 @@ from markupsafe import Markup
 
 from app.html import el, join
 from app.texts import TEXTS
+from app.texts.settings import ELSEWHERE
 from app.train.dials import at
 from trainer.config import Setting, settings
-
-ELSEWHERE = frozenset({"name", "trigger", "base.source", "data.images", "train.preset"})
-"""Settings that the Train tab asks for in the open."""
 
 Kind = Literal["choice", "answer", "switch", "whole", "number", "text", "lines"]
 ANSWERS = {"yes": True, "no": False}
@@ -31,11 +29,10 @@ class Field:
         optional: whether it may be left empty, which leaves it to the preset.
         choices: of a ``choice``, or the two of an ``answer``.
         least, most: allowed range, both ends included unless the description says otherwise; None is open.
-        help: one sentence on what you will see change.
     """
 
     def __init__(self, setting: Setting) -> None:
-        self.path, self.help, self.section = setting.path, setting.help, setting.section
+        self.path, self.section = setting.path, setting.section
         self.optional, self.default = setting.optional, setting.default
         self.least, self.most = setting.least, setting.most
         # A switch has no third position for "chosen for you".
@@ -46,8 +43,13 @@ class Field:
 
     @property
     def label(self) -> str:
-        """The last part of the path as words."""
-        return TEXTS.train.setting_names.get(self.path) or self.path.rpartition(".")[2].replace("_", " ").capitalize()
+        """What it is called."""
+        return TEXTS.train.settings[self.path][0]
+
+    @property
+    def help(self) -> str:
+        """One sentence on what you will see change."""
+        return TEXTS.train.settings[self.path][1]
 
     def read(self, value: object) -> Any:
         """What a form field holds as a value for `Studio.update_draft`; what is no number is left to its checks."""

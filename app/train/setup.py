@@ -159,7 +159,7 @@ def _plan(plan: PlanView) -> Markup:
     tight = plan.memory_bytes is not None and plan.memory_bytes > plan.memory_available_bytes
     return el(
         "div",
-        el("p", ", ".join(parts), class_="problem" if tight else None),
+        el("p", TEXTS.frame.comma.join(parts), class_="problem" if tight else None),
         el("p", source, class_="help"),
         class_="plan",
         role="status",

@@ -19,10 +19,11 @@ from app.html import el, join
 from app.launch import Address, find_address
 from app.refresh import Panels, Shown, render, told
 from app.texts import TEXTS
+from app.texts.settings import ELSEWHERE
 from app.theme import STATIC, css, head
 from app.train.dials import DIALS, POSITIONS, at, preset_values
 from app.train.loss import loss_plot, smooth
-from app.train.settings import ELSEWHERE, advanced, form_fields
+from app.train.settings import advanced, form_fields
 from app.units import duration, of_total, size
 from trainer.bases.families import FAMILIES
 from trainer.config import RunConfig, parse, settings
