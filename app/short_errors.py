@@ -46,4 +46,4 @@ def install(log: Path) -> None:
     short = ShortErrors(log)
     for module in (gradio.queueing, gradio.route_utils, gradio.routes, gradio.utils):
         # Gradio has no setting for this.
-        module.traceback = short  # type: ignore[attr-defined]
+        module.traceback = short
