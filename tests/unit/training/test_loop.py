@@ -9,6 +9,8 @@ from diffusers.training_utils import compute_snr
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
+from trainer.bases.families.family import Prediction
+from trainer.bases.process import Diffusion
 from trainer.config import RunConfig
 from trainer.errors import RunError
 from trainer.events import Event, PreviewRow, PreviewSettings, Progress
@@ -86,17 +88,24 @@ def trained(base: Base, materials: Prepared, config: RunConfig, stop_after: int 
         bank.detach()
 
 
-def test_the_loss_is_the_min_snr_loss_of_the_diffusers_script(trainer: Trainer) -> None:
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_loss_is_the_min_snr_loss_of_the_diffusers_script(trainer: Trainer, prediction: Prediction) -> None:
+    config = {**trainer.base.process.config, "rescale_betas_zero_snr": False, "prediction_type": prediction}
+    trainer.base = replace(trainer.base, process=Diffusion(config, prediction, trainer.base.device))
     batch = trainer.batches.draw(0)
     trainer.bank.set_strengths({"style": 1.0})
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    scheduler = DDPMScheduler.from_config(trainer.base.process.config)
+    scheduler = DDPMScheduler.from_config(config)
     noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
     predicted = trainer.base.denoiser(noisy, batch.timesteps, **batch.conditioning).sample
     snr = compute_snr(scheduler, batch.timesteps)
-    weights = torch.stack([snr, torch.full_like(snr, 5.0)], dim=1).min(dim=1)[0] / snr
-    errors = F.mse_loss(predicted, batch.noise, reduction="none").mean(dim=(1, 2, 3))
+    if prediction == "epsilon":
+        target, divisor = batch.noise, snr
+    else:
+        target, divisor = scheduler.get_velocity(batch.latents, batch.noise, batch.timesteps), snr + 1
+    weights = torch.stack([snr, torch.full_like(snr, 5.0)], dim=1).min(dim=1)[0] / divisor
+    errors = F.mse_loss(predicted, target, reduction="none").mean(dim=(1, 2, 3))
     torch.testing.assert_close(trainer.loss(batch), (weights * errors).mean())
 
 

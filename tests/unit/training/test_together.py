@@ -18,7 +18,7 @@ from trainer.training.together import train_together
 
 STYLES = {
     "gentle": {"rank": 2, "rate": 1e-4, "steps": 4, "batch": 2, "seed": 5},
-    "bold": {"rank": 4, "rate": 1e-3, "steps": 6, "batch": 1, "seed": 9},
+    "bold": {"rank": 4, "rate": 2e-4, "steps": 6, "batch": 1, "seed": 9},
 }
 
 
