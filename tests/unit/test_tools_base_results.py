@@ -249,6 +249,15 @@ def test_packing_never_writes_over_something_and_never_ships_what_does_not_fit(
         pack.check_sizes(run_folder)
 
 
+def test_the_sheets_pictures_change_by_less_than_an_eye_sees_and_their_ground_is_white() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    images[0] = 252
+    coarse = pack.rounded(images)
+    assert np.abs(coarse.astype(int) - images).max() <= 5
+    assert (coarse[0] == 255).all()
+    assert len(np.unique(coarse)) < 50
+
+
 def test_the_sheet_puts_pictures_in_rows() -> None:
     images = np.zeros((3, 4, 4, 3), dtype=np.uint8)
     images[2] = 200

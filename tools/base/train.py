@@ -110,7 +110,7 @@ def train(
         rate=learner.peak,
         images=len(data.entries),
         sets=sorted({entry.set_key for entry in data.entries}),
-        start=start.name if start else None,
+        start=_run_name(start) if start else None,
         torch=torch.__version__,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
         prediction=model.prediction,
@@ -133,6 +133,11 @@ def train(
         on_save=keep,
     )
     return learner
+
+
+def _run_name(base: Path) -> str:
+    """What to call the base that a training begins from: its folder, or the run whose base it is."""
+    return base.parent.name if base.name == BASE else base.name
 
 
 def replace_base(model: Model, folder: Path) -> None:
