@@ -13,10 +13,12 @@ from typing import Literal, get_args
 
 from app.preview.form import HIGHEST, LOWEST, Form
 from app.preview.frames import SHEET
-from app.texts import TEXTS
+from app.texts import ENGLISH, TEXTS, texts
+from app.texts.preview import PreviewTexts
 from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import ConfigError
 from trainer.events import PreviewRow, PreviewSettings
+from trainer.preview.fonts import can_write
 from trainer.studio.views import PreviewOrder, StyleUse
 
 MOST = 64
@@ -112,7 +114,7 @@ def values_of(form: Form, axis: Axis) -> list[Value]:
     Raises:
         ConfigError: there are none, or one cannot be used.
     """
-    words = TEXTS.preview
+    words, drawn = TEXTS.preview, drawn_texts()
     if axis.kind == "prompts":
         lines = [line.strip() for line in axis.written.splitlines() if line.strip()] or [form.prompt]
         return [Value(line, _prompt(line)) for line in dict.fromkeys(lines)]
@@ -124,13 +126,13 @@ def values_of(form: Form, axis: Axis) -> list[Value]:
         return [Value(f"{number:g}", _strength(style, round(number, 2))) for number in numbers]
     if axis.kind == "seeds":
         seeds = [int(number) for number in _numbers(axis, 0, 2**32 - 1, whole=True)]
-        return [Value(words.seed_number.format(seed=seed), _seed(seed)) for seed in seeds]
+        return [Value(drawn.seed_number.format(seed=seed), _seed(seed)) for seed in seeds]
     if axis.kind == "steps":
         counts = [int(number) for number in _numbers(axis, 1, 200, whole=True)]
-        return [Value(words.steps_number.format(steps=count), _settings(steps=count)) for count in counts]
+        return [Value(drawn.steps_number.format(steps=count), _settings(steps=count)) for count in counts]
     if axis.kind == "guidance":
         numbers = _numbers(axis, 0, 30)
-        return [Value(words.guidance_number.format(guidance=f"{n:g}"), _settings(guidance=n)) for n in numbers]
+        return [Value(drawn.guidance_number.format(guidance=f"{n:g}"), _settings(guidance=n)) for n in numbers]
     if axis.kind == "schedulers":
         return [Value(SCHEDULERS[name].title, _settings(scheduler=name)) for name in _schedulers(axis.written)]
     return _of_mix(form, axis.kind)
@@ -138,10 +140,10 @@ def values_of(form: Form, axis: Axis) -> list[Value]:
 
 def _of_mix(form: Form, kind: Kind) -> list[Value]:
     """The base, then each checkpoint of the focus, or each style of the mix, alone."""
-    words = TEXTS.preview
+    words, drawn = TEXTS.preview, drawn_texts()
     if not form.mix.uses:
         raise ConfigError(words.sheet_needs_style)
-    found = [Value(words.column_base, _alone(None))]
+    found = [Value(drawn.column_base, _alone(None))]
     if kind == "styles":
         if len(form.mix.uses) < 2:
             raise ConfigError(words.sheet_needs_two)
@@ -150,9 +152,9 @@ def _of_mix(form: Form, kind: Kind) -> list[Value]:
     if not focus.steps:
         raise ConfigError(words.sheet_needs_checkpoints.format(name=focus.name))
     for step in sorted(focus.steps):
-        label = words.column_step.format(step=step)
+        label = drawn.column_step.format(step=step)
         found.append(Value(label, _alone((focus.style, step, focus.strength or 1.0))))
-    last = words.column_live if focus.live else words.column_final
+    last = drawn.column_live if focus.live else drawn.column_final
     return [*found, Value(last, _alone((focus.style, 0, focus.strength or 1.0)))]
 
 
@@ -220,8 +222,14 @@ def _alone(use: tuple[str, int, float] | None) -> Callable[[Cell], Cell]:
     return lambda cell: replace(cell, uses=() if use is None else (use,))
 
 
+def drawn_texts() -> PreviewTexts:
+    """Texts for what is drawn into a picture: the visitor's; English where no font here has their letters."""
+    words = TEXTS.preview
+    return words if can_write(words.column_base + words.column_final) else texts(ENGLISH).preview
+
+
 def title_of(form: Form, base: str) -> str:
     """What stands above a sheet: the styles with their triggers, the base and the seed."""
-    words = TEXTS.preview
+    words = drawn_texts()
     named = [use.name if not use.trigger else f"{use.name} ({use.trigger})" for use in form.mix.uses]
     return " \u00b7 ".join([*(named or [words.only_base]), base, words.seed_number.format(seed=form.seed)])

@@ -24,6 +24,7 @@ from app.train.dials import preset_values
 from trainer.bases.describe import BaseInfo
 from trainer.bases.families import FAMILIES
 from trainer.config.schedulers import SCHEDULERS
+from trainer.errors import ConfigError
 from trainer.events import Planned
 from trainer.findings import Finding
 from trainer.judging.judgement import Judged, Judgement
@@ -246,12 +247,24 @@ def test_a_style_in_the_library_is_told_in_chinese(chinese: None) -> None:
     assert words(*(library.shelf([], filtered=filtered) for filtered in (False, True))) == {"safetensors"}
 
 
-def test_pictures_and_sheets_are_told_in_chinese(chinese: None) -> None:
+def test_pictures_and_sheets_are_told_in_chinese(chinese: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert preview.caption(FORM) == f"红心 · 种子 {{seed}} · 20 步 · {SCHEDULERS[FORM.settings.scheduler].title}"
+    monkeypatch.setattr("app.preview.sheet.can_write", lambda text: True)
     assert title_of(FORM, "自带图标模型") == "墨 · 纸 · 自带图标模型 · 种子 0"
     order = sheet_order(FORM, Axis("seeds", "1，2、3"), Axis("checkpoints"))
     assert order.row_labels == ("种子 1", "种子 2", "种子 3")
     assert order.column_labels == ("底模", "第 100 步", "第 200 步", "成品")
+
+
+def test_a_machine_without_chinese_letters_labels_its_sheets_in_english(
+    chinese: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.preview.fonts.SYSTEM", ())
+    order = sheet_order(FORM, Axis("seeds", "1, 2"), Axis("checkpoints"))
+    assert order.row_labels == ("seed 1", "seed 2")
+    assert order.column_labels == ("base", "step 100", "step 200", "finished")
+    with pytest.raises(ConfigError, match="“x”不能用于种子"):
+        sheet_order(FORM, Axis("seeds", "x"), Axis("checkpoints"))
 
 
 def test_letters_that_the_first_fonts_lack_come_from_a_chinese_font() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from trainer.preview.fonts import Font, font_for
 
 PAPER, INK = "#FAF8F4", "#2A2D2E"
 GAP = 8
@@ -26,7 +28,7 @@ def contact_sheet(
         cell: side of a picture's square in pixels; 0 takes the largest picture's, at least 128, at most 512.
     """
     side = cell or max(128, min(512, max(max(picture.size) for line in grid for picture in line)))
-    font = ImageFont.load_default(size=max(13, side // 11))
+    font = font_for("".join([title, *rows, *columns]), max(13, side // 11))
     line_height = round(font.getbbox("Ag")[3]) + 4
     left = GAP + (side if rows else 0)
     width = left + max(len(line) for line in grid) * (side + GAP)
@@ -73,7 +75,7 @@ def _fitted(picture: Image.Image, side: int) -> Image.Image:
     return square
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def _shortened(text: str, font: Font, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:
@@ -81,7 +83,7 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, wi
     return text + "..."
 
 
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int, most: int = 4) -> list[str]:
+def _wrapped(text: str, font: Font, width: int, most: int = 4) -> list[str]:
     lines: list[str] = []
     for word in text.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
