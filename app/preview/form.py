@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from app.texts import TEXTS
 from trainer.config import BaseConfig, sentence
 from trainer.errors import ConfigError
 from trainer.events import PreviewRow, PreviewSettings
@@ -84,7 +85,7 @@ class Mix:
             if other.style == use.style:
                 return replace(self, focus=index)
         if len(self.uses) >= MOST_STYLES:
-            raise ConfigError(f"A picture blends at most {MOST_STYLES} styles. Remove one first.")
+            raise ConfigError(TEXTS.preview.too_many_styles.format(most=MOST_STYLES))
         return Mix((*self.uses, use), len(self.uses))
 
 
@@ -177,7 +178,7 @@ def read_form(values: Mapping[str, Any], base: BaseConfig) -> Form:
         raise ConfigError(sentence(error)) from None
     number = int(values.get("count") or 1)
     if not 1 <= number <= MOST_PICTURES:
-        raise ConfigError(f"The number of pictures is {number}, but should be 1 to {MOST_PICTURES}.")
+        raise ConfigError(TEXTS.preview.bad_count.format(count=number, most=MOST_PICTURES))
     mix = Mix.read(values.get("mixer"))
     return Form(row.prompt.strip(), mix, row.negative.strip(), row.seed, number, base, settings)
 

@@ -116,7 +116,7 @@ def base_named(studio: Studio, source: str, mix: Mix) -> BaseConfig:
     try:
         return BaseConfig.model_validate({"source": source})
     except ValidationError:
-        raise ConfigError("Name a base: 'bundled', a Hugging Face id, a folder or a .safetensors file.") from None
+        raise ConfigError(TEXTS.preview.bad_base) from None
 
 
 def base_title(source: str) -> str:

@@ -158,6 +158,9 @@ class PreviewTexts:
     base: str = "Base"
     base_help: str = "The model that draws; a style looks right on the one it was trained on."
     bundled: str = "Bundled icons"
+    bad_base: str = "Name a base: 'bundled', a Hugging Face id, a folder or a .safetensors file."
+    bad_count: str = "The number of pictures is {count}, but should be 1 to {most}."
+    too_many_styles: str = "A picture blends at most {most} styles. Remove one first."
 
     tab_picture: str = "Picture"
     tab_sheet: str = "Sheet"
