@@ -26,8 +26,8 @@ def trainer_of(base: Base, bank: Bank, materials: Prepared, config: RunConfig, s
     facts = STYLES[style]
     own = config.model_copy(deep=True)
     own.optim.learning_rate, own.train.steps = facts["rate"], int(facts["steps"])
-    # Adam divides by the size of a gradient: where that is mere rounding, which differs with the batch's shape, it would
-    # make a whole step of it.
+    # Adam divides by the size of a gradient: where that is mere rounding, which differs with the batch's shape, it
+    # would make a whole step of it.
     own.optim.epsilon = 1e-3
     batches = Batches(
         base,
