@@ -286,7 +286,7 @@ def test_a_disk_that_fills_up_costs_no_saved_step(
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "run" / "adapter.safetensors"))
 
     with monkeypatch.context() as patch:
-        patch.setattr("trainer.training.run.export", full)
+        patch.setattr("trainer.training.ending.export", full)
         said = patina("train", images, *QUICK, "--out", tmp_path / "run")
     assert said.code == 2
     kept, full_disk = said.err.splitlines()
@@ -440,9 +440,10 @@ def test_the_studios_own_options_and_mistakes_are_the_apps(tmp_path: Path) -> No
     assert shown.returncode == 0
     assert "--port" in shown.stdout
     assert "--auth" in shown.stdout
-    wrong = subprocess.run([*command, "--auth", "nobody"], capture_output=True, text=True, check=False)
+    wrong = subprocess.run([*command, "--auth", "nobody:secret"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
-    assert "--auth needs a name and a password" in wrong.stderr
+    assert "--auth takes a name alone" in wrong.stderr
+    assert "secret" not in wrong.stderr
 
 
 def assert_one_sentence(said: Said, expected: str) -> None:

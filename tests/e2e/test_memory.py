@@ -88,7 +88,7 @@ def test_forced_savings_are_said_and_a_resumed_run_repeats_them(base: Base, imag
     train(whole, emit=events.append, control=Uncontrolled(), base=base)
     said = " ".join(next(event for event in events if isinstance(event, Planned)).notes)
     assert "wait in main memory" in said
-    assert "3 of the UNet's 3 levels" in said
+    assert "3 of the model's 3 levels" in said
     assert not base.placement.parked
     assert not base.denoiser.is_gradient_checkpointing
 
