@@ -39,8 +39,8 @@ SUBJECTS = (
 PAIR = "police car"
 PER_ROW = 6
 SEED = 1
-STRENGTH = 0.8
-"""Full strength shows more of the style and less of the subject."""
+STRENGTH = 0.75
+"""What was picked for both; full strength shows more of the style and less of the subject."""
 
 
 def patina(*arguments: str | float | Path) -> None:

@@ -39,7 +39,7 @@ class Questions:
 
     subjects: tuple[str, ...]
     trigger: str
-    steps: int = 8
+    steps: int = 7
     scheduler: Scheduler = "dpm++_2m"
 
     @property

@@ -14,7 +14,7 @@ from trainer.randomness import stable_seed
 
 COPY_LIMIT = 1.6
 """A picture this many times nearer to a training image than those are to each other repeats it."""
-COPY_SHARE = 0.2
+COPY_SHARE = 0.3
 """Share of a candidate's pictures that may do so."""
 DRIFT_LIMIT = 0.35
 """Change of plain prompts, relative to the prediction's size, above which a style no longer waits for its trigger."""
