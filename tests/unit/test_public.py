@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -81,7 +82,9 @@ def test_prompts_and_strengths_make_a_picture_each(base: Base) -> None:
         pictures = generate(base, bank, ["cat", "dog"], strengths=(0.0, (1.0, 0.5)), **settings)
         assert [picture.size for picture in pictures] == [(64, 64)] * 4
         (alone,) = generate(base, bank, "dog", strengths=[0], **settings)
-        assert alone.tobytes() == pictures[2].tobytes(), "what has not learned draws as the base does"
+        # Another batch rounds otherwise; a level or two of 255 is no other picture.
+        levels = np.abs(np.asarray(alone, dtype=int) - np.asarray(pictures[2], dtype=int)).max()
+        assert levels <= 2, "what has not learned draws as the base does"
         with pytest.raises(PatinaError, match="3 strengths were given, but the bank holds 2 adapters"):
             generate(base, bank, "cat", strengths=[(1, 1, 1)])
         with pytest.raises(PatinaError, match=r"steps is 0, but should be at least 1\."):
