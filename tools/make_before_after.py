@@ -36,7 +36,7 @@ SUBJECTS = (
     "evergreen tree",
     "crab",
 )
-PAIR = "police car"
+PAIR = "crab"
 PER_ROW = 6
 SEED = 1
 STRENGTH = 0.75
