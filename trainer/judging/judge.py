@@ -22,8 +22,6 @@ from trainer.judging.pick import Candidate
 from trainer.judging.scores import StyleScale, copying, drift_score, subject_score, variety_score
 from trainer.preview.generate import Canvas, as_before, denoise, rows_that_fit
 
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
@@ -127,7 +125,7 @@ class Judge:
                 parts.append(denoise(self.base, self.bank, wanted[start : start + limit], self.canvas, _nothing))
         return list(torch.cat(parts).split(len(prompts)))
 
-    def at(self, step: int, strengths: Sequence[float] = STRENGTHS) -> list[tuple[Candidate, Tensor]]:
+    def at(self, step: int, strengths: Sequence[float]) -> list[tuple[Candidate, Tensor]]:
         """Candidates of the weights that the adapter has at present, and their latents (P, C, h, w).
 
         Args:

@@ -108,10 +108,11 @@ def choose(trainer: Trainer, folder: RunFolder, step: int) -> None:
     """
     if step == trainer.exported_step:
         return
-    states = _states(trainer, folder)
-    if step not in states:
-        raise RunError(f"Step {step} is not kept any more; there are {', '.join(map(str, sorted(states)))}.")
-    trainer.choose(step, states[step])
+    saved = dict(folder.saved())
+    weights = _state(trainer, saved[step]) if step in saved else None
+    if weights is None:
+        raise RunError(f"Step {step} is not kept any more; there are {', '.join(map(str, sorted(saved)))}.")
+    trainer.choose(step, weights)
 
 
 def keep(trainer: Trainer, folder: RunFolder, step: int, strength: float) -> Judgement:
@@ -145,20 +146,26 @@ def _states(trainer: Trainer, folder: RunFolder) -> dict[int, Mapping[str, Tenso
     """Weights by step as a file would hold them: the end, and kept checkpoints of the same run, evenly chosen."""
     states: dict[int, Mapping[str, Tensor]] = {}
     for step, path in folder.saved():
-        if step >= trainer.step:
-            continue
-        try:
-            found = checkpoints.read(path)
-        except RunError:
-            continue
-        if found.adapter.keys() == trainer.bank.state_dict_of(trainer.style).keys():
-            states[step] = trainer.exported_of(found)
+        weights = _state(trainer, path) if step < trainer.step else None
+        if weights is not None:
+            states[step] = weights
     steps = sorted(states)
     if len(steps) >= MOST_CHECKPOINTS:
         rooms = MOST_CHECKPOINTS - 1
         kept = {steps[round(index * (len(steps) - 1) / (rooms - 1))] for index in range(rooms)}
         states = {step: states[step] for step in sorted(kept)}
     return {**states, trainer.step: trainer.weights_to_export()}
+
+
+def _state(trainer: Trainer, path: Path) -> Mapping[str, Tensor] | None:
+    """Weights of a checkpoint as a file would hold them; None when it is damaged or another adapter's."""
+    try:
+        found = checkpoints.read(path)
+    except RunError:
+        return None
+    if found.adapter.keys() != trainer.bank.state_dict_of(trainer.style).keys():
+        return None
+    return trainer.exported_of(found)
 
 
 def _names(dataset: Dataset, config: RunConfig) -> list[str]:
