@@ -26,6 +26,7 @@ LAYERS = {
     "trainer.findings": 1,
     "trainer.hardware": 1,
     "trainer.presets": 3,
+    "trainer.noise": 1,
     "trainer.randomness": 1,
     "trainer.safetensors_file": 1,
     "trainer.sandbox": 1,

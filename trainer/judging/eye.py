@@ -13,6 +13,7 @@ from torch import Tensor
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base, Conditioning, SizeFacts, TextFeatures
 from trainer.judging.features import Features, layout, observed, statistics
+from trainer.noise import gaussian
 from trainer.preview.generate import as_before
 from trainer.randomness import stable_seed
 
@@ -110,9 +111,8 @@ class Eye:
         return torch.tensor([levels[round(share * (len(levels) - 1))]] * rows, device=self.base.device)
 
     def _noise(self, latents: Tensor, purpose: str, first: int = 0) -> Tensor:
-        seeds = (stable_seed("judging", purpose, first + row) for row in range(len(latents)))
-        rows = [torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return torch.stack(rows).to(latents.device)
+        seeds = [stable_seed("judging", purpose, first + row) for row in range(len(latents))]
+        return gaussian(latents.shape[1:], seeds).to(latents.device)
 
     def _conditioning(self, latents: Tensor, texts: TextFeatures, rows: Sequence[int]) -> Conditioning:
         factor = self.base.vae_factor

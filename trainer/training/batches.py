@@ -16,8 +16,8 @@ from torch import Tensor
 from trainer.bases.base import Base, Conditioning, SizeFacts, TextFeatures
 from trainer.bases.placement import sent
 from trainer.data.sampler import BatchPlan
+from trainer.noise import gaussian, uniform
 from trainer.randomness import stable_seed
-from trainer.training.noise import gaussian, uniform
 
 DEVICE_LATENTS = 256 * 2**20
 """Bytes of latents that lie on the device (about 2,000 images at 512 px); more are sent as they are drawn."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from trainer.training.noise import gaussian, uniform
+from trainer.noise import gaussian, uniform
 
 
 def test_a_row_of_noise_depends_on_its_own_seed_alone() -> None:
