@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.studio.bases import Bases
+from trainer.bases.describe import Bases
 from trainer.studio.database import Database
 from trainer.studio.drafts import Drafts
 from trainer.studio.estimate import PastRuns

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,13 @@ from trainer.bases.families.family import Prediction
 from trainer.bases.hub import cached_copy, look_up
 from trainer.bases.sources import Source, SourceKind, parse_source
 from trainer.bases.weight_files import choose_weights, components_of
+from trainer.config import RunConfig
 from trainer.errors import BaseError
 from trainer.safetensors_file import read_header
 
 _PACKAGE = Path(__file__).parent
+KNOWN_SECONDS = 60.0
+PROBLEM_KNOWN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,34 @@ def describe(
         return _describe(source, parsed, revision, variant, offline)
     except BaseError as error:
         return BaseInfo(source=source, kind=kind, problem=str(error))
+
+
+class Bases:
+    """What bases are, by source, revision and variant, remembered for a while."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str | None, str | None], tuple[float, BaseInfo]] = {}
+
+    def check(self, source: str, revision: str | None = None, variant: str | None = None) -> BaseInfo:
+        """What a base is, or what is wrong with it, without loading it; may ask the network for a hub id.
+
+        Asked again after a minute, or after seconds when something was wrong with it.
+        """
+        key = (source, revision, variant)
+        with self._lock:
+            known = self._known.get(key)
+        if known is not None and time.monotonic() < known[0]:
+            return known[1]
+        info = describe(source, revision=revision, variant=variant)
+        lasts = KNOWN_SECONDS if info.problem is None else PROBLEM_KNOWN_SECONDS
+        with self._lock:
+            self._known[key] = (time.monotonic() + lasts, info)
+        return info
+
+    def of(self, config: RunConfig) -> BaseInfo:
+        """The base of a run."""
+        return self.check(config.base.source, config.base.revision, config.base.variant)
 
 
 def _describe(source: str, parsed: Source, revision: str | None, variant: str | None, offline: bool) -> BaseInfo:

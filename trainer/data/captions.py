@@ -148,6 +148,47 @@ def from_names(names: Iterable[str]) -> dict[str, str]:
     return {name: caption_from_name(Path(name).stem) or "" for name in names}
 
 
+class UploadedCaptions:
+    """Captions among uploaded files, and complaints about caption files that cannot be read.
+
+    A browser's upload puts every file into a folder of its own, so what belongs together is told by its name.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.complaints: list[tuple[str, str]] = []
+        self._beside: dict[str, tuple[str, str, Finding | None]] = {}
+        self._listed: dict[str, str] = {}
+        for file in files:
+            if not is_caption(file):
+                continue
+            try:
+                if file.name == METADATA:
+                    self._listed |= {path.name: text for path, text in read_metadata(file).items()}
+                else:
+                    self._beside[file.stem] = (file.name, *read_sidecar(file))
+            except DatasetError as error:
+                self.complaints.append((file.name, str(error)))
+
+    def of(self, image: Path) -> tuple[str, list[Finding]]:
+        """An image's caption, empty where nothing says it, and what is worth knowing about it."""
+        if image.stem in self._beside:
+            _, caption, finding = self._beside[image.stem]
+            return caption, [] if finding is None else [replace(finding, image=image.name)]
+        if image.name in self._listed:
+            return self._listed[image.name], []
+        return caption_from_name(image.stem) or "", []
+
+    def left_over(self, images: Iterable[Path]) -> dict[str, str]:
+        """Captions by the name of their file that lie beside none of some images."""
+        stems = {image.stem for image in images}
+        return {name: caption for stem, (name, caption, _) in self._beside.items() if stem not in stems}
+
+
+def is_caption(file: Path) -> bool:
+    """Whether a file is one that holds captions, by its name."""
+    return file.suffix.lower() in SIDECAR_SUFFIXES or file.name == METADATA
+
+
 def _caption_of(file: Path, name: str, from_metadata: str | None, findings: list[Finding]) -> Caption:
     for suffix in SIDECAR_SUFFIXES:
         sidecar = file.with_suffix(suffix)

@@ -9,14 +9,12 @@ from typing import Any
 
 from trainer import config as configs
 from trainer.bases import tokens
-from trainer.bases.describe import BaseInfo
+from trainer.bases.describe import BaseInfo, Bases
 from trainer.config import RunConfig
 from trainer.data.captions import compose, find_replace, from_names
 from trainer.data.doctor import about_the_set
 from trainer.data.folder import list_images
 from trainer.errors import PatinaError, StudioError
-from trainer.studio import checkup
-from trainer.studio.bases import Bases
 from trainer.studio.estimate import PastRuns, estimate, file_bytes, resolved, side_multiple
 from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.images import DraftImages
@@ -157,11 +155,10 @@ class Drafts:
         info = self._bases.of(config)
         limit = tokens.token_limit(info)
         multiple = side_multiple(info)
-        present, removed = self._images.images(run_id), self._images.images(run_id, removed=True)
         shown = [
-            checkup.check(
-                images,
-                lambda image: self._images.path(run_id, image.id, removed=image.removed),
+            self._images.view(
+                run_id,
+                removed=removed,
                 resolution=max(multiple, config.data.resolution or info.resolution or 512),
                 multiple=multiple,
                 buckets=config.data.buckets,
@@ -169,10 +166,10 @@ class Drafts:
                 count_tokens=lambda text: tokens.token_count(text, info),
                 token_limit=limit,
             )
-            for images in (present, removed)
+            for removed in (False, True)
         ]
         findings = [finding for image in shown[0] for finding in image.findings]
-        about = about_the_set([image.caption for image in present], config.trigger)
+        about = about_the_set([image.caption for image in shown[0]], config.trigger)
         return DraftView(run_id, run.name, run.settings, tuple(shown[0]), tuple(shown[1]), (*about, *findings))
 
     def plan(self, run_id: str) -> PlanView:

@@ -10,24 +10,23 @@ import base64
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trainer.atomic import replace_file, write_file
-from trainer.data.captions import METADATA, SIDECAR_SUFFIXES, read_metadata, read_sidecar, unmatched
+from trainer.data.captions import Caption, UploadedCaptions, is_caption, unmatched
+from trainer.data.decoder import Decoder, Seen, Source
+from trainer.data.doctor import Candidate, CountTokens, file_findings, judge
 from trainer.data.duplicates import Fingerprint
 from trainer.data.folder import IMAGE_SUFFIXES, natural_key
-from trainer.data.names import caption_from_name
-from trainer.errors import DatasetError, ImageError, StudioError
+from trainer.errors import ImageError, StudioError
 from trainer.findings import Finding
 from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder
-
-if TYPE_CHECKING:
-    from trainer.data.decoder import Seen
+from trainer.studio.views import ImageView
 
 MAX_SIDE = 2048
 """Longest side of a copy in pixels: twice what the largest family is trained at."""
@@ -72,6 +71,55 @@ class DraftImages:
         folder = self._home.removed_images(run_id) if removed else self._home.images(run_id)
         return folder / f"{image_id}.png"
 
+    def view(
+        self,
+        run_id: str,
+        *,
+        removed: bool = False,
+        resolution: int,
+        multiple: int,
+        buckets: bool,
+        trigger: str,
+        count_tokens: CountTokens | None,
+        token_limit: int,
+    ) -> list[ImageView]:
+        """Every image with its crop and findings, from what was noted at the upload: no image is opened.
+
+        Args:
+            removed: those that were taken out instead.
+            resolution, multiple, buckets, trigger, count_tokens, token_limit: as in `trainer.data.doctor.judge`.
+        """
+        images = self.images(run_id, removed=removed)
+        candidates = []
+        for image in images:
+            path, (width, height) = self.path(run_id, image.id, removed=removed), copy_size(image.width, image.height)
+            caption = Caption(image.caption or None, "sidecar")
+            candidates.append(Candidate(path, image.name, "", width, height, caption, image.look, image.findings))
+        verdicts = judge(
+            candidates,
+            resolution=resolution,
+            multiple=multiple,
+            bucketing=buckets,
+            trigger=trigger,
+            count_tokens=count_tokens,
+            token_limit=token_limit,
+        )
+        return [
+            ImageView(
+                id=image.id,
+                name=image.name,
+                path=verdict.example.path,
+                width=verdict.example.width,
+                height=verdict.example.height,
+                caption=image.caption,
+                crop=verdict.example.crop,
+                bucket=verdict.example.bucket,
+                findings=tuple(replace(finding, image=image.id) for finding in verdict.findings),
+                removed=image.removed,
+            )
+            for image, verdict in zip(images, verdicts, strict=True)
+        ]
+
     def add(
         self, run_id: str, files: Sequence[Path], *, background: str = "white"
     ) -> tuple[list[str], list[tuple[str, str]]]:
@@ -83,20 +131,17 @@ class DraftImages:
         Raises:
             StudioError: too many images, or the disk is full.
         """
-        from trainer.data.decoder import Decoder, Source
-        from trainer.data.doctor import file_findings
-
         images = sorted((file for file in files if file.suffix.lower() in IMAGE_SUFFIXES), key=_by_name)
         refused = [
             (file.name, f"{file.name} is no image and no caption; it was left out.")
             for file in files
-            if file not in images and not _is_caption(file)
+            if file not in images and not is_caption(file)
         ]
         present = {image.id: image for image in [*self.images(run_id), *self.images(run_id, removed=True)]}
         if len(present) + len(images) > MAX_IMAGES:
             raise StudioError(f"A run holds at most {MAX_IMAGES} images, and a style needs 8 to 50. Choose fewer.")
         self._home.require_space(sum(file.stat().st_size for file in images) * 4, "Adding these images")
-        texts = _Texts(files)
+        texts = UploadedCaptions(files)
         refused += texts.complaints
         folder = self._home.images(run_id)
         folder.mkdir(parents=True, exist_ok=True)
@@ -254,41 +299,10 @@ def _by_name(file: Path) -> tuple[list[tuple[int, int, str]], str]:
     return natural_key(file.name)
 
 
-def _is_caption(file: Path) -> bool:
-    return file.suffix.lower() in SIDECAR_SUFFIXES or file.name == METADATA
-
-
-class _Texts:
-    """Captions among uploaded files, and complaints about caption files that cannot be read.
-
-    A browser's upload puts every file into a folder of its own, so what belongs together is told by its name.
-    """
-
-    def __init__(self, files: Iterable[Path]) -> None:
-        self.complaints: list[tuple[str, str]] = []
-        self._beside: dict[str, tuple[str, str, Finding | None]] = {}
-        self._listed: dict[str, str] = {}
-        for file in files:
-            if not _is_caption(file):
-                continue
-            try:
-                if file.name == METADATA:
-                    self._listed |= {path.name: text for path, text in read_metadata(file).items()}
-                else:
-                    self._beside[file.stem] = (file.name, *read_sidecar(file))
-            except DatasetError as error:
-                self.complaints.append((file.name, str(error)))
-
-    def of(self, image: Path) -> tuple[str, list[Finding]]:
-        """An image's caption, empty where nothing says it, and what is worth knowing about it."""
-        if image.stem in self._beside:
-            _, caption, finding = self._beside[image.stem]
-            return caption, [] if finding is None else [replace(finding, image=image.name)]
-        if image.name in self._listed:
-            return self._listed[image.name], []
-        return caption_from_name(image.stem) or "", []
-
-    def left_over(self, images: Iterable[Path]) -> dict[str, str]:
-        """Captions by the name of their file that lie beside none of some images."""
-        stems = {image.stem for image in images}
-        return {name: caption for stem, (name, caption, _) in self._beside.items() if stem not in stems}
+def copy_size(width: int, height: int) -> tuple[int, int]:
+    """Sides of our copy of an upload of that size: no larger than `MAX_SIDE`, as Pillow's thumbnail rounds."""
+    if max(width, height) <= MAX_SIDE:
+        return width, height
+    if width >= height:
+        return MAX_SIDE, max(1, round(height * MAX_SIDE / width))
+    return max(1, round(width * MAX_SIDE / height)), MAX_SIDE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,19 @@ class Standing:
                 self.notices = [*self.notices, event][-MAX_NOTICES:]
         elif isinstance(event, Finished | Failed | Interrupted):
             self._end(event)
+
+    def time_left(self, settings: Mapping[str, Any]) -> float | None:
+        """Seconds until the file is there, from what this run itself took so far; None before the first step.
+
+        The pictures still to come are those of the settings' ``samples.every`` and one more round for the sheet.
+        Writing and checking the file are not in it: no run has measured them before its end.
+        """
+        if self.seconds_left is None:
+            return None
+        every = int((settings.get("samples") or {}).get("every") or 0)
+        ahead = range(self.step + 1, self.steps + 1)
+        rounds = sum(1 for step in ahead if step == self.steps or (every and step % every == 0))
+        return self.seconds_left + (rounds + 1) * (self.picture_seconds or 0.0)
 
     def copy(self) -> Standing:
         """A copy that later events do not change."""

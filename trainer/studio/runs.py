@@ -20,7 +20,6 @@ from trainer.studio.drafts import Drafts
 from trainer.studio.folder import StudioFolder
 from trainer.studio.run_log import RunLog, Standing
 from trainer.studio.store import RunRow, State, Store, Wish
-from trainer.studio.time_left import time_left
 from trainer.studio.views import (
     CheckpointView,
     PhaseView,
@@ -326,7 +325,7 @@ class Runs:
                 if (folder.path / each.path).is_dir()
             ),
             samples_per_second=standing.samples_per_second,
-            seconds_left=time_left(standing, settings) if run.state is State.TRAINING else None,
+            seconds_left=standing.time_left(settings) if run.state is State.TRAINING else None,
             plan=standing.planned,
             judgement=judgement_of(folder) if finished is not None else None,
             notices=tuple(standing.notices),

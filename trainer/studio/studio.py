@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from trainer.studio.bases import Bases
+from trainer.bases.describe import Bases
 from trainer.studio.database import Database
 from trainer.studio.drafts import Drafts
 from trainer.studio.estimate import PastRuns

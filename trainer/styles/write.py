@@ -20,7 +20,9 @@ from trainer import safetensors_file
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import RunError
 from trainer.styles import peft_config
+from trainer.styles.metadata import TITLE_KEYS
 from trainer.styles.names import NATIVE_TENSORS, flatten, text_path
+from trainer.styles.read import read_style
 
 Layout = Literal["kohya", "diffusers"]
 
@@ -97,6 +99,19 @@ def write_style(
         dora = any(layer.method == "dora" for layer in level.values())
         header[peft_config.KEY] = peft_config.compose(shapes, _DIFFUSERS_ROOT, dora=dora)
     safetensors_file.write(path, tensors, header)
+
+
+def write_again(source: Path, target: Path, layout: Layout, title: str) -> None:
+    """Write a file's weights as they are (same number format) in a layout, under a title.
+
+    Raises:
+        AdapterFileError: the source cannot be read.
+    """
+    file = read_style(source)
+    dtype = next(iter(file.layers.values())).down.dtype
+    target.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {**file.metadata, **dict.fromkeys(TITLE_KEYS, title)}
+    write_style(target, file.layers, layout=layout, metadata=metadata, dtype=dtype)
 
 
 _DIFFUSERS_ROOT: Mapping[str, str] = {

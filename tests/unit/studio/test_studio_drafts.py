@@ -11,8 +11,7 @@ from studio_parts import Parts
 
 from trainer.errors import ConfigError, StudioError
 from trainer.studio import estimate
-from trainer.studio.checkup import copy_size
-from trainer.studio.images import MAX_SIDE
+from trainer.studio.images import MAX_SIDE, copy_size
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from trainer.events import Phase, Progress, Sampled, Started
 from trainer.studio.run_log import Standing
-from trainer.studio.time_left import time_left
 
 
 def standing(step: int) -> Standing:
@@ -31,18 +30,18 @@ def standing(step: int) -> Standing:
 
 
 def test_before_the_first_step_nothing_is_known() -> None:
-    assert time_left(Standing(), {}) is None
+    assert Standing().time_left({}) is None
 
 
 def test_pictures_still_to_come_are_counted_with_what_the_last_ones_took() -> None:
     # Steps 8 s; rounds at 40, 60, 80 and 100, and the sheet.
-    assert time_left(standing(20), {"samples": {"every": 20}}) == 8.0 + 5 * 6.0
+    assert standing(20).time_left({"samples": {"every": 20}}) == 8.0 + 5 * 6.0
 
 
 def test_without_samples_between_the_end_still_has_its_own() -> None:
-    assert time_left(standing(20), {"samples": {"every": 0}}) == 8.0 + 2 * 6.0
-    assert time_left(standing(20), {}) == 8.0 + 2 * 6.0
+    assert standing(20).time_left({"samples": {"every": 0}}) == 8.0 + 2 * 6.0
+    assert standing(20).time_left({}) == 8.0 + 2 * 6.0
 
 
 def test_after_the_last_step_the_sheet_is_left() -> None:
-    assert time_left(standing(100), {"samples": {"every": 20}}) == 6.0
+    assert standing(100).time_left({"samples": {"every": 20}}) == 6.0

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
@@ -216,13 +216,18 @@ class Server:
 
     def answer(self, request: Inspect | Convert) -> None:
         """Look into an adapter file or write it anew."""
-        from trainer.studio import files
+        from trainer.styles.inspect import inspect_file
+        from trainer.styles.read import read_style
+        from trainer.styles.write import write_again
 
+        data: dict[str, Any] = {}
         try:
             if isinstance(request, Inspect):
-                data = files.inspect(Path(request.path))
+                # An inspection reports what a reading refuses.
+                read_style(Path(request.path))
+                data = inspect_file(Path(request.path)).to_dict()
             else:
-                data = files.convert(Path(request.source), Path(request.target), request.layout, request.name)
+                write_again(Path(request.source), Path(request.target), request.layout, request.name)
             self.pipe.send(Answer(ask=request.ask, data=data))
         except Exception as error:
             if not isinstance(error, PatinaError):
