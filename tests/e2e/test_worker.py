@@ -28,7 +28,6 @@ from trainer.studio.folder import StudioFolder
 from trainer.studio.store import State
 from trainer.studio.studio import Studio
 from trainer.studio.views import JobView, PreviewOrder, RunView, StyleUse
-from trainer.studio.worker import supervisor
 from trainer.studio.worker.protocol import Hello, RunEnded, Train, parse_reply
 from trainer.styles.metadata import sshs_model_hash
 
@@ -433,7 +432,7 @@ def test_a_full_disk_pauses_a_run_which_goes_on_by_itself_to_the_same_weights(
 ) -> None:
     monkeypatch.setattr(folder, "SPARE_BYTES", 0)
     monkeypatch.setattr(drafts, "START_BYTES", 0)
-    monkeypatch.setattr(supervisor, "ROOM_BYTES", 2**20)
+    monkeypatch.setattr(folder, "ROOM_BYTES", 2**20)
     with Studio(small_disk / "studio") as studio:
         run_id = prepare(studio, uploads)
         studio.runs.enqueue(run_id)

@@ -8,16 +8,20 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from trainer.errors import StudioError
+from trainer.errors import DiskFull, StudioError
 
 SPARE_BYTES = 512 * 2**20
+ROOM_BYTES = 256 * 2**20
+"""How much must come free after the disk was full: a checkpoint and what comes with it."""
+FULL_SECONDS = 600.0
+"""After so long a full disk is tried again in any case: the free space does not tell of a quota."""
 
 
 def studio_path() -> Path:
@@ -162,3 +166,53 @@ class StudioFolder:
                 f"{purpose} needs {(needed_bytes + SPARE_BYTES) / 2**30:.1f} GB of disk space, but only "
                 f"{free / 2**30:.1f} GB are free in {self.path}. Delete old runs or free some space."
             )
+
+
+class FullDisk:
+    """Whether the studio's disk is full, and what could not be written down meanwhile.
+
+    Whoever has it calls it from one thread at a time.
+    """
+
+    def __init__(self, home: StudioFolder) -> None:
+        self._home = home
+        self._since: float | None = None
+        self._free_then = 0
+        self._unwritten: list[Callable[[], object]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether work waits for room."""
+        return self._since is not None
+
+    def found(self) -> None:
+        """Somebody met a full disk."""
+        if self._since is None:
+            self._since, self._free_then = time.monotonic(), 0
+            with contextlib.suppress(OSError):
+                self._free_then = self._home.free_bytes()
+
+    def write_down(self, write: Callable[[], object]) -> None:
+        """Write something now, or when there is room for it, in the order of the calls."""
+        if not self._unwritten:
+            try:
+                write()
+                return
+            except DiskFull:
+                self.found()
+        self._unwritten.append(write)
+
+    def catch_up(self) -> None:
+        """See whether there is room again, and then write what could not be written.
+
+        Raises:
+            DiskFull: there is none after all.
+        """
+        if self._since is not None:
+            has_room = self._home.free_bytes() >= self._free_then + ROOM_BYTES
+            if not has_room and time.monotonic() - self._since <= FULL_SECONDS:
+                return
+            self._since = None
+        while self._unwritten:
+            self._unwritten[0]()
+            del self._unwritten[0]

@@ -5,30 +5,34 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from trainer import config as configs
 from trainer.atomic import replace_file
+from trainer.bases.families import title_of
 from trainer.config import FileLayout, RunConfig
 from trainer.errors import AdapterFileError, ImageError, PatinaError, StudioError
 from trainer.safetensors_file import Header, read_header
-from trainer.studio.cards import Cards
 from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import StyleCard, StyleView
 from trainer.studio.worker.protocol import Convert, Inspect
-from trainer.styles.metadata import copy_titled
+from trainer.styles.headers import Headers
+from trainer.styles.metadata import copy_titled, family_of, rank_of, strength_of
 from trainer.training.run_folder import RunFolder
 
 THUMBNAILS = 4
 Ask = Callable[[Inspect | Convert], Mapping[str, Any]]
+
+logger = logging.getLogger(__name__)
 
 
 class Library:
@@ -41,7 +45,7 @@ class Library:
 
     def __init__(self, database: Database, home: StudioFolder, store: Store, runs: Runs, ask: Ask) -> None:
         self._db, self._home, self._store, self._runs, self._ask = database, home, store, runs, ask
-        self._cards = Cards()
+        self._headers = Headers()
 
     def cards(self, search: str = "", family: str = "") -> list[StyleCard]:
         """Styles whose files are there, newest first.
@@ -88,7 +92,7 @@ class Library:
 
     def metadata(self, card: StyleCard) -> dict[str, str]:
         """What the file says about itself."""
-        header = self._cards.header(card.file)
+        header = self._headers.of(card.file)
         return {} if header is None else dict(header.metadata)
 
     def facts(self, card: StyleCard) -> dict[str, Any]:
@@ -97,7 +101,7 @@ class Library:
         if row is not None:
             found: dict[str, Any] = json.loads(row["facts"])
             return found
-        header = self._cards.header(card.file)
+        header = self._headers.of(card.file)
         if header is None:
             return {}
         return {
@@ -125,7 +129,7 @@ class Library:
         try:
             folder.mkdir(parents=True)
             shutil.copyfile(source, file)
-            weights = self._cards.weights(file)
+            weights = self._headers.weights(file)
             twin = self._twin(weights)
             if twin:
                 raise AdapterFileError(f"{source.name} is in the library already, with the very same weights: {twin}.")
@@ -150,7 +154,7 @@ class Library:
                 weights,
             ),
         )
-        header = self._cards.header(file)
+        header = self._headers.of(file)
         if header is not None:
             self._unpack_thumbnail(header, folder)
         return style_id
@@ -210,7 +214,7 @@ class Library:
         samples = sorted(folder.samples.glob("*.png"), reverse=True)
         newest = [path for path in samples if path.stem[:6] == samples[0].stem[:6]]
         base = str(run.settings.get("base", {}).get("source", "bundled"))
-        return self._cards.card(
+        return self._card(
             run.id,
             run.name,
             folder.adapter_file,
@@ -225,22 +229,67 @@ class Library:
         file = self._home.path / row["file"]
         picture = file.parent / "thumbnail.png"
         thumbnails = (picture,) if picture.is_file() else ()
-        return self._cards.card(
+        return self._card(
             row["id"], row["name"], file, created=row["created"], origin="imported", thumbnails=thumbnails
+        )
+
+    def _card(
+        self,
+        style_id: str,
+        name: str,
+        file: Path,
+        *,
+        created: float,
+        origin: Literal["trained", "imported"],
+        thumbnails: tuple[Path, ...],
+        base: str = "",
+        trigger: str = "",
+    ) -> StyleCard | None:
+        """The card of a file, or None when there is no readable one.
+
+        Whatever stands in a header was written by somebody else: a file that says nonsense of itself gets a card that
+        says less, and never takes the list down with it.
+
+        Args:
+            base, trigger: what the studio knows itself, where the file does not say.
+        """
+        header = self._headers.of(file)
+        if header is None:
+            return None
+        said = header.metadata
+        family, rank = "", None
+        try:
+            family, rank = family_of(said) or "", rank_of(said)
+        except Exception:
+            logger.exception("The header of %s cannot be understood; its card says less.", style_id)
+        return StyleCard(
+            id=style_id,
+            name=name,
+            trigger=said.get("modelspec.trigger_phrase", "") or trigger,
+            origin=origin,
+            base=base or said.get("ss_sd_model_name", "") or title_of(family),
+            family=family,
+            rank=rank,
+            size_bytes=header.size,
+            created=created,
+            file=file,
+            layout="kohya" if header.has("lora_") else "diffusers",
+            thumbnails=thumbnails,
+            strength=strength_of(said),
         )
 
     def _twin(self, weights: str) -> str:
         """The name of a style with the very same weights, or an empty text."""
         for row in self._db.all("SELECT id, file FROM styles WHERE trashed IS NULL AND weights = ''"):
             # Imported before hashes were kept.
-            found = self._cards.weights(self._home.path / row["file"])
+            found = self._headers.weights(self._home.path / row["file"])
             self._db.write("UPDATE styles SET weights = ? WHERE id = ?", (found, row["id"]))
         row = self._db.one("SELECT name FROM styles WHERE trashed IS NULL AND weights = ?", (weights,))
         if row is not None:
             return str(row["name"])
         runs = self._store.in_state(State.FINISHED)
         files = ((run.name, RunFolder(self._home.run(run.id)).adapter_file) for run in runs)
-        return next((name for name, file in files if self._cards.weights(file) == weights), "")
+        return next((name for name, file in files if self._headers.weights(file) == weights), "")
 
     def _unpack_thumbnail(self, header: Header, folder: Path) -> None:
         """The picture that came with a file; decoded in a child, as nobody knows who made it."""

@@ -22,6 +22,7 @@ from trainer.safetensors_file import copy_with_metadata, hash_of_tensors, read_h
 if TYPE_CHECKING:
     from PIL import Image
 
+LARGEST_RANK = 99_999
 TITLE_KEYS = ("ss_output_name", "modelspec.title")
 
 
@@ -185,6 +186,21 @@ def family_of(metadata: Mapping[str, str]) -> str | None:
         if name := metadata.get(key):
             return key_of(name) or name
     return None
+
+
+def rank_of(metadata: Mapping[str, str]) -> int | None:
+    """The rank that a file names, or None where it is no number that a rank could be."""
+    said = metadata.get("ss_network_dim", "")
+    return int(said) if said.isascii() and said.isdecimal() and len(said) <= len(str(LARGEST_RANK)) else None
+
+
+def strength_of(metadata: Mapping[str, str]) -> float | None:
+    """The strength that a file was judged best at, or None where it names none that could be."""
+    try:
+        strength = float(metadata.get("patina.recommended_strength", ""))
+    except ValueError:
+        return None
+    return strength if 0 < strength <= 4 else None
 
 
 def check_base(metadata: Mapping[str, str], *, base_sha256: str, family: str) -> list[str]:

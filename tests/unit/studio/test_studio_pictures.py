@@ -17,7 +17,7 @@ from trainer.adapters.weights import LayerWeights
 from trainer.config import BaseConfig, RunConfig
 from trainer.errors import AdapterFileError, StudioError
 from trainer.events import PreviewRow, PreviewSettings
-from trainer.studio import cards, weights
+from trainer.studio import weights
 from trainer.studio.folder import StudioFolder
 from trainer.studio.library import Library
 from trainer.studio.store import State
@@ -387,7 +387,7 @@ def test_a_header_that_no_code_foresaw_costs_the_list_nothing(
     def broken(metadata: object) -> str:
         raise RecursionError
 
-    monkeypatch.setattr(cards, "family_of", broken)
+    monkeypatch.setattr("trainer.studio.library.family_of", broken)
     (card,) = parts.library.cards()
     assert (card.id, card.family) == (finished, "")
     assert finished in caplog.text

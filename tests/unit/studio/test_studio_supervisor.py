@@ -15,12 +15,12 @@ from studio_parts import Parts
 from trainer.errors import DiskFull, StudioError
 from trainer.events import PreviewRow
 from trainer.studio.database import Database
-from trainer.studio.folder import StudioFolder
+from trainer.studio.folder import ROOM_BYTES, StudioFolder
 from trainer.studio.store import State
 from trainer.studio.views import PreviewOrder
-from trainer.studio.worker import process
+from trainer.studio.worker import pipe
 from trainer.studio.worker.protocol import Inspect
-from trainer.studio.worker.supervisor import ROOM_BYTES, Supervisor
+from trainer.studio.worker.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are shell scripts")
 
@@ -232,7 +232,7 @@ def test_closing_before_the_base_is_loaded_never_fails_a_run(
     parts: Parts, stand_in: Callable[[str], None], uploads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It loads for longer than the app waits, and is killed then.
-    monkeypatch.setattr(process, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(pipe, "CLOSE_SECONDS", 0.2)
     run_id = queued(parts, uploads)
     stand_in(f"echo '{HELLO}'; read line; echo start >&2; exec sleep 60")
     for attempt in range(1, 5):

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from trainer.studio.folder import StudioFolder
-from trainer.studio.worker.pipes import Inbox, Pipe, private_stdin, private_stdout
+from trainer.studio.worker.pipe import Inbox, Pipe, private_stdin, private_stdout
 from trainer.studio.worker.protocol import Hello
 from trainer.studio.worker.serve import Server
 

@@ -20,7 +20,7 @@ from trainer.studio.database import Database
 from trainer.studio.estimate import PastRuns, kind_of
 from trainer.studio.folder import StudioFolder
 from trainer.studio.store import State, Store, Wish
-from trainer.studio.worker.pipes import Inbox, Pipe
+from trainer.studio.worker.pipe import Inbox, Pipe
 from trainer.studio.worker.protocol import (
     Answer,
     AnyRequest,

@@ -7,11 +7,9 @@ something happens), one reads each worker's replies. What must outlive both is i
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -19,12 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer import errors
-from trainer.errors import DiskFull, PatinaError, StudioError, means_full_disk
+from trainer.errors import PatinaError, StudioError, means_full_disk
 from trainer.events import Phase
-from trainer.studio.folder import StudioFolder
+from trainer.studio.folder import FullDisk, StudioFolder
 from trainer.studio.jobs import Jobs
 from trainer.studio.store import State, Store
-from trainer.studio.worker.process import WorkerProcess
+from trainer.studio.worker.pipe import WorkerProcess, ending, note, tail_of
 from trainer.studio.worker.protocol import (
     Answer,
     AnyReply,
@@ -47,12 +45,7 @@ from trainer.studio.worker.protocol import (
 from trainer.training.run_folder import RunFolder
 
 MAX_FAILED_STARTS = 3
-LOG_TAIL_BYTES = 16 * 1024
 LOOK_SECONDS = 1.0
-ROOM_BYTES = 256 * 2**20
-"""How much must come free after the disk was full: a checkpoint and what comes with it."""
-FULL_SECONDS = 600.0
-"""After so long a full disk is tried again in any case: the free space does not tell of a quota."""
 
 
 @dataclass
@@ -65,14 +58,6 @@ class DrawState:
     done: int = 0
     total: int = 0
     waits: str = ""
-
-
-@dataclass(frozen=True)
-class FullDisk:
-    """When the disk was found full, by a clock that only goes forward, and how many bytes were free then."""
-
-    since: float
-    free: int
 
 
 class Supervisor:
@@ -100,8 +85,7 @@ class Supervisor:
         self._phases: dict[str, Phase] = {}
         self._last_hello: Hello | None = None
         self._died_over: set[str] = set()
-        self._unwritten: list[Callable[[], object]] = []
-        self._full: FullDisk | None = None
+        self._disk = FullDisk(home)
         self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
 
     def start(self) -> None:
@@ -109,7 +93,7 @@ class Supervisor:
         self._thread.start()
 
     def close(self) -> None:
-        """Let the worker save and end, for at most `process.CLOSE_SECONDS`; afterwards there is none."""
+        """Let the worker save and end, for at most `pipe.CLOSE_SECONDS`; afterwards there is none."""
         with self._lock:
             self._closing = True
         self._wake.set()
@@ -200,8 +184,7 @@ class Supervisor:
     @property
     def disk_full(self) -> bool:
         """Whether work waits for room on the disk."""
-        with self._lock:
-            return self._full is not None
+        return self._disk.is_full
 
     @property
     def pid(self) -> int | None:
@@ -223,24 +206,20 @@ class Supervisor:
                 except Exception as error:
                     # Whatever it was (no room, no memory for a process), the next look may go well.
                     if means_full_disk(error):
-                        self._disk_is_full()
+                        self._disk.found()
                     else:
-                        self._note(traceback.format_exc())
+                        note(self._home.worker_log, traceback.format_exc())
 
     def _once(self) -> None:
         now = time.monotonic()
         if self._worker is not None and self._worker.ended:
             self._bury(self._worker)
-        if self._full is not None and (self._has_room() or now - self._full.since > FULL_SECONDS):
-            self._full = None
-        if self._full is None:
-            while self._unwritten:
-                self._unwritten[0]()
-                del self._unwritten[0]
+        self._disk.catch_up()
+        if not self._disk.is_full:
             for run in self._store.in_state(State.TRAINING):
                 if not self._held(run.id):
                     self._recover(run.id)
-        run_next = self._next_run(now) if self._full is None else ""
+        run_next = self._next_run(now) if not self._disk.is_full else ""
         if self._worker is None and (run_next or self._drawings or self._asks):
             if self._failed_starts >= MAX_FAILED_STARTS:
                 self._give_up(run_next)
@@ -255,26 +234,6 @@ class Supervisor:
         """Whether our worker was told to train a run, or some process does."""
         ours = self._worker is not None and self._worker.training == run_id
         return ours or RunFolder(self._home.run(run_id)).is_held()
-
-    def _disk_is_full(self) -> None:
-        if self._full is None:
-            free = 0
-            with contextlib.suppress(OSError):
-                free = self._home.free_bytes()
-            self._full = FullDisk(time.monotonic(), free)
-
-    def _has_room(self) -> bool:
-        return self._full is not None and self._home.free_bytes() >= self._full.free + ROOM_BYTES
-
-    def _write_down(self, write: Callable[[], object]) -> None:
-        """Note something in the studio's file, now or when there is room for it, in the order of the calls."""
-        if not self._unwritten:
-            try:
-                write()
-                return
-            except DiskFull:
-                self._disk_is_full()
-        self._unwritten.append(write)
 
     def _next_run(self, now: float) -> str:
         if self._store.in_state(State.TRAINING):
@@ -307,7 +266,7 @@ class Supervisor:
             worker.training = ""
             self._phases.pop(reply.run, None)
             if reply.disk_full:
-                self._disk_is_full()
+                self._disk.found()
             elif not reply.taken:
                 self._not_before[reply.run] = time.monotonic() + 5.0
             self._wake.set()
@@ -327,8 +286,8 @@ class Supervisor:
         if isinstance(reply, Drawn):
             job, index, path, weights = reply.job, reply.index, Path(reply.path), reply.weights
             key = state.keys.get(index, "")
-            self._write_down(lambda: self._jobs.note_weights(job, weights))
-            self._write_down(lambda: self._jobs.add_picture(job, index, key, path))
+            self._disk.write_down(lambda: self._jobs.note_weights(job, weights))
+            self._disk.write_down(lambda: self._jobs.add_picture(job, index, key, path))
         elif isinstance(reply, DrawEnded):
             self._end(reply.job, reply.state, reply.message)
         else:
@@ -337,11 +296,11 @@ class Supervisor:
             if not reply.waits and not state.begun:
                 state.begun = True
                 begun = reply.job
-                self._write_down(lambda: self._jobs.settle(begun, "working"))
+                self._disk.write_down(lambda: self._jobs.settle(begun, "working"))
 
     def _end(self, job: str, state: Literal["done", "failed", "cancelled"], message: str = "") -> None:
         self._drawings.pop(job, None)
-        self._write_down(lambda: self._jobs.settle(job, state, message))
+        self._disk.write_down(lambda: self._jobs.settle(job, state, message))
 
     # ---- when a worker ends
 
@@ -355,18 +314,18 @@ class Supervisor:
             self._failed_starts += 1
         for job, state in list(self._drawings.items()):
             if state.begun:
-                self._end(job, "failed", f"The worker ended while it made this ({_ending(code)}). Make it again.")
+                self._end(job, "failed", f"The worker ended while it made this ({ending(code)}). Make it again.")
         if code != 0:
             for name, (_, future) in self._asks.items():
                 if worker.was_sent(name) and not future.done():
-                    future.set_exception(StudioError(f"The worker ended meanwhile ({_ending(code)}). Try again."))
+                    future.set_exception(StudioError(f"The worker ended meanwhile ({ending(code)}). Try again."))
         self._phases.clear()
 
     def _recover(self, run_id: str) -> None:
         crashed = run_id in self._died_over
         folder = RunFolder(self._home.run(run_id))
         saved = folder.saved()
-        tail = self._log_tail()
+        tail = tail_of(self._home.worker_log)
         if crashed and tail and folder.path.is_dir():
             with contextlib.suppress(OSError):
                 (folder.path / "crash.log").write_bytes(tail)
@@ -386,19 +345,6 @@ class Supervisor:
         if run_id:
             self._store.move_to(run_id, State.FAILED, sentence)
 
-    def _log_tail(self) -> bytes:
-        try:
-            with self._home.worker_log.open("rb") as log:
-                log.seek(0, os.SEEK_END)
-                log.seek(max(0, log.tell() - LOG_TAIL_BYTES))
-                return log.read()
-        except OSError:
-            return b""
-
-    def _note(self, text: str) -> None:
-        with contextlib.suppress(OSError), self._home.worker_log.open("a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-
 
 def _settle(future: Future[dict[str, Any]], answer: Answer) -> None:
     if future.done():
@@ -408,9 +354,3 @@ def _settle(future: Future[dict[str, Any]], answer: Answer) -> None:
         return
     kind = getattr(errors, answer.error, StudioError)
     future.set_exception(kind(answer.message) if issubclass(kind, PatinaError) else StudioError(answer.message))
-
-
-def _ending(code: int) -> str:
-    if code < 0:
-        return f"signal {-code}; often memory runs out"
-    return f"exit code {code}"
