@@ -13,7 +13,8 @@ from app.texts import TEXTS
 from app.train.loss import loss_plot
 from app.units import duration, size
 from trainer.bases.families import FAMILIES, title_of
-from trainer.studio.views import RunView, SampleView, StyleCard, StyleView
+from trainer.events import Sampled
+from trainer.studio.views import RunView, StyleCard, StyleView
 
 MOST_CHARACTERS = 600
 """Of a value in a file's metadata."""
@@ -187,7 +188,9 @@ def samples(run: RunView) -> list[Markup]:
         pictures = [
             el(
                 "li",
-                _image(picture_url(sample.path, 240), words.sample_alt.format(prompt=prompt, step=sample.step)),
+                _image(
+                    picture_url(run.folder / sample.path, 240), words.sample_alt.format(prompt=prompt, step=sample.step)
+                ),
                 _under(sample.step, sample.step in kept and not strips),
             )
             for sample in group
@@ -200,9 +203,9 @@ def samples(run: RunView) -> list[Markup]:
     return strips
 
 
-def by_prompt(samples: Iterable[SampleView]) -> dict[str, list[SampleView]]:
+def by_prompt(samples: Iterable[Sampled]) -> dict[str, list[Sampled]]:
     """Samples of each prompt in order of steps."""
-    found: dict[str, list[SampleView]] = {}
+    found: dict[str, list[Sampled]] = {}
     for sample in sorted(samples, key=lambda sample: (sample.index, sample.step)):
         found.setdefault(sample.prompt, []).append(sample)
     return found

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from app.html import el
 from app.texts import TEXTS
-from trainer.studio.views import ValidationPoint
+from trainer.events import Validated
 
 WIDTH, HEIGHT = 640, 220
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 28
@@ -29,9 +29,7 @@ def smooth(values: Sequence[float], window: float = 25.0) -> list[float]:
     return result
 
 
-def loss_plot(
-    steps: Sequence[int], losses: Sequence[float], validation: Sequence[ValidationPoint], last_step: int
-) -> Markup:
+def loss_plot(steps: Sequence[int], losses: Sequence[float], validation: Sequence[Validated], last_step: int) -> Markup:
     """The drawing; empty before the second value.
 
     Args:

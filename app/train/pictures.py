@@ -10,7 +10,8 @@ from markupsafe import Markup
 from app.files import picture_url
 from app.html import el
 from app.texts import TEXTS
-from trainer.studio.views import RunView, SampleView
+from trainer.events import Sampled
+from trainer.studio.views import RunView
 
 LARGE, SMALL = 640, 160
 EXPECTED = 4
@@ -24,13 +25,13 @@ def pictures(run: RunView) -> Markup | None:
         return None
     rounds = _rounds(run.samples)
     if run.state == "finished" and len(rounds) > 1:
-        return _card(words.before_after, "", _wipe(rounds[0], _in_file(run, rounds)), _earlier(rounds))
+        return _card(words.before_after, "", _wipe(run, rounds[0], _in_file(run, rounds)), _earlier(run, rounds))
     if not rounds:
         return _card(words.samples, "", _skeletons(run), el("p", words.samples_waits, class_="help"))
-    return _card(words.samples, _at(rounds[-1][0].step), _newest(rounds[-1]), _earlier(rounds[:-1]))
+    return _card(words.samples, _at(rounds[-1][0].step), _newest(run, rounds[-1]), _earlier(run, rounds[:-1]))
 
 
-def _in_file(run: RunView, rounds: list[list[SampleView]]) -> list[SampleView]:
+def _in_file(run: RunView, rounds: list[list[Sampled]]) -> list[Sampled]:
     """The samples of the step that the file holds; the last ones where that step drew none."""
     step = run.judgement.kept[0] if run.judgement is not None else None
     return next((group for group in rounds if group[0].step == step), rounds[-1])
@@ -41,7 +42,7 @@ def _card(title: str, aside: str, *children: Markup | None) -> Markup:
     return el("section", heading, children, class_="card", aria_label=title)
 
 
-def _rounds(samples: Sequence[SampleView]) -> list[list[SampleView]]:
+def _rounds(samples: Sequence[Sampled]) -> list[list[Sampled]]:
     """The samples of one step together, oldest first."""
     ordered = sorted(samples, key=lambda sample: (sample.step, sample.index))
     return [list(group) for _, group in groupby(ordered, key=lambda sample: sample.step)]
@@ -60,15 +61,15 @@ def _skeletons(run: RunView) -> Markup:
     )
 
 
-def _newest(samples: Sequence[SampleView]) -> Markup:
+def _newest(run: RunView, samples: Sequence[Sampled]) -> Markup:
     return el(
         "ul",
-        [el("li", _linked(sample, LARGE), el("span", sample.prompt)) for sample in samples],
+        [el("li", _linked(run, sample, LARGE), el("span", sample.prompt)) for sample in samples],
         class_="newest" if len(samples) > 1 else "newest one",
     )
 
 
-def _earlier(rounds: Sequence[Sequence[SampleView]]) -> Markup | None:
+def _earlier(run: RunView, rounds: Sequence[Sequence[Sampled]]) -> Markup | None:
     """A strip with one small square for each round, oldest to newest."""
     if not rounds:
         return None
@@ -83,7 +84,7 @@ def _earlier(rounds: Sequence[Sequence[SampleView]]) -> Markup | None:
                     "li",
                     el(
                         "div",
-                        [_linked(sample, SMALL) for sample in samples[:4]],
+                        [_linked(run, sample, SMALL) for sample in samples[:4]],
                         class_=f"square of-{len(samples[:4])}",
                     ),
                     el("span", _at(samples[0].step)),
@@ -98,25 +99,25 @@ def _earlier(rounds: Sequence[Sequence[SampleView]]) -> Markup | None:
     )
 
 
-def _linked(sample: SampleView, side: int) -> Markup:
+def _linked(run: RunView, sample: Sampled, side: int) -> Markup:
     said = TEXTS.train.sample_alt.format(prompt=sample.prompt, step=sample.step)
-    picture = el("img", src=picture_url(sample.path, side), alt=said, loading="lazy")
-    return el("a", picture, href=picture_url(sample.path), target="_blank", rel="noopener")
+    picture = el("img", src=picture_url(run.folder / sample.path, side), alt=said, loading="lazy")
+    return el("a", picture, href=picture_url(run.folder / sample.path), target="_blank", rel="noopener")
 
 
-def _wipe(before: Sequence[SampleView], after: Sequence[SampleView]) -> Markup:
+def _wipe(run: RunView, before: Sequence[Sampled], after: Sequence[Sampled]) -> Markup:
     """One large picture for each prompt, the first in sight; ``static/train/pictures.js`` changes them."""
     words = TEXTS.train
     pairs = [(old, new) for old, new in zip(before, after, strict=False) if old.index == new.index]
     return el(
         "div",
-        [_pair(old, new, hidden=index > 0) for index, (old, new) in enumerate(pairs)],
+        [_pair(run, old, new, hidden=index > 0) for index, (old, new) in enumerate(pairs)],
         el(
             "div",
             [
                 el(
                     "button",
-                    el("img", src=picture_url(new.path, SMALL), alt=""),
+                    el("img", src=picture_url(run.folder / new.path, SMALL), alt=""),
                     type="button",
                     data_show=index,
                     aria_label=words.show_pair.format(prompt=new.prompt),
@@ -132,14 +133,18 @@ def _wipe(before: Sequence[SampleView], after: Sequence[SampleView]) -> Markup:
     )
 
 
-def _pair(old: SampleView, new: SampleView, *, hidden: bool) -> Markup:
+def _pair(run: RunView, old: Sampled, new: Sampled, *, hidden: bool) -> Markup:
     words = TEXTS.train
     return el(
         "figure",
         el(
             "div",
-            el("img", src=picture_url(new.path, LARGE), alt=words.sample_alt.format(prompt=new.prompt, step=new.step)),
-            el("img", src=picture_url(old.path, LARGE), alt="", class_="old"),
+            el(
+                "img",
+                src=picture_url(run.folder / new.path, LARGE),
+                alt=words.sample_alt.format(prompt=new.prompt, step=new.step),
+            ),
+            el("img", src=picture_url(run.folder / old.path, LARGE), alt="", class_="old"),
             el("i", class_="line", aria_hidden="true"),
             el("span", words.sample_base, class_="tag left", aria_hidden="true"),
             el("span", _at(new.step), class_="tag right", aria_hidden="true"),

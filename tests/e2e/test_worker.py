@@ -141,7 +141,7 @@ def test_a_run_is_trained_and_everything_about_it_is_there(studio: Studio, undis
     view = undisturbed
     assert (view.step, view.steps, view.loss_steps) == (STEPS, STEPS, tuple(range(1, STEPS + 1)))
     assert [sample.step for sample in view.samples] == [0, 8, 16]
-    assert all(sample.path.is_file() for sample in view.samples)
+    assert all((view.folder / sample.path).is_file() for sample in view.samples)
     assert [point.step for point in view.validation] == [8, 16]
     assert [checkpoint.step for checkpoint in view.checkpoints] == [4, 8, 12, 16]
     assert view.verified

@@ -25,20 +25,17 @@ from trainer.bases.describe import BaseInfo
 from trainer.bases.families import FAMILIES
 from trainer.config.schedulers import SCHEDULERS
 from trainer.errors import ConfigError
-from trainer.events import Planned
+from trainer.events import Phase, Planned, Sampled, Saved
 from trainer.findings import Finding
 from trainer.judging.judgement import Judged, Judgement
 from trainer.studio.store import State, Wish
 from trainer.studio.views import (
-    CheckpointView,
     DraftView,
     ImageView,
     MachineView,
-    PhaseView,
     PlanView,
     RunSummary,
     RunView,
-    SampleView,
     StyleCard,
     StyleView,
 )
@@ -126,7 +123,7 @@ PLANNED = Planned(
     layers=1, file_bytes=1, seconds=45.0, memory_bytes=1, memory_available_bytes=1, device="cpu", base="bundled",
 )  # fmt: skip
 SAMPLES = tuple(
-    SampleView(step, index, "红心", Path(f"/x/runs/r/samples/{step}-{index}.png"))
+    Sampled(step=step, index=index, prompt="红心", path=f"samples/{step}-{index}.png")
     for step in (0, 100, 200)
     for index in (0, 1)
 )
@@ -182,7 +179,7 @@ UNITS = {"MB", "GB", "KB", "px"}
 
 @pytest.mark.parametrize("state", State)
 def test_a_run_is_told_in_chinese_in_every_state(state: State, chinese: None) -> None:
-    phase = PhaseView("caching", 3, 16, "") if state is State.TRAINING else None
+    phase = Phase(name="caching", done=3, total=16) if state is State.TRAINING else None
     shown = run(state, phase=phase, judgement=JUDGEMENT if state is State.FINISHED else None, queue_place=2)
     page = [
         monitor.progress(shown, next_up=False),
@@ -238,9 +235,7 @@ def test_the_header_offers_both_languages_and_says_which_one_is_spoken(chinese: 
 
 
 def test_a_style_in_the_library_is_told_in_chinese(chinese: None) -> None:
-    trained = run(
-        State.FINISHED, checkpoints=(CheckpointView(50, Path("/x")), CheckpointView(100, Path("/x"))), verified=()
-    )
+    trained = run(State.FINISHED, checkpoints=(Saved(step=50, path="x"), Saved(step=100, path="x")), verified=())
     page = [library.shelf([CARD], filtered=False), library.opened(StyleView(CARD, {}, {}, trained))]
     programs = {"kohya", "ComfyUI", "Forge", "InvokeAI", "diffusers", "PEFT"}
     assert words(*page) <= UNITS | programs

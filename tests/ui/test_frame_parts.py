@@ -28,7 +28,7 @@ from app.units import duration, of_total, size
 from trainer.bases.families import FAMILIES
 from trainer.config import RunConfig, parse, settings
 from trainer.errors import ConfigError, StudioError
-from trainer.studio.views import ValidationPoint
+from trainer.events import Validated
 
 NASTY = """<img src=x onerror=alert(1)> "quoted" 'single' & ${alert(1)} {{constructor}}"""
 
@@ -215,7 +215,7 @@ def test_the_running_mean_starts_at_the_first_value_and_follows() -> None:
 
 def test_the_loss_is_drawn_raw_smoothed_and_held_out() -> None:
     steps = list(range(1, 2001))
-    drawn = loss_plot(steps, [1.0 / step for step in steps], [ValidationPoint(100, 0.5, 0.6)], 4000)
+    drawn = loss_plot(steps, [1.0 / step for step in steps], [Validated(step=100, loss=0.5, base_loss=0.6)], 4000)
     lines = {a["class"]: str(a["points"]).split() for t, a in Elements(drawn).found if t == "polyline"}
     assert set(lines) == {"raw", "mean", "held"}
     assert len(lines["raw"]) <= 500

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.library.view import base_title, by_prompt, card_facts, families, opened, shelf
+from trainer.events import Sampled, Saved
 from trainer.studio.store import State, Wish
-from trainer.studio.views import CheckpointView, RunView, SampleView, StyleCard, StyleView
+from trainer.studio.views import RunView, StyleCard, StyleView
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} \"'`"
 CARD = StyleCard(
@@ -29,8 +30,8 @@ CARD = StyleCard(
 )
 
 
-def sample(step: int, index: int, prompt: str = "a cat") -> SampleView:
-    return SampleView(step, index, prompt, Path(f"/home/runs/run-1/samples/{step:06d}-{index}.png"))
+def sample(step: int, index: int, prompt: str = "a cat") -> Sampled:
+    return Sampled(step=step, index=index, prompt=prompt, path=f"samples/{step:06d}-{index}.png")
 
 
 def run(**changes: object) -> RunView:
@@ -80,9 +81,7 @@ def test_nothing_a_file_says_becomes_markup() -> None:
 
 
 def test_an_opened_style_tells_its_story() -> None:
-    page = opened(
-        StyleView(CARD, {}, {}, run(checkpoints=(CheckpointView(200, Path("x")), CheckpointView(150, Path("y")))))
-    )
+    page = opened(StyleView(CARD, {}, {}, run(checkpoints=(Saved(step=200, path="x"), Saved(step=150, path="y")))))
     assert "28 of 28 layers" in page
     assert "polyline" in page, "the loss curve"
     assert page.count('data-step="200"') == 1, "a sample whose checkpoint is kept can be tried"

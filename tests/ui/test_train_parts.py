@@ -16,11 +16,11 @@ from app.train import monitor, pictures, runs
 from app.train.actions import Actions
 from app.train.page import DRAWN, draw
 from trainer.errors import ConfigError, StudioError
-from trainer.events import Phase
+from trainer.events import Phase, Sampled
 from trainer.judging.judgement import Judged, Judgement
 from trainer.studio.store import State, Wish
 from trainer.studio.studio import Studio
-from trainer.studio.views import AddReport, PhaseView, RunSummary, RunView, SampleView
+from trainer.studio.views import AddReport, RunSummary, RunView
 
 NASTY = """<script>alert(1)</script> "x" ${y} {{z}}"""
 WORDS = TEXTS.train
@@ -86,7 +86,7 @@ def test_the_outline_follows_what_the_user_kept() -> None:
 
 
 def test_the_wipe_shows_the_step_that_is_in_the_file() -> None:
-    samples = tuple(SampleView(step, 0, "cat", Path(f"/x/runs/r/samples/{step}.png")) for step in (0, 100, 200))
+    samples = tuple(Sampled(step=step, index=0, prompt="cat", path=f"samples/{step}.png") for step in (0, 100, 200))
     page = str(pictures.pictures(view(State.FINISHED, samples=samples, judgement=judged())))
     assert "100.png" in page.split('class="wipe"')[1].split("</figure>")[0]
     assert "200.png" not in page.split('class="wipe"')[1].split("</figure>")[0]
@@ -117,22 +117,22 @@ def test_progress_says_steps_speed_and_time_left() -> None:
 
 
 def test_work_that_is_no_training_step_is_named() -> None:
-    page = monitor.progress(view(State.TRAINING, phase=PhaseView("caching", 3, 16, "")), next_up=False)
+    page = monitor.progress(view(State.TRAINING, phase=Phase(name="caching", done=3, total=16)), next_up=False)
     assert f"{WORDS.phases['caching']}, 3 of 16" in page
-    drawing = monitor.progress(view(State.TRAINING, phase=PhaseView("sampling", 8, 32, "")), next_up=False)
+    drawing = monitor.progress(view(State.TRAINING, phase=Phase(name="sampling", done=8, total=32)), next_up=False)
     assert f"{WORDS.phases['sampling']}, 25 %" in drawing
 
 
 @pytest.mark.parametrize(
     ("changes", "stage"),
     [
-        ({"phase": PhaseView("loading", 0, 0, ""), "step": 0, "steps": 0}, "loading"),
-        ({"phase": PhaseView("measuring", 0, 0, "")}, "preparing"),
+        ({"phase": Phase(name="loading"), "step": 0, "steps": 0}, "loading"),
+        ({"phase": Phase(name="measuring")}, "preparing"),
         ({"phase": None}, "training"),
-        ({"phase": PhaseView("sampling", 1, 2, "")}, "training"),
-        ({"phase": PhaseView("sampling", 1, 2, ""), "step": 80}, "pictures"),
-        ({"phase": PhaseView("sampling", 1, 2, ""), "wish": Wish.STOP}, "pictures"),
-        ({"phase": PhaseView("exporting", 0, 0, ""), "wish": Wish.STOP}, "file"),
+        ({"phase": Phase(name="sampling", done=1, total=2)}, "training"),
+        ({"phase": Phase(name="sampling", done=1, total=2), "step": 80}, "pictures"),
+        ({"phase": Phase(name="sampling", done=1, total=2), "wish": Wish.STOP}, "pictures"),
+        ({"phase": Phase(name="exporting"), "wish": Wish.STOP}, "file"),
     ],
 )
 def test_a_run_is_in_one_stage_and_says_what_it_does_after_a_stop_too(changes: dict[str, Any], stage: str) -> None:
@@ -146,13 +146,13 @@ def test_a_run_is_in_one_stage_and_says_what_it_does_after_a_stop_too(changes: d
 
 @pytest.mark.parametrize("name", get_args(Phase.model_fields["name"].annotation))
 def test_whatever_a_run_does_has_a_name_and_a_stage(name: str) -> None:
-    run = view(State.TRAINING, phase=PhaseView(name, 1, 2, ""), step=80)
+    run = view(State.TRAINING, phase=Phase(name=name, done=1, total=2), step=80)
     assert name in WORDS.phases
     assert monitor.stage(run) in monitor.STAGES
 
 
 def test_a_run_without_steps_to_go_does_not_say_that_nothing_is_left_to_wait_for() -> None:
-    page = monitor.progress(view(State.TRAINING, step=80, phase=PhaseView("exporting", 0, 0, "")), next_up=False)
+    page = monitor.progress(view(State.TRAINING, step=80, phase=Phase(name="exporting")), next_up=False)
     assert "left" not in page
 
 
@@ -174,7 +174,7 @@ def test_a_screen_reader_hears_of_progress_ten_times_a_run() -> None:
 
 def test_the_newest_samples_are_large_and_earlier_ones_follow_from_the_oldest() -> None:
     shots = tuple(
-        SampleView(step, index, f"prompt {index}", Path(f"/home/runs/run-1/samples/{step}-{index}.png"))
+        Sampled(step=step, index=index, prompt=f"prompt {index}", path=f"samples/{step}-{index}.png")
         for step in (40, 0, 20)
         for index in (1, 0)
     )
@@ -194,7 +194,7 @@ def test_before_the_first_sample_there_is_a_place_for_each() -> None:
 
 @pytest.mark.parametrize("state", list(State))
 def test_names_and_prompts_are_never_markup(state: State) -> None:
-    shots = (SampleView(0, 0, NASTY, Path("/home/runs/run-1/samples/a.png")),)
+    shots = (Sampled(step=0, index=0, prompt=NASTY, path="samples/a.png"),)
     run = view(state, samples=shots, error=NASTY, verified=(NASTY,))
     drawn = [
         monitor.progress(run, next_up=True),

@@ -20,14 +20,7 @@ from trainer.studio.drafts import Drafts
 from trainer.studio.folder import StudioFolder
 from trainer.studio.run_log import RunLog, Standing
 from trainer.studio.store import RunRow, State, Store, Wish
-from trainer.studio.views import (
-    CheckpointView,
-    PhaseView,
-    RunSummary,
-    RunView,
-    SampleView,
-    ValidationPoint,
-)
+from trainer.studio.views import RunSummary, RunView
 from trainer.studio.worker.supervisor import Supervisor
 from trainer.training.run_folder import RunFolder
 
@@ -311,19 +304,13 @@ class Runs:
             settings=settings,
             step=standing.step,
             steps=standing.steps,
-            phase=None if doing is None else PhaseView(doing.name, doing.done, doing.total, doing.detail),
+            phase=doing,
             loss_steps=tuple(standing.loss_steps),
             losses=tuple(standing.losses),
             learning_rate=standing.learning_rate,
-            validation=tuple(ValidationPoint(each.step, each.loss, each.base_loss) for each in standing.validated),
-            samples=tuple(
-                SampleView(each.step, each.index, each.prompt, folder.path / each.path) for each in standing.sampled
-            ),
-            checkpoints=tuple(
-                CheckpointView(each.step, folder.path / each.path)
-                for each in standing.saved
-                if (folder.path / each.path).is_dir()
-            ),
+            validation=tuple(standing.validated),
+            samples=tuple(standing.sampled),
+            checkpoints=tuple(each for each in standing.saved if (folder.path / each.path).is_dir()),
             samples_per_second=standing.samples_per_second,
             seconds_left=standing.time_left(settings) if run.state is State.TRAINING else None,
             plan=standing.planned,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from trainer.config import BaseConfig, FileLayout
-from trainer.events import Message, Notice, Planned, PreviewRow, PreviewSettings
+from trainer.events import Message, Notice, Phase, Planned, PreviewRow, PreviewSettings, Sampled, Saved, Validated
 from trainer.findings import Finding
 from trainer.judging.judgement import Judgement
 from trainer.studio.store import State, Wish
@@ -116,43 +116,6 @@ class RunSummary:
 
 
 @dataclass(frozen=True)
-class SampleView:
-    """A sample picture made while training."""
-
-    step: int
-    index: int
-    prompt: str
-    path: Path
-
-
-@dataclass(frozen=True)
-class CheckpointView:
-    """A saved state that still exists."""
-
-    step: int
-    path: Path
-
-
-@dataclass(frozen=True)
-class PhaseView:
-    """Work that is not training steps; ``total`` 0 is unknown."""
-
-    name: str
-    done: int
-    total: int
-    detail: str
-
-
-@dataclass(frozen=True)
-class ValidationPoint:
-    """Loss on held-out images, beside the base's own."""
-
-    step: int
-    loss: float
-    base_loss: float
-
-
-@dataclass(frozen=True)
 class RunView:
     """Everything about one run.
 
@@ -160,6 +123,7 @@ class RunView:
         version: changes exactly when something else here does; compare it to skip a tick.
         loss_steps, losses: one point per optimizer step that was reported, raw; same length.
         phase: what it does besides steps, or None.
+        samples, checkpoints: with paths relative to ``folder``; checkpoints only while they are kept.
         plan: what was announced at the start, with measured time and memory.
         seconds_left: until the file is there, pictures included, or None before the first step.
         samples_per_second: the last reported, or None before the first step.
@@ -180,13 +144,13 @@ class RunView:
     settings: Mapping[str, Any]
     step: int
     steps: int
-    phase: PhaseView | None
+    phase: Phase | None
     loss_steps: tuple[int, ...]
     losses: tuple[float, ...]
     learning_rate: float | None
-    validation: tuple[ValidationPoint, ...]
-    samples: tuple[SampleView, ...]
-    checkpoints: tuple[CheckpointView, ...]
+    validation: tuple[Validated, ...]
+    samples: tuple[Sampled, ...]
+    checkpoints: tuple[Saved, ...]
     samples_per_second: float | None
     seconds_left: float | None
     plan: Planned | None
