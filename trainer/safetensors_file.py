@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -220,6 +220,41 @@ def copy_with_metadata(header: Header, target: Path, changes: Mapping[str, str])
         with header.path.open("rb") as source:
             source.seek(header.offset)
             shutil.copyfileobj(source, file, 1 << 20)
+
+    replace_file(target, fill)
+
+
+def copy_with_tensors(
+    header: Header,
+    target: Path,
+    metadata: Mapping[str, str],
+    changes: Mapping[str, Callable[[Tensor], Tensor]],
+    *,
+    raises: type[PatinaError],
+) -> None:
+    """Write a file again with some tensors changed, in the same order; atomically, and one tensor in memory at a time.
+
+    Args:
+        metadata: the new file's, whole.
+        changes: for each tensor that changes, what makes new values of the old ones, in the same shape and type.
+
+    Raises:
+        PatinaError: as ``raises``: a tensor that changes cannot be read.
+        OSError: the source cannot be read any more, or the target cannot be written.
+    """
+    head = _spelled(metadata, header.entries)
+
+    def fill(file: BinaryIO) -> None:
+        file.write(head)
+        with header.path.open("rb") as source:
+            for name, entry in sorted(header.entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+                if name in changes:
+                    old = read_tensors(header, [name], raises=raises)[name]
+                    file.write(_bytes_of(changes[name](old).to(old.dtype).reshape(old.shape)))
+                    continue
+                source.seek(header.offset + entry.start)
+                for start in range(entry.start, entry.stop, 1 << 20):
+                    file.write(source.read(min(1 << 20, entry.stop - start)))
 
     replace_file(target, fill)
 

@@ -37,6 +37,7 @@ LAYERS = {
     "trainer.preview": 3,
     "trainer.judging": 3,
     "trainer.training": 3,
+    "trainer.workbench": 3,
     "trainer.public": 4,
     "trainer.studio": 4,
     "trainer.cli": 5,

@@ -45,7 +45,7 @@ def select(model: nn.Module, targets: str) -> list[str]:
 
     wrapped = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, GatedLayer))
     paths = [path for path, module in model.named_modules() if adaptable(module) and not path.startswith(wrapped)]
-    chosen = _matching(TARGETS.get(targets, targets), paths)
+    chosen = matching(TARGETS.get(targets, targets), paths)
     if not chosen:
         examples = ", ".join(paths[:: max(1, len(paths) // 3)][:3]) or "none: the model has no such layers"
         raise ConfigError(
@@ -112,9 +112,17 @@ def _compiled(pattern: str) -> regex.Pattern[str]:
         return regex.compile(pattern)
 
 
-def _matching(pattern: str, paths: Sequence[str]) -> list[str]:
+def matching(pattern: str, paths: Sequence[str], *, setting: str = "adapter.targets") -> list[str]:
+    """The paths that a regular expression matches whole, in their order.
+
+    Args:
+        setting: where the expression was written, for messages.
+
+    Raises:
+        ConfigError: the expression is broken, too long or too slow.
+    """
     if problem := problem_with(pattern):
-        raise ConfigError(f"adapter.targets {problem}.")
+        raise ConfigError(f"{setting} {problem}.")
     compiled = _compiled(pattern)
     deadline = time.monotonic() + MATCH_SECONDS
     try:
@@ -122,5 +130,5 @@ def _matching(pattern: str, paths: Sequence[str]) -> list[str]:
         return [path for path in paths if compiled.fullmatch(path, timeout=max(1e-3, deadline - time.monotonic()))]
     except (TimeoutError, MemoryError):
         raise ConfigError(
-            f"adapter.targets {pattern!r} takes too long to match; write it with fewer repetitions (*, + or ?)."
+            f"{setting} {pattern!r} takes too long to match; write it with fewer repetitions (*, + or ?)."
         ) from None

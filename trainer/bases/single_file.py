@@ -29,7 +29,7 @@ _OPEN_CLIP_NAMES = {
     "ln_final.weight": "final_layer_norm.weight",
     "ln_final.bias": "final_layer_norm.bias",
 }
-_OPEN_CLIP_LAYER_NAMES = {
+OPEN_CLIP_LAYER_NAMES = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
     "attn.out_proj": "self_attn.out_proj",
@@ -178,7 +178,7 @@ def _open_clip_layer(layer: str, inner: str, tensor: Tensor) -> dict[str, Tensor
         parts = zip("qkv", tensor.chunk(3), strict=True)
         return {f"{layer}.self_attn.{letter}_proj.{kind}": part.clone() for letter, part in parts}
     module, _, kind = inner.rpartition(".")
-    return {f"{layer}.{_OPEN_CLIP_LAYER_NAMES.get(module, module)}.{kind}": tensor}
+    return {f"{layer}.{OPEN_CLIP_LAYER_NAMES.get(module, module)}.{kind}": tensor}
 
 
 def _tokenizers(configs: Path, family: Family) -> dict[str, Any]:
