@@ -400,9 +400,10 @@ def test_inspect_tells_people_and_machines_the_same(adapter: Path) -> None:
         assert any(line.endswith(f"  {layer['path']}") for line in shown.splitlines())
 
 
-def test_export_to_diffusers_and_back_changes_nothing(adapter: Path, tmp_path: Path) -> None:
+def test_convert_to_diffusers_and_back_changes_nothing(adapter: Path, tmp_path: Path) -> None:
+    # As `export` the command is called in older instructions.
     there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
-    assert patina("export", adapter, "--out", there, "--format", "diffusers").code == 0
+    assert patina("convert", adapter, "--out", there, "--format", "diffusers").code == 0
     assert patina("export", there, "--out", back).code == 0
     assert json.loads(patina("inspect", there, "--json").out)["layout"] != "kohya"
     before, after = read_style(adapter), read_style(back)
@@ -411,14 +412,14 @@ def test_export_to_diffusers_and_back_changes_nothing(adapter: Path, tmp_path: P
     assert after.metadata["modelspec.trigger_phrase"] == "ring style"
 
 
-def test_export_in_half_precision_halves_the_file(adapter: Path, tmp_path: Path) -> None:
+def test_convert_in_half_precision_halves_the_file(adapter: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.safetensors"
-    assert patina("export", adapter, "--out", small, "--precision", "fp16").code == 0
+    assert patina("convert", adapter, "--out", small, "--precision", "fp16").code == 0
     assert json.loads(patina("inspect", small, "--json").out)["dtypes"] == ["float16"]
     assert small.stat().st_size < 0.8 * adapter.stat().st_size
 
 
-def test_export_overwrites_nothing_and_names_what_is_wrong(adapter: Path, tmp_path: Path) -> None:
+def test_convert_overwrites_nothing_and_names_what_is_wrong(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "old.safetensors").write_bytes(b"precious")
     for out, more, expected in (
         ("old.safetensors", [], "exists already"),
@@ -427,7 +428,7 @@ def test_export_overwrites_nothing_and_names_what_is_wrong(adapter: Path, tmp_pa
         ("new.safetensors", ["--format", "peft"], "--format is 'peft', but should be kohya or diffusers."),
         ("new.safetensors", ["--precision", "int8"], "--precision is 'int8', but should be fp32, fp16 or bf16."),
     ):
-        assert_one_sentence(patina("export", adapter, "--out", tmp_path / out, *more), expected)
+        assert_one_sentence(patina("convert", adapter, "--out", tmp_path / out, *more), expected)
     assert (tmp_path / "old.safetensors").read_bytes() == b"precious"
 
 

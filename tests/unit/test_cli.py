@@ -15,7 +15,8 @@ from trainer.cli import COMMANDS, app
 from trainer.cli.mending import mending
 from trainer.cli.options import SETTINGS, flag, given, names_of
 from trainer.cli.progress import duration, size
-from trainer.cli.sample import Column, StyleUse, columns_of, size_of, strengths_of
+from trainer.cli.sample import Column, columns_of, size_of, strengths_of
+from trainer.cli.style_files import StyleUse
 from trainer.config import assignment, settings
 from trainer.errors import ConfigError, ImageError
 

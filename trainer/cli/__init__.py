@@ -1,4 +1,4 @@
-"""The command line: ``patina train | judge | sample | inspect | export | studio``.
+"""The command line: ``patina COMMAND``, such as ``patina train``.
 
 Exit codes: 0; 1 for a bug, with a log; 2 for what the user can mend, with one sentence on standard error; 130 for
 Ctrl-C. A command's module is imported when the command is called, so that ``patina --help`` is quick.
@@ -19,10 +19,19 @@ COMMANDS = {
     "judge": "Say which saved state of a run at which strength, and why; or keep another one.",
     "sample": "Draw pictures with styles, at one or more strengths.",
     "inspect": "Show what is in a style file, whoever made it.",
-    "export": "Write a style file again in another layout or format.",
+    "convert": "Write a style file again in another layout or format.",
+    "merge": "Blend several styles into one file.",
+    "resize": "Make a style file smaller by lowering its rank.",
+    "split": "Keep some blocks of a style.",
+    "diff": "Show how two styles differ.",
+    "bake": "Write a base with styles inside it.",
+    "extract": "Make a style of the difference of two bases, or a plain LoRA of another kind of style.",
     "studio": "Open the studio in the browser.",
 }
 """Name -> one line for ``patina --help``; the command itself is the function of that name in ``trainer.cli.<name>``."""
+
+FORMER_NAMES = {"export": "convert"}
+"""Names that commands had before and still answer to."""
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -34,6 +43,7 @@ class _Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        cmd_name = FORMER_NAMES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             near = get_close_matches(cmd_name, COMMANDS, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}."

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from trainer.cli.mending import mending, quiet_libraries
 from trainer.cli.options import choices
+from trainer.cli.style_files import StyleUse, progress
 from trainer.config import BaseConfig, Precision, Scheduler, TrainConfig, sentence
 from trainer.errors import ConfigError
 from trainer.events import PreviewRow, PreviewSettings
@@ -26,34 +27,6 @@ if TYPE_CHECKING:
 MOST_PICTURES = 400
 """On one sheet; more are a slip of the keyboard rather than a wish."""
 _OTHER_IMAGES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-
-
-@dataclass(frozen=True)
-class StyleUse:
-    """A style file with the strength it is used at."""
-
-    path: Path
-    strength: float
-
-    @classmethod
-    def parse(cls, text: str) -> StyleUse:
-        """``FILE`` or ``FILE:STRENGTH``; a colon that is no strength belongs to the file's name.
-
-        Raises:
-            ConfigError: what follows a file's name is no number.
-        """
-        head, colon, tail = text.rpartition(":")
-        if not (colon and head):
-            return cls(Path(text).expanduser(), 1.0)
-        try:
-            strength = float(tail)
-        except ValueError:
-            if not head.lower().endswith(".safetensors"):
-                return cls(Path(text).expanduser(), 1.0)
-            strength = math.nan
-        if not math.isfinite(strength):
-            raise ConfigError(f"--adapter is {text!r}, but its strength should be a number, such as {head}:0.8.")
-        return cls(Path(head).expanduser(), strength)
 
 
 @dataclass(frozen=True)
@@ -217,19 +190,12 @@ def _open(uses: Sequence[StyleUse], wanted_base: str | None, place: TrainConfig)
 
 
 def _draw(model: Base, bank: Bank, rows: Sequence[PreviewRow], settings: PreviewSettings) -> list[Image]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from trainer.preview.generate import generate
 
-    console = Console(stderr=True)
-    title = "Drawing 1 picture" if len(rows) == 1 else f"Drawing {len(rows)} pictures"
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
+    with progress("Drawing 1 picture" if len(rows) == 1 else f"Drawing {len(rows)} pictures") as told:
 
         def on_step(done: int, total: int) -> bool:
-            bar.update(task, completed=done, total=total)
+            told(done, total)
             return True
 
         return generate(model, bank, rows, settings, on_step=on_step)

@@ -62,6 +62,11 @@ class Baked:
     lost: float
     notes: list[str] = field(default_factory=list)
 
+    def sentence(self) -> str:
+        """What baking did, for people."""
+        took = f"; rounding took {self.lost:.1%} of the update" if self.lost > 1e-3 else ""
+        return f"{self.layers} weights changed{took}. {self.path.name} is a plain model now: open it without the style."
+
 
 @dataclass
 class _Sizes:

@@ -20,7 +20,7 @@ from trainer.version import __version__
 from trainer.workbench.base_files import BaseFiles
 from trainer.workbench.lowrank import spectrum_of_matrix
 from trainer.workbench.made import Made, described, made, name_of, source
-from trainer.workbench.resize import check
+from trainer.workbench.resize import check, told_ranks
 from trainer.workbench.updates import placed, update_of
 
 UNCHANGED = 1e-7
@@ -157,9 +157,8 @@ class _Folded:
         return self.left / self.total if self.total else 0.0
 
     def sentence(self, looked_at: int) -> str:
-        ranks = sorted({layer.rank for layer in self.layers.values()})
-        told = str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
-        return f"{len(self.layers)} of {looked_at} layers, rank {told}; {self.lost:.2%} of the energy is left out."
+        rank = told_ranks(self.layers)
+        return f"{len(self.layers)} of {looked_at} layers, rank {rank}; {self.lost:.2%} of the energy is left out."
 
 
 def _chosen(layers: Iterable[str], targets: str, base: BaseFiles) -> list[str]:

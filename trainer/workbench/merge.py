@@ -14,7 +14,7 @@ from trainer.errors import AdapterFileError, ConfigError
 from trainer.styles.file import StyleFile
 from trainer.workbench.lowrank import factors, spectrum
 from trainer.workbench.made import Made, described, name_of, plain, same_family, source
-from trainer.workbench.resize import check, reduced
+from trainer.workbench.resize import check, reduced, told_ranks
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,7 @@ def merge(
     if len(bases) > 1:
         notes.append("The styles were trained on different bases of one family; together they may look different.")
     told = "exact, side by side" if not settings else f"{share:.2%} of the energy is left out"
-    ranks = sorted({layer.rank for layer in layers.values()})
-    notes.append(
-        f"{len(files)} styles in {len(layers)} layers, rank {'-'.join(map(str, {ranks[0], ranks[-1]}))}; {told}."
-    )
+    notes.append(f"{len(files)} styles in {len(layers)} layers, rank {told_ranks(layers)}; {told}.")
     return Made(layers, metadata, tuple(dict.fromkeys(notes)), share)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import ConfigError
 from trainer.styles.file import StyleFile
@@ -69,7 +71,13 @@ def check(rank: int | None, energy: float | None) -> None:
 
 def sentence(before: dict[str, LayerWeights], after: dict[str, LayerWeights], lost: float) -> str:
     """What resizing did, for people."""
-    ranks = sorted({layer.rank for layer in after.values()})
-    told = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
     sizes = sum(layer.size for layer in after.values()) / max(1, sum(layer.size for layer in before.values()))
-    return f"Rank {told}; {lost:.2%} of the energy is left out, and the weights take {sizes:.0%} of the room."
+    return (
+        f"Rank {told_ranks(after)}; {lost:.2%} of the energy is left out, and the weights take {sizes:.0%} of the room."
+    )
+
+
+def told_ranks(layers: Mapping[str, LayerWeights]) -> str:
+    """The rank of layers, or from which to which."""
+    ranks = sorted({layer.rank for layer in layers.values()})
+    return str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"

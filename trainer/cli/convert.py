@@ -1,0 +1,26 @@
+"""``patina convert``: a style file in another layout or number format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.cli.mending import mending
+from trainer.cli.style_files import Format, Out, Precision, target
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file with a style.", show_default=False)],
+    out: Out,
+    format: Format = "kohya",  # noqa: A002
+    precision: Precision = "fp32",
+) -> None:
+    """Write a style file again in another layout or number format; nothing about the style changes."""
+    with mending():
+        to = target(out, format, precision)
+        from trainer.styles.read import read_style
+        from trainer.workbench.convert import convert as converted
+
+        to.write(converted(read_style(file.expanduser())))

@@ -1,0 +1,136 @@
+"""What the commands that write style files share: their options, and how what was made is written and told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from trainer.cli.options import choices
+from trainer.config import FileLayout
+from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainer.styles.file import StyleFile
+    from trainer.workbench.made import Made
+
+TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The .safetensors file to write.", show_default=False)]
+Format = Annotated[
+    str,
+    typer.Option("--format", metavar=choices(FileLayout), help="kohya opens everywhere; diffusers is PEFT's layout."),
+]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", metavar="|".join(TYPES), help="fp32 keeps every bit; fp16 and bf16 halve the file."),
+]
+Rank = Annotated[int | None, typer.Option("--rank", metavar="INTEGER", help="Most directions of a layer.")]
+Energy = Annotated[
+    float | None,
+    typer.Option(
+        "--energy", metavar="NUMBER", help="Share of each layer's energy (squared norm) to keep, such as 0.95."
+    ),
+]
+Name = Annotated[str, typer.Option("--name", metavar="TEXT", help="The new style's name.")]
+
+
+@dataclass(frozen=True)
+class StyleUse:
+    """A style file with the strength it is used at."""
+
+    path: Path
+    strength: float
+
+    @classmethod
+    def parse(cls, text: str, option: str = "--adapter") -> StyleUse:
+        """``FILE`` or ``FILE:STRENGTH``; a colon that is no strength belongs to the file's name.
+
+        Raises:
+            ConfigError: what follows a file's name is no number.
+        """
+        head, colon, tail = text.rpartition(":")
+        if not (colon and head):
+            return cls(Path(text).expanduser(), 1.0)
+        try:
+            strength = float(tail)
+        except ValueError:
+            if not head.lower().endswith(".safetensors"):
+                return cls(Path(text).expanduser(), 1.0)
+            strength = math.nan
+        if not math.isfinite(strength):
+            raise ConfigError(f"{option} is {text!r}, but its strength should be a number, such as {head}:0.8.")
+        return cls(Path(head).expanduser(), strength)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and how a style is to be written, made sure of before anything is read."""
+
+    path: Path
+    layout: FileLayout
+    precision: str
+
+    def write(self, made: Made) -> None:
+        """Write what was made, and tell it."""
+        import torch
+
+        for note in made.notes:
+            typer.echo(note, err=True)
+        made.write(self.path, layout=self.layout, dtype=getattr(torch, TYPES[self.precision]))
+        typer.echo(self.path)
+
+
+def target(out: Path, layout: str, precision: str) -> Target:
+    """The options as a `Target`.
+
+    Raises:
+        ConfigError: the file exists or cannot be written, or an option has no such value.
+    """
+    if layout not in get_args(FileLayout):
+        raise ConfigError(f"--format is {layout!r}, but should be kohya or diffusers.")
+    if precision not in TYPES:
+        raise ConfigError(f"--precision is {precision!r}, but should be fp32, fp16 or bf16.")
+    return Target(free_file(out, "--out"), "kohya" if layout == "kohya" else "diffusers", precision)
+
+
+def free_file(out: Path, option: str) -> Path:
+    """A place for a style file where nothing is overwritten.
+
+    Raises:
+        ConfigError: something lies there, or it is none that a style can be written to.
+    """
+    path = out.expanduser()
+    if path.exists():
+        raise ConfigError(f"{option} {path} exists already: choose another name, so that nothing is overwritten.")
+    if path.suffix.lower() != ".safetensors":
+        raise ConfigError(f"{option} {path} should end in .safetensors, or other programs will not find it.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option} {path} cannot be written: there is no folder {path.parent}.")
+    return path
+
+
+def styles_of(texts: Iterable[str], option: str) -> Iterator[tuple[StyleFile, float]]:
+    """The styles that ``FILE[:STRENGTH]`` names, read, with their strengths."""
+    from trainer.styles.read import read_style
+
+    for use in [StyleUse.parse(text, option) for text in texts]:
+        yield read_style(use.path), use.strength
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, while something long is done; what it gives is told how many of how many."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
