@@ -42,8 +42,7 @@ exit /b %ERRORLEVEL%
 shift
 set "REST="
 set "TIER="
-if "%~1"=="quick" set "TIER= -m quick -n 2 --dist loadfile"
-if defined TIER set "OMP_NUM_THREADS=1"
+if "%~1"=="quick" set "TIER= -m quick"
 if defined TIER shift
 :collect
 if "%~1"=="" goto collected
@@ -57,7 +56,9 @@ cd /d "%ROOT%"
 if defined TIER goto tests
 "%PYTHON%" -m mypy || exit /b 1
 :tests
-"%PYTHON%" -m pytest%TIER%%REST%
+rem Files of tests run side by side, each with one thread: the models in them gain nothing from a second one.
+set "OMP_NUM_THREADS=1"
+"%PYTHON%" -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder%TIER%%REST%
 exit /b %ERRORLEVEL%
 
 :install

@@ -21,6 +21,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+SIDE_BY_SIDE = "-n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
 posix_only = pytest.mark.skipif(os.name == "nt", reason="patina.sh is for Linux and macOS")
 
 FAKE_PYTHON = r"""#!/bin/sh
@@ -217,18 +218,18 @@ def test_test_installs_the_development_tools_once_and_runs_every_gate_in_order(c
     assert checkout.start("test", "-m", "not slow").returncode == 0
     calls = checkout.calls()
     assert sum(call.endswith(f"--editable {checkout.root}[dev]") for call in calls) == 1
-    assert calls[-4:] == ["-m ruff check", "-m ruff format --check", "-m mypy", "-m pytest -m not slow"]
+    assert calls[-4:] == ["-m ruff check", "-m ruff format --check", "-m mypy", f"-m pytest {SIDE_BY_SIDE} -m not slow"]
     checkout.start("test")
     checkout.start("--help")
     assert not [call for call in checkout.calls() if "pip" in call]
 
 
 @posix_only
-def test_test_quick_lints_and_runs_the_quick_tests_on_two_processes(checkout: Checkout) -> None:
+def test_test_quick_lints_and_runs_the_quick_tests(checkout: Checkout) -> None:
     assert checkout.start("test", "quick", "-x").returncode == 0
     lint, form, tests = checkout.calls()[-3:]
     assert (lint, form) == ("-m ruff check", "-m ruff format --check")
-    assert tests == "-m pytest -m quick -n 2 --dist loadfile -x"
+    assert tests == f"-m pytest {SIDE_BY_SIDE} -m quick -x"
 
 
 @posix_only

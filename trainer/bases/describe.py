@@ -137,7 +137,7 @@ def _of_folder(source: str, kind: SourceKind, folder: Path, detected: Detected, 
         resolution=_side(read_json(folder / detected.family.root / "config.json"), folder, detected.family),
         size_bytes=size,
         parameters=parameters,
-        notes=_notes(detected),
+        notes=() if kind == "bundled" else _notes(detected),  # whoever takes ours need not know how it predicts
     )
 
 
