@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from trainer.config import FileLayout, sentence
 from trainer.errors import ConfigError, PatinaError, StudioError
-from trainer.events import PreviewRow, PreviewSettings
-from trainer.studio.views import PreviewOrder, RunSummary, RunView, StyleCard, StyleUse
+from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
+from trainer.studio.views import RunSummary, RunView, StyleCard
 
 if TYPE_CHECKING:
     from trainer.studio.studio import Studio

@@ -23,9 +23,9 @@ from trainer.adapters.bank import Bank
 from trainer.adapters.merge import merge, unmerge
 from trainer.bases.base import Base
 from trainer.bases.quiet import quiet_libraries
-from trainer.events import PreviewRow, PreviewSettings
 from trainer.hardware import pick_device, pick_dtype
 from trainer.preview.generate import generate
+from trainer.preview.order import PreviewRow, PreviewSettings
 
 SWEEP = tuple(index / 4 for index in range(8))
 PROMPT = "a house beside a lake"

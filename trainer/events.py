@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from trainer.config import Scheduler
 from trainer.errors import PatinaError
 from trainer.findings import Finding
 
@@ -179,26 +178,6 @@ class Failed(Event):
     type: Literal["failed"] = "failed"
     step: int
     message: str
-
-
-class PreviewSettings(Message):
-    """What the pictures of one request share; a side of 0 is the base's own, a guidance of None what suits the base."""
-
-    steps: int = Field(20, ge=1, le=200)
-    guidance: float | None = Field(None, ge=0, le=30, allow_inf_nan=False)
-    scheduler: Scheduler = "ddim"
-    width: int = Field(0, ge=0, le=4096)
-    height: int = Field(0, ge=0, le=4096)
-
-
-class PreviewRow(Message):
-    """One picture: ``strengths[i]`` belongs to the i-th adapter of the request; ``settings`` if it has its own."""
-
-    prompt: str
-    negative: str = ""
-    seed: int = Field(0, ge=0, le=2**32 - 1)
-    strengths: tuple[float, ...] = ()
-    settings: PreviewSettings | None = None
 
 
 AnyEvent = Annotated[

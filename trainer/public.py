@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from trainer.config import BaseConfig, Precision, RunConfig, parse, sentence
 from trainer.errors import ConfigError
-from trainer.events import Event, PreviewRow, PreviewSettings
+from trainer.events import Event
+from trainer.preview.order import PreviewRow, PreviewSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,7 +108,7 @@ def generate(
             the order of ``bank.names``.
         negative: what the pictures should not show.
         seed: of the start noise, 0 to 2**32 - 1.
-        settings: of `trainer.events.PreviewSettings`: ``steps`` (of denoising), ``guidance``, ``scheduler``,
+        settings: of `trainer.preview.order.PreviewSettings`: ``steps`` (of denoising), ``guidance``, ``scheduler``,
             ``width`` and ``height`` in pixels; what is left out suits the base.
 
     Returns:

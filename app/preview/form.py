@@ -11,8 +11,7 @@ from pydantic import ValidationError
 from app.texts import TEXTS
 from trainer.config import BaseConfig, sentence
 from trainer.errors import ConfigError
-from trainer.events import PreviewRow, PreviewSettings
-from trainer.studio.views import PreviewOrder, StyleUse
+from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
 
 LOWEST, HIGHEST = -1.0, 2.0
 MOST_STYLES = 8
@@ -22,7 +21,7 @@ Strengths = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Use:
+class MixRow:
     """A style in the mixer.
 
     Attributes:
@@ -45,26 +44,26 @@ class Use:
 class Mix:
     """The mixer's rows; ``focus`` is the row whose strength the filmstrip varies."""
 
-    uses: tuple[Use, ...] = ()
+    rows: tuple[MixRow, ...] = ()
     focus: int = 0
 
     @property
     def strengths(self) -> Strengths:
-        return tuple(use.strength for use in self.uses)
+        return tuple(use.strength for use in self.rows)
 
     @property
     def live(self) -> bool:
         """Whether a row stands for weights that change while we look."""
-        return any(use.live and not use.step for use in self.uses)
+        return any(use.live and not use.step for use in self.rows)
 
     @property
     def styles(self) -> tuple[StyleUse, ...]:
         """For an order."""
-        return tuple(StyleUse(style=use.style, step=use.step) for use in self.uses)
+        return tuple(StyleUse(style=use.style, step=use.step) for use in self.rows)
 
     def value(self) -> dict[str, Any]:
         """For the page."""
-        return {"rows": [asdict(use) for use in self.uses], "focus": self.focus}
+        return {"rows": [asdict(use) for use in self.rows], "focus": self.focus}
 
     @classmethod
     def read(cls, value: object) -> Mix:
@@ -75,25 +74,25 @@ class Mix:
         focus = value.get("focus") if isinstance(value, Mapping) else 0
         return cls(uses, focus if isinstance(focus, int) and 0 <= focus < len(uses) else 0)
 
-    def with_use(self, use: Use) -> Mix:
+    def with_use(self, use: MixRow) -> Mix:
         """Add a style, or bring the focus to it when it is there already.
 
         Raises:
             ConfigError: there are as many as one picture can blend.
         """
-        for index, other in enumerate(self.uses):
+        for index, other in enumerate(self.rows):
             if other.style == use.style:
                 return replace(self, focus=index)
-        if len(self.uses) >= MOST_STYLES:
+        if len(self.rows) >= MOST_STYLES:
             raise ConfigError(TEXTS.preview.too_many_styles.format(most=MOST_STYLES))
-        return Mix((*self.uses, use), len(self.uses))
+        return Mix((*self.rows, use), len(self.rows))
 
 
-def _read_use(row: object) -> Use | None:
+def _read_use(row: object) -> MixRow | None:
     if not isinstance(row, Mapping) or not isinstance(row.get("style"), str) or not row["style"]:
         return None
     strength, step, steps = row.get("strength"), row.get("step"), row.get("steps")
-    return Use(
+    return MixRow(
         style=row["style"],
         name=str(row.get("name") or row["style"]),
         strength=_bounded(strength) if isinstance(strength, int | float) else 1.0,

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.preview.form import MOST_PICTURES, Form, Mix, Strengths, Use
-from trainer.studio.views import JobView, PreviewOrder
+from app.preview.form import MOST_PICTURES, Form, Mix, MixRow, Strengths
+from trainer.preview.order import PreviewOrder
+from trainer.studio.views import JobView
 
 FILM = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Strengths of the filmstrip."""
@@ -47,7 +48,7 @@ def film_order(form: Form, missing: Sequence[Strengths]) -> PreviewOrder:
 
 def film_strengths(mix: Mix) -> list[Strengths]:
     """All rows' strengths for each frame of the strip: the focus varies, the others stay."""
-    if not mix.uses:
+    if not mix.rows:
         return []
     now = mix.strengths
     return [(*now[: mix.focus], value, *now[mix.focus + 1 :]) for value in FILM]
@@ -61,7 +62,7 @@ def scene_of(order: PreviewOrder) -> str:
     return json.dumps([*shared, row.prompt, row.negative], sort_keys=True)
 
 
-def form_of(order: PreviewOrder, uses: Sequence[Use]) -> Form:
+def form_of(order: PreviewOrder, uses: Sequence[MixRow]) -> Form:
     """The form that would order this again; ``uses`` are the order's styles with their names."""
     first = order.rows[0]
     strengths = first.strengths or (0.0,) * len(uses)

@@ -92,7 +92,7 @@ class Listeners:
 
     def offered(self, scene: Scene, mixer: object) -> dict[str, str]:
         """What can be added to the mix, what is in it, and what was made before."""
-        rows = styles.again(self.studio, Mix.read(mixer).uses)
+        rows = styles.again(self.studio, Mix.read(mixer).rows)
         state = view.mixer(styles.choices(self.studio), rows)
         gallery, names = self.studio.pictures.newest(), styles.names(self.studio)
         return {
@@ -176,7 +176,7 @@ class Listeners:
             mix = Mix.read(data[fields["mixer"]])
             found = styles.find(studio, str(event.style))
             updates: Updates = {fields["mixer"]: mix.with_use(found.use).value()}
-            if found.base is not None and not mix.uses:
+            if found.base is not None and not mix.rows:
                 updates[fields["base"]] = found.base.source
             if scene.form is not None:
                 scene.hint = TEXTS.preview.changed

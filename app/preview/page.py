@@ -16,7 +16,7 @@ from app.refresh import Panels, render
 from app.texts import TEXTS
 from trainer.bases.families import BUNDLED
 from trainer.config.schedulers import SCHEDULERS
-from trainer.events import PreviewSettings
+from trainer.preview.order import PreviewSettings
 
 if TYPE_CHECKING:
     from app.shell import Shell

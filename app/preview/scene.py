@@ -23,8 +23,8 @@ from app.preview.frames import (
     scene_of,
 )
 from trainer.errors import StudioError
-from trainer.studio import weights
-from trainer.studio.views import JobView, PreviewOrder
+from trainer.preview.order import PreviewOrder, is_live
+from trainer.studio.views import JobView
 
 if TYPE_CHECKING:
     from trainer.studio.studio import Studio
@@ -145,7 +145,7 @@ class Scene:
         """
         self._take(studio, picture_order(form, film=form.mix.live and not self.pace.slow))
         self.form = form
-        self.film = "wanted" if form.mix.uses else ""
+        self.film = "wanted" if form.mix.rows else ""
         self.hint = ""
         self.taken = True
 
@@ -244,7 +244,7 @@ class Scene:
         except StudioError:
             return False
         return any(
-            was and was != is_now and not (weights.is_live(was) and weights.is_live(is_now))
+            was and was != is_now and not (is_live(was) and is_live(is_now))
             for was, is_now in zip(order.weights, now, strict=True)
         )
 
@@ -297,5 +297,5 @@ def _scene_of(form: Form) -> str:
 
 def _same_pictures(one: PreviewOrder, other: PreviewOrder) -> bool:
     """Whether pictures of both may stand in one strip: a moment of a training is like no other."""
-    known = all(text and not weights.is_live(text) for text in one.weights)
+    known = all(text and not is_live(text) for text in one.weights)
     return known and one.weights == other.weights and scene_of(one) == scene_of(other)

@@ -17,9 +17,8 @@ from app.texts import ENGLISH, TEXTS, texts
 from app.texts.preview import PreviewTexts
 from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import ConfigError
-from trainer.events import PreviewRow, PreviewSettings
 from trainer.preview.fonts import can_write
-from trainer.studio.views import PreviewOrder, StyleUse
+from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
 
 MOST = 64
 """Pictures on a sheet."""
@@ -74,7 +73,7 @@ def sheet_order(form: Form, rows: Axis, columns: Axis, title: str = "") -> Previ
     down, across = values_of(form, rows), values_of(form, columns)
     if (count := len(down) * len(across)) > MOST:
         raise ConfigError(words.sheet_too_large.format(rows=len(down), columns=len(across), count=count, most=MOST))
-    now = tuple((use.style, use.step, use.strength) for use in form.mix.uses)
+    now = tuple((use.style, use.step, use.strength) for use in form.mix.rows)
     plain = Cell(form.prompt, form.seed, now, form.settings)
     # A choice of styles or checkpoints replaces the mix, so it comes before what changes a strength in it.
     choosing = rows.kind in ("styles", "checkpoints")
@@ -119,9 +118,9 @@ def values_of(form: Form, axis: Axis) -> list[Value]:
         lines = [line.strip() for line in axis.written.splitlines() if line.strip()] or [form.prompt]
         return [Value(line, _prompt(line)) for line in dict.fromkeys(lines)]
     if axis.kind == "strengths":
-        if not form.mix.uses:
+        if not form.mix.rows:
             raise ConfigError(words.sheet_needs_style)
-        style = form.mix.uses[form.mix.focus].style
+        style = form.mix.rows[form.mix.focus].style
         numbers = _numbers(axis, LOWEST, HIGHEST)
         return [Value(f"{number:g}", _strength(style, round(number, 2))) for number in numbers]
     if axis.kind == "seeds":
@@ -141,14 +140,14 @@ def values_of(form: Form, axis: Axis) -> list[Value]:
 def _of_mix(form: Form, kind: Kind) -> list[Value]:
     """The base, then each checkpoint of the focus, or each style of the mix, alone."""
     words, drawn = TEXTS.preview, drawn_texts()
-    if not form.mix.uses:
+    if not form.mix.rows:
         raise ConfigError(words.sheet_needs_style)
     found = [Value(drawn.column_base, _alone(None))]
     if kind == "styles":
-        if len(form.mix.uses) < 2:
+        if len(form.mix.rows) < 2:
             raise ConfigError(words.sheet_needs_two)
-        return [*found, *(Value(u.name, _alone((u.style, u.step, u.strength or 1.0))) for u in form.mix.uses)]
-    focus = form.mix.uses[form.mix.focus]
+        return [*found, *(Value(u.name, _alone((u.style, u.step, u.strength or 1.0))) for u in form.mix.rows)]
+    focus = form.mix.rows[form.mix.focus]
     if not focus.steps:
         raise ConfigError(words.sheet_needs_checkpoints.format(name=focus.name))
     for step in sorted(focus.steps):
@@ -231,5 +230,5 @@ def drawn_texts() -> PreviewTexts:
 def title_of(form: Form, base: str) -> str:
     """What stands above a sheet: the styles with their triggers, the base and the seed."""
     words = drawn_texts()
-    named = [use.name if not use.trigger else f"{use.name} ({use.trigger})" for use in form.mix.uses]
+    named = [use.name if not use.trigger else f"{use.name} ({use.trigger})" for use in form.mix.rows]
     return " \u00b7 ".join([*(named or [words.only_base]), base, words.seed_number.format(seed=form.seed)])

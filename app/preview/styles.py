@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from app.preview.form import Form, Mix, Use
+from app.preview.form import Form, Mix, MixRow
 from app.preview.frames import form_of
 from app.texts import TEXTS
 from trainer.config import BaseConfig
 from trainer.errors import ConfigError, PatinaError, StudioError
+from trainer.preview.order import PreviewOrder
 from trainer.studio.store import State
-from trainer.studio.views import PreviewOrder, RunView
+from trainer.studio.views import RunView
 
 if TYPE_CHECKING:
     from trainer.studio.studio import Studio
@@ -27,7 +28,7 @@ _DRAWABLE = (State.TRAINING, State.PAUSED)
 class Found:
     """A style with the base it was trained on (None when its file does not say), and a prompt that shows it."""
 
-    use: Use
+    use: MixRow
     base: BaseConfig | None
     prompt: str
 
@@ -67,7 +68,7 @@ def find(studio: Studio, style: str, step: int = 0, strength: float | None = Non
         if strength is None and not step:
             strength = opened.card.strength
     steps = tuple(point.step for point in run.checkpoints) if run else ()
-    use = Use(
+    use = MixRow(
         style=style,
         name=name,
         strength=1.0 if strength is None else strength,
@@ -80,14 +81,14 @@ def find(studio: Studio, style: str, step: int = 0, strength: float | None = Non
     return Found(use, base_of(run) if run else None, prompt)
 
 
-def again(studio: Studio, uses: Iterable[Use]) -> list[Use]:
+def again(studio: Studio, uses: Iterable[MixRow]) -> list[MixRow]:
     """Rows of the mixer as they are called now: names, checkpoints, and whether they are still in training."""
     found = []
     for use in uses:
         try:
             found.append(find(studio, use.style, use.step, use.strength).use)
         except PatinaError:
-            found.append(Use(style=use.style, name=TEXTS.preview.gone, strength=use.strength, step=use.step))
+            found.append(MixRow(style=use.style, name=TEXTS.preview.gone, strength=use.strength, step=use.step))
     return found
 
 
@@ -106,7 +107,7 @@ def base_named(studio: Studio, source: str, mix: Mix) -> BaseConfig:
         ConfigError: no such text can be a source.
     """
     source = source.strip() or "bundled"
-    for use in mix.uses:
+    for use in mix.rows:
         try:
             base = find(studio, use.style).base
         except StudioError:
@@ -139,4 +140,4 @@ def bases(studio: Studio) -> list[tuple[str, str]]:
 
 def form_again(studio: Studio, order: PreviewOrder) -> Form:
     """The form of an order that was made before; styles that were deleted since keep their place and say so."""
-    return form_of(order, again(studio, [Use(style=use.style, name="", step=use.step) for use in order.styles]))
+    return form_of(order, again(studio, [MixRow(style=use.style, name="", step=use.step) for use in order.styles]))

@@ -14,14 +14,14 @@ from markupsafe import Markup
 
 from app.files import picture_url
 from app.html import Child, el, join
-from app.preview.form import HIGHEST, LOWEST, Form, Use
+from app.preview.form import HIGHEST, LOWEST, Form, MixRow
 from app.preview.frames import FRAME, OPEN, SHEET, STRIP, frames
 from app.preview.scene import Scene
 from app.texts import TEXTS
 from app.units import duration
 from trainer.config.schedulers import SCHEDULERS
-from trainer.studio import weights
-from trainer.studio.views import JobView, PreviewOrder
+from trainer.preview.order import PreviewOrder, is_live, step_of
+from trainer.studio.views import JobView
 
 
 def state(value: Mapping[str, Any]) -> Markup:
@@ -29,7 +29,7 @@ def state(value: Mapping[str, Any]) -> Markup:
     return el("div", data_state=json.dumps(value, sort_keys=True), hidden=True)
 
 
-def mixer(offered: Sequence[tuple[str, str]], rows: Sequence[Use]) -> dict[str, Any]:
+def mixer(offered: Sequence[tuple[str, str]], rows: Sequence[MixRow]) -> dict[str, Any]:
     """What the mixer's script has to know: the styles that can be added, and how those in the mix are called now."""
     return {
         "words": asdict(TEXTS.preview.mixer),
@@ -52,7 +52,7 @@ def viewer(scene: Scene, jobs: Sequence[JobView], *, learned_on: bool = False) -
     if form is None:
         return {**words, "pictures": [], "styles": [], "strengths": [], "film": [], "message": scene.hint}
     made = frames(form, jobs)
-    zeros = (0.0,) * len(form.mix.uses)
+    zeros = (0.0,) * len(form.mix.rows)
     pictures = []
     for seed in form.seeds:
         base = made.get((seed, zeros))
@@ -76,7 +76,7 @@ def viewer(scene: Scene, jobs: Sequence[JobView], *, learned_on: bool = False) -
         "pictures": pictures,
         "styles": [
             {"style": use.style, "step": use.step, "name": use.name, "made": made_with(text)}
-            for use, text in zip(form.mix.uses, used or ("",) * len(form.mix.uses), strict=False)
+            for use, text in zip(form.mix.rows, used or ("",) * len(form.mix.rows), strict=False)
         ],
         "strengths": list(form.mix.strengths),
         "focus": form.mix.focus,
@@ -104,10 +104,10 @@ def newest(jobs: Sequence[JobView]) -> JobView | None:
 def made_with(text: str) -> str:
     """Weights for people: ``step 120``, or ``finished``; empty when it is not known."""
     words = TEXTS.preview
-    step = weights.step_of(text)
+    step = step_of(text)
     if step is not None:
         return words.column_step.format(step=step)
-    return words.column_final if text and not weights.is_live(text) else ""
+    return words.column_final if text and not is_live(text) else ""
 
 
 def message(job: JobView | None, form: Form, *, learned_on: bool) -> str:
@@ -148,7 +148,7 @@ def caption(form: Form) -> str:
 
 def file_stem(form: Form) -> str:
     """How a saved picture's name begins."""
-    words = "-".join([*(use.name for use in form.mix.uses), form.prompt])
+    words = "-".join([*(use.name for use in form.mix.rows), form.prompt])
     kept = "".join(c if c.isalnum() else "-" for c in words.lower())
     return "-".join(part for part in kept.split("-") if part)[:60] or "picture"
 
@@ -261,6 +261,6 @@ def detail(order: PreviewOrder, names: Mapping[str, str]) -> str:
     for use, strength in zip(order.styles, strengths, strict=False):
         name = names.get(use.style, words.gone)
         styles.append(words.style_at.format(name=name, strength=f"{strength:g}"))
-        if weights.step_of(use.weights) is not None:
+        if step_of(use.weights) is not None:
             styles.append(made_with(use.weights))
     return " \u00b7 ".join([*(styles or [words.only_base]), words.seed_number.format(seed=order.rows[0].seed)])

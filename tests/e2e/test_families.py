@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from trainer.adapters.bank import Bank
 from trainer.bases.open import load_base
 from trainer.config import BaseConfig, parse
-from trainer.events import Event, Finished, Planned, PreviewRow, PreviewSettings
+from trainer.events import Event, Finished, Planned
 from trainer.preview.generate import generate
+from trainer.preview.order import PreviewRow, PreviewSettings
 from trainer.styles.fit import attach
 from trainer.styles.read import read_style
 from trainer.training.pausing import Session, Signal, Uncontrolled

@@ -17,11 +17,10 @@ import pytest
 import tiny_families
 
 from trainer.config import BaseConfig
-from trainer.events import PreviewRow, PreviewSettings
+from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
 from trainer.studio.database import MIGRATIONS, Database
 from trainer.studio.store import State
 from trainer.studio.studio import Studio
-from trainer.studio.views import PreviewOrder, StyleUse
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -22,12 +22,12 @@ from PIL import Image, ImageChops, ImageDraw
 
 from trainer.config import BaseConfig
 from trainer.errors import AdapterFileError, StudioError
-from trainer.events import PreviewRow, PreviewSettings
+from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
 from trainer.studio import drafts, folder
 from trainer.studio.folder import StudioFolder
 from trainer.studio.store import State
 from trainer.studio.studio import Studio
-from trainer.studio.views import JobView, PreviewOrder, RunView, StyleUse
+from trainer.studio.views import JobView, RunView
 from trainer.studio.worker.protocol import Hello, RunEnded, Train, parse_reply
 from trainer.styles.metadata import sshs_model_hash
 

@@ -15,7 +15,7 @@ from app import header, texts
 from app.html import Child, join
 from app.library import view as library
 from app.preview import view as preview
-from app.preview.form import Form, Mix, Use
+from app.preview.form import Form, Mix, MixRow
 from app.preview.sheet import Axis, sheet_order, title_of
 from app.texts import TEXTS, Texts
 from app.theme import theme
@@ -163,7 +163,7 @@ CARD = StyleCard(
     id="r", name="墨", trigger="墨", origin="trained", base="墨", family="sd15", rank=8, size_bytes=300_000,
     created=0.0, file=Path("/x/runs/r/adapter.safetensors"), layout="kohya", thumbnails=(), strength=0.75,
 )  # fmt: skip
-FORM = Form("红心", Mix((Use("r", "墨", 0.5, steps=(100, 200)), Use("s", "纸"))))
+FORM = Form("红心", Mix((MixRow("r", "墨", 0.5, steps=(100, 200)), MixRow("s", "纸"))))
 
 
 def words(*page: Child) -> set[str]:

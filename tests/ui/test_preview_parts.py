@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.preview.form import MOST_STYLES, Form, Mix, Use, read_form
+from app.preview.form import MOST_STYLES, Form, Mix, MixRow, read_form
 from app.preview.frames import (
     FILM,
     FRAME,
@@ -30,14 +30,14 @@ from app.preview.sheet import Axis, sheet_order, title_of
 from app.preview.view import caption, detail, file_stem, results, sheet, viewer
 from trainer.config import BaseConfig
 from trainer.errors import ConfigError, StudioError
-from trainer.studio import weights
-from trainer.studio.views import JobState, JobView, PictureView, PreviewOrder, StyleUse
+from trainer.preview.order import PreviewOrder, StyleUse, live_weights
+from trainer.studio.views import JobState, JobView, PictureView
 
-INK = Use(style="run-1", name="Ink", strength=0.8, trigger="ink style", steps=(100, 200))
-DOTS = Use(style="style-2", name="Dots", strength=0.5)
+INK = MixRow(style="run-1", name="Ink", strength=0.8, trigger="ink style", steps=(100, 200))
+DOTS = MixRow(style="style-2", name="Dots", strength=0.5)
 
 
-def form(*uses: Use, focus: int = 0, **changes: Any) -> Form:
+def form(*uses: MixRow, focus: int = 0, **changes: Any) -> Form:
     return replace(Form("a cat", Mix(uses, focus), seed=5), **changes)
 
 
@@ -109,7 +109,7 @@ def scene(one: Form) -> str:
 
 def test_an_empty_form_means_what_suits_the_base() -> None:
     got = read(prompt="  a cat ")
-    assert (got.prompt, got.count, got.mix.uses) == ("a cat", 1, ())
+    assert (got.prompt, got.count, got.mix.rows) == ("a cat", 1, ())
     assert (got.settings.guidance, got.settings.width, got.settings.height) == (None, 0, 0)
 
 
@@ -199,7 +199,7 @@ def test_frames_of_a_failed_job_are_still_missing() -> None:
 
 def test_a_job_gives_its_form_back() -> None:
     before = form(INK, DOTS, count=2, negative="blur")
-    assert form_of(picture_order(before), before.mix.uses) == before
+    assert form_of(picture_order(before), before.mix.rows) == before
 
 
 # ---- sheets
@@ -319,7 +319,7 @@ def test_the_gallery_shows_an_order_once_and_no_strips() -> None:
 
 def test_pictures_of_one_style_made_at_different_moments_have_different_labels() -> None:
     order = picture_order(form(INK))
-    early, late = order.drawn_with([weights.live(120)]), order.drawn_with(["final:1-2"])
+    early, late = order.drawn_with([live_weights(120)]), order.drawn_with(["final:1-2"])
     assert detail(early, {"run-1": "Ink"}) == "Ink 0.8 \u00b7 step 120 \u00b7 seed 5"
     assert detail(late, {"run-1": "Ink"}) == "Ink 0.8 \u00b7 seed 5"
     assert len(re.findall("results-use", results([job(early), job(late, number=2)], {"run-1": "Ink"}, {}))) == 2
@@ -386,7 +386,7 @@ def test_moving_over_made_frames_orders_nothing_and_elsewhere_one_frame() -> Non
 
 def test_weights_in_training_begin_a_new_scene_with_every_picture() -> None:
     studio, scene = ScriptedStudio(), Scene()
-    studio.now["run-1"] = weights.live()
+    studio.now["run-1"] = live_weights()
     live = form(replace(INK, live=True))
     for expected in (["job-1"], ["job-2"]):
         scene.make(cast(Any, studio), live)
@@ -455,7 +455,7 @@ def test_a_style_that_has_learned_on_begins_a_new_scene() -> None:
 
 def test_a_moment_of_a_training_is_not_mixed_with_the_finished_style() -> None:
     studio, scene = ScriptedStudio(), Scene()
-    studio.now["run-1"] = weights.live(120)
+    studio.now["run-1"] = live_weights(120)
     scene.make(cast(Any, studio), form(replace(INK, live=True)))
     studio.finish()
     studio.now["run-1"] = "final:1"

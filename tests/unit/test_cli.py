@@ -16,7 +16,7 @@ from trainer.cli.mending import mending
 from trainer.cli.options import SETTINGS, flag, given, names_of
 from trainer.cli.progress import duration, size
 from trainer.cli.sample import Column, columns_of, size_of, strengths_of
-from trainer.cli.style_files import StyleUse
+from trainer.cli.style_files import style_of
 from trainer.config import assignment, settings
 from trainer.errors import ConfigError, ImageError
 
@@ -47,13 +47,14 @@ def ends(error: BaseException, capsys: pytest.CaptureFixture[str], *, as_json: b
     ],
 )
 def test_a_style_may_carry_its_strength(text: str, path: str, strength: float) -> None:
-    assert StyleUse.parse(text) == StyleUse(Path(path), strength)
+    style, own = style_of(text)
+    assert (Path(style.path), style.name, own) == (Path(path), Path(path).stem, strength)
 
 
 @pytest.mark.parametrize("text", ["ink.safetensors:", "ink.safetensors:strong", "ink.safetensors:nan", "x:inf"])
 def test_a_strength_that_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"its strength should be a number, such as .*:0\.8"):
-        StyleUse.parse(text)
+        style_of(text)
 
 
 def test_strengths_are_a_list() -> None:
@@ -77,7 +78,7 @@ def test_a_size_is_one_side_or_two() -> None:
 
 
 def test_columns_are_strengths_of_the_mix_or_the_styles_one_by_one() -> None:
-    uses = [StyleUse(Path("a.safetensors"), 1.0), StyleUse(Path("b.safetensors"), 0.5)]
+    uses = [style_of("a.safetensors"), style_of("b.safetensors:0.5")]
     assert columns_of([], [0, 1], compare=False) == [Column("base", ())]
     assert columns_of(uses, [0, 2], compare=False) == [
         Column("strength 0", (0.0, 0.0)),

@@ -10,6 +10,7 @@ import pytest
 from trainer import events
 from trainer.errors import ConfigError
 from trainer.findings import Finding
+from trainer.preview.order import PreviewSettings
 from trainer.training.run_folder import RunFolder
 
 EXAMPLES = [
@@ -117,7 +118,7 @@ def test_a_process_that_died_while_writing_costs_its_own_line_only(tmp_path: Pat
 @pytest.mark.parametrize("guidance", [-1, 31, math.nan, math.inf])
 def test_a_preview_with_a_guidance_out_of_range_is_refused(guidance: float) -> None:
     with pytest.raises(ValueError, match="guidance"):
-        events.PreviewSettings(guidance=guidance)
+        PreviewSettings(guidance=guidance)
 
 
 def test_a_users_error_is_said_as_it_is_and_a_bug_as_a_bug() -> None:

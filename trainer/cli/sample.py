@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from trainer.cli.mending import mending, quiet_libraries
 from trainer.cli.options import choices
-from trainer.cli.style_files import StyleUse, progress
+from trainer.cli.style_files import progress, style_of
 from trainer.config import BaseConfig, Precision, Scheduler, TrainConfig, sentence
 from trainer.errors import ConfigError
-from trainer.events import PreviewRow, PreviewSettings
+from trainer.preview.order import PlacedStyle, PreviewRow, PreviewSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,8 +79,8 @@ def sample(
 ) -> None:
     """Draw pictures with styles: rows are prompts, columns are strengths (or styles, with --compare)."""
     with mending():
-        uses = [StyleUse.parse(text) for text in adapter or []]
-        columns = columns_of(uses, strengths_of(strength), compare=compare)
+        styles = [style_of(text) for text in adapter or []]
+        columns = columns_of(styles, strengths_of(strength), compare=compare)
         width, height = size_of(size)
         asked = {"steps": steps, "guidance": guidance, "scheduler": scheduler, "width": width, "height": height}
         settings = _checked(PreviewSettings, asked)
@@ -95,22 +95,23 @@ def sample(
         target = _target(out)
 
         quiet_libraries()
-        model, bank = _open(uses, base, place)
+        model, bank = _open([style for style, _ in styles], base, place)
         pictures = _draw(model, bank, rows, settings)
         for path in _save(pictures, rows, settings, columns, prompt, model, bank, target):
             typer.echo(path)
 
 
-def columns_of(uses: Sequence[StyleUse], factors: Sequence[float], *, compare: bool) -> list[Column]:
+def columns_of(styles: Sequence[tuple[PlacedStyle, float]], factors: Sequence[float], *, compare: bool) -> list[Column]:
     """One column for each factor on all styles, or with ``compare`` the base and each style alone."""
-    own = [use.strength for use in uses]
-    if not uses:
+    own = [strength for _, strength in styles]
+    if not styles:
         return [Column("base", ())]
     if compare:
         alone = [
-            Column(use.path.stem, tuple(s if i == j else 0.0 for j, s in enumerate(own))) for i, use in enumerate(uses)
+            Column(style.name, tuple(s if i == j else 0.0 for j, s in enumerate(own)))
+            for i, (style, _) in enumerate(styles)
         ]
-        return [Column("base", (0.0,) * len(uses)), *alone]
+        return [Column("base", (0.0,) * len(styles)), *alone]
     return [Column(f"strength {factor:g}", tuple(factor * s for s in own)) for factor in factors]
 
 
@@ -168,23 +169,23 @@ def _target(out: Path) -> Path:
     return target
 
 
-def _open(uses: Sequence[StyleUse], wanted_base: str | None, place: TrainConfig) -> tuple[Base, Bank]:
+def _open(styles: Sequence[PlacedStyle], wanted_base: str | None, place: TrainConfig) -> tuple[Base, Bank]:
     """The base with the styles in its bank."""
     from trainer.adapters.bank import Bank
     from trainer.bases.open import load_base
     from trainer.hardware import physical_cores, pick_device, pick_dtype, set_up_threads
     from trainer.preview.styles import base_of, load_style
 
-    source = wanted_base or base_of([use.path for use in uses])
+    source = wanted_base or base_of([Path(style.path) for style in styles])
     device = pick_device(place.device)
     set_up_threads(physical_cores())
     model = load_base(BaseConfig(source=source), device=device, dtype=pick_dtype(device, place.precision))
     for note in model.notes:
         typer.echo(note, err=True)
     bank = Bank(model.roots)
-    for number, use in enumerate(uses, start=1):
-        stem = use.path.stem
-        for note in load_style(bank, model, use.path, name=stem if stem not in bank.names else f"{stem} ({number})"):
+    for number, style in enumerate(styles, start=1):
+        name = style.name if style.name not in bank.names else f"{style.name} ({number})"
+        for note in load_style(bank, model, Path(style.path), name=name):
             typer.echo(note, err=True)
     return model, bank
 

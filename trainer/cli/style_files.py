@@ -14,6 +14,7 @@ import typer
 from trainer.cli.options import choices
 from trainer.config import FileLayout
 from trainer.errors import ConfigError
+from trainer.preview.order import PlacedStyle
 
 if TYPE_CHECKING:
     from trainer.styles.file import StyleFile
@@ -38,34 +39,6 @@ Energy = Annotated[
     ),
 ]
 Name = Annotated[str, typer.Option("--name", metavar="TEXT", help="The new style's name.")]
-
-
-@dataclass(frozen=True)
-class StyleUse:
-    """A style file with the strength it is used at."""
-
-    path: Path
-    strength: float
-
-    @classmethod
-    def parse(cls, text: str, option: str = "--adapter") -> StyleUse:
-        """``FILE`` or ``FILE:STRENGTH``; a colon that is no strength belongs to the file's name.
-
-        Raises:
-            ConfigError: what follows a file's name is no number.
-        """
-        head, colon, tail = text.rpartition(":")
-        if not (colon and head):
-            return cls(Path(text).expanduser(), 1.0)
-        try:
-            strength = float(tail)
-        except ValueError:
-            if not head.lower().endswith(".safetensors"):
-                return cls(Path(text).expanduser(), 1.0)
-            strength = math.nan
-        if not math.isfinite(strength):
-            raise ConfigError(f"{option} is {text!r}, but its strength should be a number, such as {head}:0.8.")
-        return cls(Path(head).expanduser(), strength)
 
 
 @dataclass(frozen=True)
@@ -115,12 +88,37 @@ def free_file(out: Path, option: str) -> Path:
     return path
 
 
+def style_of(text: str, option: str = "--adapter") -> tuple[PlacedStyle, float]:
+    """``FILE`` or ``FILE:STRENGTH`` as a style and its strength; a colon that is no strength belongs to the name.
+
+    Raises:
+        ConfigError: what follows a file's name is no number.
+    """
+    head, colon, tail = text.rpartition(":")
+    if not (colon and head):
+        return _style_in(text), 1.0
+    try:
+        strength = float(tail)
+    except ValueError:
+        if not head.lower().endswith(".safetensors"):
+            return _style_in(text), 1.0
+        strength = math.nan
+    if not math.isfinite(strength):
+        raise ConfigError(f"{option} is {text!r}, but its strength should be a number, such as {head}:0.8.")
+    return _style_in(head), strength
+
+
+def _style_in(text: str) -> PlacedStyle:
+    path = Path(text).expanduser()
+    return PlacedStyle(style=text, name=path.stem, path=str(path))
+
+
 def styles_of(texts: Iterable[str], option: str) -> Iterator[tuple[StyleFile, float]]:
     """The styles that ``FILE[:STRENGTH]`` names, read, with their strengths."""
     from trainer.styles.read import read_style
 
-    for use in [StyleUse.parse(text, option) for text in texts]:
-        yield read_style(use.path), use.strength
+    for style, strength in [style_of(text, option) for text in texts]:
+        yield read_style(Path(style.path)), strength
 
 
 @contextmanager

@@ -15,12 +15,12 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.config.schedulers import Scheduler
 from trainer.data.captions import compose
-from trainer.events import PreviewRow, PreviewSettings
 from trainer.judging.eye import STYLE_LEVELS, SUBJECT_LEVELS, Eye
 from trainer.judging.features import Features
 from trainer.judging.pick import Candidate
 from trainer.judging.scores import StyleScale, copying, drift_score, subject_score, variety_score
 from trainer.preview.generate import Canvas, as_before, denoise, rows_that_fit
+from trainer.preview.order import PreviewRow, PreviewSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from trainer.bases.compiling import as_written
 from trainer.bases.placement import is_out_of_memory
 from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import ConfigError, DoesNotFit
-from trainer.events import PreviewRow, PreviewSettings
+from trainer.preview.order import PreviewRow, PreviewSettings
 
 OnStep = Callable[[int, int], bool]
 """Called with (steps done, steps in all) after each denoising step; returning False cancels."""

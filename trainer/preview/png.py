@@ -10,8 +10,8 @@ from PIL.Image import Image
 
 from trainer.atomic import replace_file
 from trainer.config.schedulers import SCHEDULERS
-from trainer.events import PreviewRow
 from trainer.preview.generate import Canvas
+from trainer.preview.order import PreviewRow
 
 
 def parameters_of(row: PreviewRow, canvas: Canvas, names: Sequence[str], base: str) -> str:

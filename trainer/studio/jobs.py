@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import cast
 
 from trainer.errors import StudioError
+from trainer.preview.order import PreviewOrder
 from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder
-from trainer.studio.views import JobState, PreviewOrder
+from trainer.studio.views import JobState
 
 SHEET_NAME = "sheet.png"
 KEEP_JOBS = 500

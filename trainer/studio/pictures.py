@@ -13,14 +13,13 @@ from pathlib import Path
 
 from trainer.config import BaseConfig
 from trainer.errors import StudioError
-from trainer.events import PreviewRow
-from trainer.studio import weights
+from trainer.preview.order import PlacedStyle, PreviewOrder, PreviewRow, StyleUse, live_weights, weights_in
 from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.jobs import SHEET_NAME, Jobs
 from trainer.studio.library import Library
 from trainer.studio.store import State, Store
-from trainer.studio.views import JobView, PictureView, PreviewOrder, StyleUse
-from trainer.studio.worker.protocol import Draw, Source
+from trainer.studio.views import JobView, PictureView
+from trainer.studio.worker.protocol import Draw
 from trainer.studio.worker.supervisor import Supervisor
 from trainer.training.run_folder import RunFolder, checkpoint_name
 
@@ -34,10 +33,10 @@ class Pictures:
 
     def order(self, order: PreviewOrder) -> str:
         """Start making pictures; returns the job's id. Those made before with the same settings are there at once."""
-        order = with_base(order, self._store, self._library)
-        sources = sources_of(order, self._home, self._store, self._library)
-        order = order.drawn_with(weights_of(sources))
-        keys = keys_of(order, sources)
+        order = self._with_base(order)
+        styles = self._placed(order)
+        order = order.drawn_with([style.weights for style in styles])
+        keys = keys_of(order, styles)
         self._home.require_space(0, "A preview")
         job_id = new_id("job")
         self._jobs.add(job_id, order)
@@ -54,7 +53,7 @@ class Pictures:
         request = Draw(
             job=job_id,
             base=order.base,
-            sources=sources,
+            styles=styles,
             rows=tuple(order.rows[index] for index in missing),
             indices=tuple(missing),
             settings=order.settings,
@@ -64,12 +63,12 @@ class Pictures:
         return job_id
 
     def weights_now(self, styles: Sequence[StyleUse]) -> tuple[str, ...]:
-        """Which weights the next picture with these styles would show (`trainer.studio.weights`).
+        """Which weights the next picture with these styles would show (`trainer.preview.order`).
 
         Raises:
             StudioError: a style or checkpoint that is not there.
         """
-        return weights_of([source_of(use, self._home, self._store, self._library) for use in styles])
+        return tuple(self._place(use).weights for use in styles)
 
     def view(self, job_id: str) -> JobView:
         """A job's progress and pictures."""
@@ -139,83 +138,82 @@ class Pictures:
         partial.replace(path)
         return path
 
+    def _placed(self, order: PreviewOrder) -> tuple[PlacedStyle, ...]:
+        """The styles of an order, looked up.
 
-def sources_of(order: PreviewOrder, home: StudioFolder, store: Store, library: Library) -> tuple[Source, ...]:
-    """Where each style of an order lies at this moment.
+        Raises:
+            StudioError: a style or checkpoint that is not there, or a row with other than one strength a style.
+        """
+        if not order.rows:
+            raise StudioError("Nothing was asked for: write a prompt.")
+        for row in order.rows:
+            if row.strengths and len(row.strengths) != len(order.styles):
+                raise StudioError(f"A picture has {len(row.strengths)} strengths for {len(order.styles)} styles.")
+        return tuple(self._place(use) for use in order.styles)
 
-    Raises:
-        StudioError: a style or checkpoint that is not there, or a row with other than one strength a style.
-    """
-    if not order.rows:
-        raise StudioError("Nothing was asked for: write a prompt.")
-    for row in order.rows:
-        if row.strengths and len(row.strengths) != len(order.styles):
-            raise StudioError(f"A picture has {len(row.strengths)} strengths for {len(order.styles)} styles.")
-    return tuple(source_of(use, home, store, library) for use in order.styles)
+    def _place(self, use: StyleUse) -> PlacedStyle:
+        """A style with where it lies and which weights it has at this moment.
+
+        A training's step is known only once it was drawn with.
+        """
+        name, path = self._file_of(use)
+        weights = live_weights() if path is None else weights_in(path)
+        return PlacedStyle(style=use.style, step=use.step, weights=weights, name=name, path=str(path or ""))
+
+    def _file_of(self, use: StyleUse) -> tuple[str, Path | None]:
+        """A style's name, and its file or checkpoint's folder; none for the weights in training."""
+        if self._library.is_imported(use.style):
+            card = self._library.card(use.style)
+            return card.name, card.file
+        run = self._store.get(use.style)
+        folder = RunFolder(self._home.run(run.id))
+        if use.step:
+            checkpoint = folder.checkpoints / checkpoint_name(use.step)
+            if not checkpoint.is_dir():
+                raise StudioError(f"{run.name} keeps no checkpoint of step {use.step} any more. Choose a later one.")
+            return run.name, checkpoint
+        if run.state is State.TRAINING:
+            return run.name, None
+        if run.state is State.FINISHED and folder.adapter_file.is_file():
+            return run.name, folder.adapter_file
+        saved = folder.saved()
+        if not saved:
+            raise StudioError(f"{run.name} has learned nothing yet that could be shown. Train it first.")
+        return run.name, saved[0][1]
+
+    def _with_base(self, order: PreviewOrder) -> PreviewOrder:
+        """The order with a base: the one it names, or else that of its first style that was trained here."""
+        if "base" in order.model_fields_set:
+            return order
+        trained = next((use.style for use in order.styles if not self._library.is_imported(use.style)), None)
+        if trained is None:
+            return order
+        settings = self._store.get(trained).settings.get("base", {})
+        return order.model_copy(update={"base": BaseConfig.model_validate({"source": "bundled", **settings})})
 
 
-def with_base(order: PreviewOrder, store: Store, library: Library) -> PreviewOrder:
-    """The order with a base: the one it names, or else that of its first style that was trained here."""
-    if "base" in order.model_fields_set:
-        return order
-    trained = next((use.style for use in order.styles if not library.is_imported(use.style)), None)
-    if trained is None:
-        return order
-    settings = store.get(trained).settings.get("base", {})
-    return order.model_copy(update={"base": BaseConfig.model_validate({"source": "bundled", **settings})})
-
-
-def weights_of(sources: Sequence[Source]) -> tuple[str, ...]:
-    """Which weights each source has at this moment; a training's step is known only once it was drawn with."""
-    return tuple(weights.of_file(Path(source.path)) if source.path else weights.live() for source in sources)
-
-
-def keys_of(order: PreviewOrder, sources: Sequence[Source]) -> list[str]:
+def keys_of(order: PreviewOrder, styles: Sequence[PlacedStyle]) -> list[str]:
     """For each row what decides its pixels, or an empty text when that changes from moment to moment."""
-    marks = [_mark(source) for source in sources]
-    return [_key(order, row, sources, marks) for row in order.rows]
+    marks = [_mark(style) for style in styles]
+    return [_key(order, row, marks) for row in order.rows]
 
 
-def source_of(use: StyleUse, home: StudioFolder, store: Store, library: Library) -> Source:
-    """Where a style lies at this moment; errors as in `sources_of`."""
-    if library.is_imported(use.style):
-        card = library.card(use.style)
-        return Source(name=card.name, path=str(card.file))
-    run = store.get(use.style)
-    folder = RunFolder(home.run(run.id))
-    if use.step:
-        checkpoint = folder.checkpoints / checkpoint_name(use.step)
-        if not checkpoint.is_dir():
-            raise StudioError(f"{run.name} keeps no checkpoint of step {use.step} any more. Choose a later one.")
-        return Source(name=run.name, path=str(checkpoint), run=run.id)
-    if run.state is State.TRAINING:
-        return Source(name=run.name, run=run.id)
-    if run.state is State.FINISHED and folder.adapter_file.is_file():
-        return Source(name=run.name, path=str(folder.adapter_file), run=run.id)
-    saved = folder.saved()
-    if not saved:
-        raise StudioError(f"{run.name} has learned nothing yet that could be shown. Train it first.")
-    return Source(name=run.name, path=str(saved[0][1]), run=run.id)
-
-
-def _mark(source: Source) -> str:
+def _mark(style: PlacedStyle) -> str:
     """What changes when the weights do; empty for the weights in training."""
-    if not source.path:
+    if not style.path:
         return ""
-    path = Path(source.path)
+    path = Path(style.path)
     try:
         status = (path / "manifest.json" if path.is_dir() else path).stat()
     except OSError:
         return ""
-    return f"{source.path}:{status.st_mtime_ns}:{status.st_size}"
+    return f"{style.path}:{status.st_mtime_ns}:{status.st_size}"
 
 
-def _key(order: PreviewOrder, row: PreviewRow, sources: Sequence[Source], marks: Sequence[str]) -> str:
+def _key(order: PreviewOrder, row: PreviewRow, marks: Sequence[str]) -> str:
     # A style at strength 0 changes nothing, so the base's picture serves for every style.
     used = [
-        (mark, strength)
-        for mark, strength in zip(marks, row.strengths or [0.0] * len(sources), strict=True)
-        if strength
+        (mark, strength) for mark, strength in zip(marks, row.strengths or [0.0] * len(marks), strict=True) if strength
     ]
     if not all(mark for mark, _ in used):
         return ""

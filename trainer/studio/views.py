@@ -5,17 +5,16 @@ Times are Unix seconds, durations seconds, sizes bytes, sides pixels. Paths are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from trainer.config import BaseConfig, FileLayout
-from trainer.events import Message, Notice, Phase, Planned, PreviewRow, PreviewSettings, Sampled, Saved, Validated
+from trainer.config import FileLayout
+from trainer.events import Notice, Phase, Planned, Sampled, Saved, Validated
 from trainer.findings import Finding
 from trainer.judging.judgement import Judgement
+from trainer.preview.order import PreviewOrder, PreviewRow
 from trainer.studio.store import State, Wish
 
 # ---- drafts
@@ -170,51 +169,6 @@ class RunView:
 # ---- pictures
 
 JobState = Literal["queued", "working", "done", "failed", "cancelled"]
-
-
-class StyleUse(Message):
-    """A style in a preview.
-
-    Attributes:
-        style: id of a finished run or an imported style, or of a run in training.
-        step: a checkpoint's step; 0 is the finished file, or for a run in training its weights of this moment.
-        weights: which weights that was when the pictures were made (`trainer.studio.weights`); the studio fills it in.
-    """
-
-    style: str
-    step: int = 0
-    weights: str = ""
-
-
-class PreviewOrder(Message):
-    """Pictures to make: ``rows[i].strengths[j]`` belongs to ``styles[j]``; all strengths 0 is the base itself.
-
-    Attributes:
-        base: left out, it is that of the first style that was trained here, or else the bundled one.
-        columns: pictures per line when this is a sheet (rows in reading order); 0 is no sheet.
-        row_labels, column_labels, title: of the sheet.
-        note: a word of the asker about what this is for, given back in the job ("wipe", "film", ...).
-    """
-
-    base: BaseConfig = Field(default_factory=BaseConfig.model_construct)
-    styles: tuple[StyleUse, ...] = ()
-    rows: tuple[PreviewRow, ...]
-    settings: PreviewSettings = Field(default_factory=PreviewSettings.model_construct)
-    columns: int = 0
-    row_labels: tuple[str, ...] = ()
-    column_labels: tuple[str, ...] = ()
-    title: str = ""
-    note: str = ""
-
-    @property
-    def weights(self) -> tuple[str, ...]:
-        """What each style was drawn with."""
-        return tuple(use.weights for use in self.styles)
-
-    def drawn_with(self, weights: Sequence[str]) -> PreviewOrder:
-        """The order with the weights of each style filled in."""
-        uses = zip(self.styles, weights, strict=True)
-        return self.model_copy(update={"styles": tuple(use.model_copy(update={"weights": w}) for use, w in uses)})
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from trainer.bases.compiling import can_compile, compile_blocks, uncompile
 from trainer.bases.placement import is_out_of_memory
 from trainer.config import MemoryConfig, RunConfig
 from trainer.errors import ConfigError, DeviceError, DoesNotFit
-from trainer.events import PreviewRow, PreviewSettings
 from trainer.hardware import machine, memory_in_use
 from trainer.preview.generate import generate
+from trainer.preview.order import PreviewRow, PreviewSettings
 from trainer.training.loop import Trainer
 
 PreviewWay = Literal["whole", "sliced", "parked"]

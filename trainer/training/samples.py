@@ -10,8 +10,9 @@ from trainer.atomic import replace_file
 from trainer.config import RunConfig
 from trainer.data.captions import compose
 from trainer.data.dataset import Dataset
-from trainer.events import Emit, PreviewRow, PreviewSettings, Sampled
+from trainer.events import Emit, Sampled
 from trainer.preview.generate import Canvas, generate
+from trainer.preview.order import PreviewRow, PreviewSettings
 from trainer.preview.png import parameters_of, save_png
 from trainer.preview.sheet import contact_sheet, mosaic
 from trainer.training.loop import Trainer

@@ -15,8 +15,8 @@ from trainer.bases.families.family import Prediction
 from trainer.bases.process import Diffusion
 from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import ConfigError
-from trainer.events import PreviewRow, PreviewSettings
 from trainer.preview.generate import Cancelled, generate
+from trainer.preview.order import PreviewRow, PreviewSettings
 
 FEW = PreviewSettings(steps=3)
 

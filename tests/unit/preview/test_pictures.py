@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from trainer.events import PreviewRow
 from trainer.preview.generate import Canvas
+from trainer.preview.order import PreviewRow
 from trainer.preview.png import parameters_of, save_png
 from trainer.preview.sheet import contact_sheet
 

@@ -16,12 +16,20 @@ from studio_parts import Parts
 from trainer.adapters.weights import LayerWeights
 from trainer.config import BaseConfig, RunConfig
 from trainer.errors import AdapterFileError, StudioError
-from trainer.events import PreviewRow, PreviewSettings
-from trainer.studio import weights
+from trainer.preview.order import (
+    PlacedStyle,
+    PreviewOrder,
+    PreviewRow,
+    PreviewSettings,
+    StyleUse,
+    is_live,
+    live_weights,
+    step_of,
+    weights_in,
+)
 from trainer.studio.folder import StudioFolder
 from trainer.studio.library import Library
 from trainer.studio.store import State
-from trainer.studio.views import PreviewOrder, StyleUse
 from trainer.studio.worker.protocol import (
     Answer,
     Convert,
@@ -31,7 +39,6 @@ from trainer.studio.worker.protocol import (
     Drawn,
     Hello,
     Inspect,
-    Source,
     Train,
     parse_reply,
     parse_request,
@@ -135,19 +142,19 @@ def test_weights_in_training_are_never_taken_from_before(parts: Parts, finished:
     deliver(parts, parts.pictures.order(order(1.0)))
     request = drawn(parts, parts.pictures.order(order(1.0)))
     assert request.indices == (0,)
-    assert request.sources == (Source(name="Ink", run="run-1"),)
+    assert request.styles == (PlacedStyle(style="run-1", weights=live_weights(), name="Ink"),)
 
 
 def test_a_picture_keeps_which_weights_it_was_made_with(parts: Parts, finished: str) -> None:
     parts.store.db.write("UPDATE runs SET state = 'training' WHERE id = 'run-1'")
     early = parts.pictures.order(order(1.0))
-    deliver(parts, early, weights.live(120))
+    deliver(parts, early, live_weights(120))
     parts.store.db.write("UPDATE runs SET state = 'finished' WHERE id = 'run-1'")
     late = parts.pictures.order(order(1.0))
     deliver(parts, late)
     (of_early,), (of_late,) = parts.pictures.view(early).order.weights, parts.pictures.view(late).order.weights
-    assert (weights.is_live(of_early), weights.step_of(of_early)) == (True, 120)
-    assert (weights.is_live(of_late), weights.step_of(of_late)) == (False, None)
+    assert (is_live(of_early), step_of(of_early)) == (True, 120)
+    assert (is_live(of_late), step_of(of_late)) == (False, None)
     assert parts.pictures.weights_now([StyleUse(style=finished)]) == (of_late,)
     adapter(RunFolder(parts.home.run(finished)).adapter_file, **{"modelspec.title": "Ink, longer name"})
     assert parts.pictures.weights_now([StyleUse(style=finished)]) != (of_late,)
@@ -156,8 +163,8 @@ def test_a_picture_keeps_which_weights_it_was_made_with(parts: Parts, finished: 
 def test_a_run_that_ended_before_its_picture_was_drawn_is_shown_with_its_file(parts: Parts, finished: str) -> None:
     parts.store.db.write("UPDATE runs SET state = 'training' WHERE id = 'run-1'")
     job_id = parts.pictures.order(order(1.0))
-    assert parts.pictures.view(job_id).order.weights == (weights.live(),)
-    from_file = weights.of_file(RunFolder(parts.home.run(finished)).adapter_file)
+    assert parts.pictures.view(job_id).order.weights == (live_weights(),)
+    from_file = weights_in(RunFolder(parts.home.run(finished)).adapter_file)
     deliver(parts, job_id, from_file)
     assert parts.pictures.view(job_id).order.weights == (from_file,)
 
@@ -440,7 +447,7 @@ def test_the_same_weights_are_taken_once_and_named_whatever_is_written_around_th
         Draw(
             job="j",
             base=BaseConfig(source="bundled"),
-            sources=(Source(name="x", path="p"),),
+            styles=(PlacedStyle(style="a", name="x", path="p"),),
             rows=(PreviewRow(prompt="\u2028 \n é"),),
             indices=(0,),
             settings=PreviewSettings(steps=3),

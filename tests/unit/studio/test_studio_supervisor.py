@@ -13,11 +13,10 @@ import pytest
 from studio_parts import Parts
 
 from trainer.errors import DiskFull, StudioError
-from trainer.events import PreviewRow
+from trainer.preview.order import PreviewOrder, PreviewRow
 from trainer.studio.database import Database
 from trainer.studio.folder import ROOM_BYTES, StudioFolder
 from trainer.studio.store import State
-from trainer.studio.views import PreviewOrder
 from trainer.studio.worker import pipe
 from trainer.studio.worker.protocol import Inspect
 from trainer.studio.worker.supervisor import Supervisor

@@ -13,8 +13,9 @@ from trainer.bases.families.family import Prediction
 from trainer.bases.process import Diffusion
 from trainer.config import RunConfig
 from trainer.errors import RunError
-from trainer.events import Event, PreviewRow, PreviewSettings, Progress
+from trainer.events import Event, Progress
 from trainer.preview.generate import generate
+from trainer.preview.order import PreviewRow, PreviewSettings
 from trainer.training.batches import Batches
 from trainer.training.fitting import measure
 from trainer.training.loop import Trainer

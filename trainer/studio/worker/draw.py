@@ -17,12 +17,11 @@ from trainer.bases.base import Base
 from trainer.bases.open import load_base
 from trainer.config import BaseConfig, RunConfig
 from trainer.errors import AdapterFileError, RunError, StudioError
-from trainer.events import PreviewRow
 from trainer.hardware import physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.preview.generate import Canvas, generate
+from trainer.preview.order import PlacedStyle, PreviewRow, live_weights, weights_in
 from trainer.preview.png import parameters_of, save_png
-from trainer.studio import weights
-from trainer.studio.worker.protocol import Draw, Source
+from trainer.studio.worker.protocol import Draw
 from trainer.styles.file import StyleFile
 from trainer.styles.fit import attach
 from trainer.styles.read import read_style
@@ -37,7 +36,7 @@ KEPT_FILES = 16
 Identity = tuple[str, int, int]
 OnStep = Callable[[int, int], bool]
 OnPicture = Callable[[int, Path, Sequence[str]], None]
-"""Told of each picture: its index, its file, and for each source which weights it was drawn with."""
+"""Told of each picture: its index, its file, and for each style which weights it was drawn with."""
 
 
 class WarmBase:
@@ -95,15 +94,15 @@ class WarmBase:
             trainer.preview.generate.Cancelled: ``on_step`` asked for it.
         """
         if session is not None:
-            with self._guests(session, live, request.sources) as columns:
-                used = [self._weights(source, session, live) for source in request.sources]
+            with self._guests(session, live, request.styles) as columns:
+                used = [self._weights(style, session, live) for style in request.styles]
                 self._paint(session.base, session.bank, request, columns, used, on_step, on_picture)
             return
         base = self.base_for_drawing(request.base)
         if self._bank is None:
             self._bank = Bank(base.roots)
-        columns = self._hang(self._bank, request.sources)
-        used = [self._weights(source) for source in request.sources]
+        columns = self._hang(self._bank, request.styles)
+        used = [self._weights(style) for style in request.styles]
         self._paint(base, self._bank, request, columns, used, on_step, on_picture)
 
     def clear(self) -> None:
@@ -153,16 +152,16 @@ class WarmBase:
     ) -> None:
         rows = [_spread(row, columns, len(bank.names)) for row in request.rows]
         pictures = generate(base, bank, rows, request.settings, on_step=on_step)
-        names = [source.name for source in request.sources]
+        names = [style.name for style in request.styles]
         for index, row, picture in zip(request.indices, request.rows, pictures, strict=True):
             path = Path(request.folder) / f"{index:02d}.png"
             canvas = Canvas.of(base, row.settings or request.settings)
             save_png(picture, path, parameters_of(row, canvas, names, base.title))
             on_picture(index, path, used)
 
-    def _hang(self, bank: Bank, sources: Sequence[Source]) -> list[int]:
+    def _hang(self, bank: Bank, styles: Sequence[PlacedStyle]) -> list[int]:
         """Attach exactly the wanted styles; for each the column of its strength."""
-        wanted = {f"style-{index}": self._resolve(source) for index, source in enumerate(sources)}
+        wanted = {f"style-{index}": self._resolve(style) for index, style in enumerate(styles)}
         for name, identity in list(self._hung.items()):
             if wanted.get(name) != identity:
                 bank.remove(name)
@@ -174,18 +173,18 @@ class WarmBase:
         return [bank.names.index(name) for name in wanted]
 
     @contextmanager
-    def _guests(self, session: Session, live: str, sources: Sequence[Source]) -> Iterator[list[int]]:
+    def _guests(self, session: Session, live: str, styles: Sequence[PlacedStyle]) -> Iterator[list[int]]:
         """Styles beside the one in training, for a while; the bank is afterwards as it was."""
         bank = session.bank
         strengths = bank.strengths
         guests: list[str] = []
         columns: list[int] = []
         try:
-            for index, source in enumerate(sources):
+            for index, style in enumerate(styles):
                 name = session.style
-                if _is_guest(source, live):
+                if _is_guest(style, live):
                     name = f"guest-{index}"
-                    attach(bank, name, self._read(self._resolve(source)))
+                    attach(bank, name, self._read(self._resolve(style)))
                     guests.append(name)
                 columns.append(bank.names.index(name))
             yield columns
@@ -194,27 +193,27 @@ class WarmBase:
                 bank.remove(name)
             bank.set_strengths(strengths)
 
-    def _resolve(self, source: Source) -> Identity:
+    def _resolve(self, style: PlacedStyle) -> Identity:
         """A style's path with what tells whether it was changed since.
 
         Raises:
             AdapterFileError: it is not there.
         """
-        path = Path(source.path) if source.path else self._latest(source.run)
+        path = Path(style.path) if style.path else self._latest(style.style)
         marker = path / "manifest.json" if path.is_dir() else path
         try:
             status = marker.stat()
         except OSError:
             raise AdapterFileError(
-                f"{source.name} is not there any more ({path.name}); choose another file or checkpoint."
+                f"{style.name} is not there any more ({path.name}); choose another file or checkpoint."
             ) from None
         return str(path), status.st_mtime_ns, status.st_size
 
-    def _weights(self, source: Source, session: Session | None = None, live: str = "") -> str:
-        """Which weights a source stands for now, to be kept with its pictures."""
-        if session is not None and not _is_guest(source, live):
-            return weights.live(session.step)
-        return weights.of_file(Path(source.path) if source.path else self._latest(source.run))
+    def _weights(self, style: PlacedStyle, session: Session | None = None, live: str = "") -> str:
+        """Which weights a style stands for now, to be kept with its pictures."""
+        if session is not None and not _is_guest(style, live):
+            return live_weights(session.step)
+        return weights_in(Path(style.path) if style.path else self._latest(style.style))
 
     def _latest(self, run: str) -> Path:
         """What a run that is not in training has to show: its file, or else its newest checkpoint."""
@@ -238,9 +237,9 @@ class WarmBase:
         return file
 
 
-def _is_guest(source: Source, live: str) -> bool:
-    """Whether a source has to be read from a file while the run ``live`` is in training."""
-    return bool(source.path) or source.run != live
+def _is_guest(style: PlacedStyle, live: str) -> bool:
+    """Whether a style has to be read from a file while the run ``live`` is in training."""
+    return bool(style.path) or style.style != live
 
 
 def checkpoint_as_file(path: Path) -> StyleFile:

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from trainer.config import BaseConfig, FileLayout
-from trainer.events import Message, Phase, PreviewRow, PreviewSettings
+from trainer.events import Message, Phase
+from trainer.preview.order import PlacedStyle, PreviewRow, PreviewSettings
 
 # ---- requests
 
@@ -30,27 +31,13 @@ class Steer(Message):
     run: str
 
 
-class Source(Message):
-    """Where an adapter of a drawing comes from.
-
-    Attributes:
-        name: for the picture's settings.
-        path: an adapter file, or a checkpoint's folder; empty for the weights in training.
-        run: the run that is meant when ``path`` is empty, and that a checkpoint belongs to.
-    """
-
-    name: str
-    path: str = ""
-    run: str = ""
-
-
 class Draw(Message):
-    """Draw ``rows[i]`` into ``folder/NN.png``, NN being ``indices[i]``; strengths are in the order of ``sources``."""
+    """Draw ``rows[i]`` into ``folder/NN.png``, NN being ``indices[i]``; strengths are in the order of ``styles``."""
 
     type: Literal["draw"] = "draw"
     job: str
     base: BaseConfig
-    sources: tuple[Source, ...]
+    styles: tuple[PlacedStyle, ...]
     rows: tuple[PreviewRow, ...]
     indices: tuple[int, ...]
     settings: PreviewSettings
@@ -144,7 +131,7 @@ class Drawing(Message):
 
 
 class Drawn(Message):
-    """A picture is on the disk; ``weights`` says for each source what it was drawn with (`trainer.studio.weights`)."""
+    """A picture is on the disk; ``weights`` says for each style what it was drawn with (`trainer.preview.order`)."""
 
     type: Literal["drawn"] = "drawn"
     job: str
