@@ -6,6 +6,7 @@ PatinaError
 ├── ImageError          one image cannot be used (the run goes on without it)
 ├── BaseError           the base model cannot be found, read or used
 ├── AdapterFileError    a style file cannot be read, or does not fit the base
+│   └── AlphaUnknown    it does not say how strongly it counts
 ├── RunError            a run folder cannot be started, resumed or finished
 ├── DeviceError         the device cannot do what was asked
 │   └── DoesNotFit      not enough memory, with what would fit
@@ -43,6 +44,10 @@ class BaseError(PatinaError):
 
 class AdapterFileError(PatinaError):
     """A style file cannot be read, or does not fit the base."""
+
+
+class AlphaUnknown(AdapterFileError):
+    """A style file does not say its alpha, and nobody has said it."""
 
 
 class RunError(PatinaError):

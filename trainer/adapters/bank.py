@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from trainer.adapters.gates import GateBoard
 from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, Share, gated
-from trainer.adapters.methods import method_named
+from trainer.adapters.methods import method_named, method_of
 from trainer.adapters.methods.method import Method, Parts, Site, Values
 from trainer.adapters.spec import Adapter, AdapterSpec, Learning
 from trainer.adapters.targets import select
@@ -148,7 +148,7 @@ class Bank:
         self._check_new(name, dropout)
         shares: dict[str, Share] = {}
         for path, layer in weights.items():
-            method = method_named(layer.method)
+            method = method_of(layer)
             parts = method.read(layer, self._base(path))
             shares[path] = self._share(name, path, method, parts, layer.rank, layer.alpha, dropout, trainable=trainable)
         spec = AdapterSpec(

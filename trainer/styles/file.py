@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.adapters.methods import METHODS
+from trainer.adapters.methods import method_of
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import SDXL, of_text_width
 
@@ -17,10 +17,11 @@ class StyleFile:
 
     Attributes:
         path: the file.
-        layout: how its tensors are named: ``kohya``, ``kohya, original names``, ``diffusers`` or ``diffusers, older``.
+        layout: how its tensors are named, such as ``kohya``, ``kohya, original names``, ``diffusers`` or ``ComfyUI``.
         layers: by root-qualified path, such as ``unet.mid_block...attn2.to_q`` or ``te1.text_model.encoder...``.
         metadata: the header's strings.
         notes: what a person should know about the reading.
+        alpha_known: whether the file, or somebody, says how strongly it counts; else alpha is not a number.
     """
 
     path: Path
@@ -28,19 +29,20 @@ class StyleFile:
     layers: dict[str, LayerWeights]
     metadata: dict[str, str]
     notes: tuple[str, ...] = ()
+    alpha_known: bool = True
 
 
 def readers_of(layers: Mapping[str, LayerWeights]) -> tuple[str, ...]:
     """A sentence for each method that not every program reads."""
-    methods = sorted({layer.method for layer in layers.values()} - {"lora"})
-    return tuple(f"{METHODS[method].readers}." for method in methods)
+    methods = {layer.method: method_of(layer) for layer in layers.values()}
+    return tuple(f"{methods[name].readers}." for name in sorted(methods) if methods[name].readers)
 
 
 def text_width(layers: Mapping[str, LayerWeights]) -> int | None:
     """Width of the text features that an adapter was made for, where it adapts the layers that read them."""
     for path, layer in layers.items():
         if path.startswith("unet.") and path.endswith(("attn2.to_k", "attn2.to_v")):
-            return int(layer.down.shape[1])
+            return method_of(layer).sides(layer)[1][0]
     return None
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 from torch import nn
 
 from trainer.adapters.bank import Adapter, Bank
 from trainer.adapters.layers import GatedLayer, adaptable
+from trainer.adapters.methods import method_of
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError
 from trainer.styles.file import StyleFile, made_for
@@ -69,18 +69,18 @@ def fit(file: StyleFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, Laye
 def _reshaped(
     file: StyleFile, path: str, layer: LayerWeights, module: GatedLayer | nn.Linear | nn.Conv2d
 ) -> LayerWeights:
-    weight = module.weight
-    down, up = layer.down, layer.up
-    if weight.dim() == 2 and down.dim() == 4 and down.shape[2:] == (1, 1):
-        down, up = down.flatten(1), up.flatten(1)
-    if weight.dim() == 4 and down.dim() == 2:
-        down, up = down[:, :, None, None], up[:, :, None, None]
-    if down.shape[1:] != weight.shape[1:] or up.shape[0] != weight.shape[0]:
+    method = method_of(layer)
+    shape = tuple(module.weight.shape)
+    fitted = method.shaped(layer, shape)
+    if fitted is None:
+        out, inputs = method.sides(layer)
         raise AdapterFileError(
-            f"{file.path} does not fit this base: {path} is {_size(up.shape[0], down.shape[1:])} in the file, "
-            f"but {_size(weight.shape[0], weight.shape[1:])} in the base.{made_for(file.layers)}"
+            f"{file.path} does not fit this base: {path} is {_size(out, inputs)} in the file, "
+            f"but {_size(shape[0], shape[1:])} in the base.{made_for(file.layers)}"
         )
-    return dataclasses.replace(layer, down=down, up=up)
+    if "bias" in fitted.extra and module.bias is None:
+        raise AdapterFileError(f"{file.path} does not fit this base: it changes the bias of {path}, which has none.")
+    return method.as_lora(fitted, module.weight) if method.needs_base else fitted
 
 
 def _size(out: int, into: tuple[int, ...]) -> str:

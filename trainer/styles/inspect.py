@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from trainer.adapters.methods import method_of
 from trainer.adapters.targets import describe
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import title_of
@@ -146,10 +147,7 @@ def inspect_file(path: Path | str) -> Inspection:
 
 
 def _facts(where: str, layer: LayerWeights) -> LayerFacts:
-    down, up = layer.down.double().flatten(1), layer.up.double().flatten(1)
-    # ||B A||^2 = <B^T B, A A^T>: two r x r products instead of a matrix as large as the layer.
-    square = float(((up.T @ up) * (down @ down.T)).sum())
-    norm = abs(layer.scale) * (square**0.5 if not square < 0 else 0.0)
+    norm = method_of(layer).norm(layer)
     return LayerFacts(where, layer.rank, layer.alpha, layer.scale, tuple(layer.down.shape), tuple(layer.up.shape), norm)
 
 

@@ -13,10 +13,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from trainer.errors import AdapterFileError
-from trainer.safetensors_file import Header
-from trainer.styles.unsupported import explain
-
 # Every name of a module that has an underscore of its own, in diffusers, in the original code and in CLIP.
 _COMPOUND = (
     "add_embedding",
@@ -80,13 +76,7 @@ _OUTSIDE_BLOCKS = {
 _MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
 _BLOCK = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.(\d+)\.(.+)")
 
-_SIDES = {"down": "down", "up": "up", "A": "down", "B": "up"}
 _UNET_PARTS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in", "conv_out", "time_embedding.", "add_embedding.")
-_KOHYA_KEY = re.compile(r"(lora_(?:unet|te|te1|te2)_[^.]+)\.lora_(down|up)\.weight")
-_PEFT_KEY = re.compile(r"(.+)\.lora_(A|B)(?:\.[^.]+)?\.weight")
-_OLD_KEY = re.compile(r"(.+)\.lora(?:_linear_layer)?\.(down|up)\.weight")
-_OLD_ATTENTION = re.compile(r"(.+?)(\.processor)?\.to_(q|k|v|out)_lora\.(down|up)\.weight")
-_ALPHA_KEY = re.compile(r"(.+)\.alpha")
 
 
 @dataclass(frozen=True)
@@ -106,10 +96,6 @@ class NativeTensor:
 
 
 NATIVE_TENSORS = (NativeTensor("dora", "magnitude", kohya="dora_scale", diffusers="lora_magnitude_vector"),)
-
-_NATIVE_PART = {name: native.part for native in NATIVE_TENSORS for name in (native.kohya, native.diffusers)}
-_KOHYA_NATIVE = re.compile(rf"(lora_(?:unet|te|te1|te2)_[^.]+)\.({'|'.join(n.kohya for n in NATIVE_TENSORS)})")
-_PEFT_NATIVE = re.compile(rf"(.+)\.({'|'.join(n.diffusers for n in NATIVE_TENSORS)})(?:\.[^.]+){{0,2}}")
 
 
 def flatten(path: str) -> str:
@@ -178,39 +164,6 @@ def _within(place: str, rest: str) -> str:
     return f"{place}.{_RESNET.get(rest, rest)}" if ".resnets." in place else f"{place}.{rest}"
 
 
-def sort_keys(header: Header) -> tuple[dict[str, tuple[str, str, str]], list[str]]:
-    """Key -> (module as named in the file, ``down`` | ``up`` | ``alpha`` | native part, style of naming), and notes."""
-    parts: dict[str, tuple[str, str, str]] = {}
-    odd: list[str] = []
-    embeddings = 0
-    for key in header.entries:
-        if match := _KOHYA_KEY.fullmatch(key):
-            parts[key] = (match[1], match[2], "kohya")
-        elif match := _PEFT_KEY.fullmatch(key):
-            parts[key] = (match[1], _SIDES[match[2]], "diffusers")
-        elif match := _OLD_ATTENTION.fullmatch(key):
-            inner = "self_attn" in match[1] and f"{match[3]}_proj"
-            layer = inner or ("to_out.0" if match[3] == "out" else f"to_{match[3]}")
-            parts[key] = (f"{match[1]}.{layer}", match[4], "diffusers, older")
-        elif match := _OLD_KEY.fullmatch(key):
-            parts[key] = (match[1], match[2], "diffusers, older")
-        elif match := _KOHYA_NATIVE.fullmatch(key):
-            parts[key] = (match[1], _NATIVE_PART[match[2]], "kohya")
-        elif match := _PEFT_NATIVE.fullmatch(key):
-            parts[key] = (match[1], _NATIVE_PART[match[2]], "diffusers")
-        elif match := _ALPHA_KEY.fullmatch(key):
-            parts[key] = (match[1], "alpha", "")
-        elif key.startswith("bundle_emb."):
-            embeddings += 1
-        else:
-            odd.append(key)
-    if odd:
-        reason = explain(header.path, header.entries)
-        raise AdapterFileError(reason or f"{header.path} holds {odd[0]}, which is no part of a LoRA.")
-    notes = [f"{embeddings} tensors of embeddings that came with it are left out."] if embeddings else []
-    return parts, notes
-
-
 class Places:
     """Finds where a module as a file names it is in Stable Diffusion's models."""
 
@@ -225,7 +178,9 @@ class Places:
 
     def find(self, module: str) -> str | None:
         """Root-qualified path, or None."""
-        root, path = self._flattened(module) if module.startswith("lora_") else self._dotted(module)
+        module = module.removeprefix("base_model.model.")
+        flat = module.startswith(("lora_", "lycoris_")) and "." not in module
+        root, path = self._flattened(module) if flat else self._dotted(module)
         if path is None:
             return None
         if root in self._known:
@@ -236,24 +191,51 @@ class Places:
         return f"{root}.{path if root == 'unet' else text_path(path)}"
 
     def _flattened(self, module: str) -> tuple[str, str | None]:
-        root, _, flat = module.removeprefix("lora_").partition("_")
+        if module.startswith("lycoris_"):
+            flat = module.removeprefix("lycoris_")
+            root = self._first_encoder if flat.startswith("text_model_") else "unet"
+        else:
+            root, _, flat = module.removeprefix("lora_").partition("_")
         root = root_at_hand(root, self._known) if self._known else root
         if root in self._flat and flat in self._flat[root]:
             return root, self._flat[root][flat]
         path = unflatten(flat)
-        if root == "unet" and path.startswith((*ORIGINAL_BLOCKS, "time_embed.", "label_emb.", "out.")):
-            self.original = True
-            return root, from_original(path, self._layers_per_block)
-        return root, path if root != "unet" or path.startswith(_UNET_PARTS) else None
+        return root, path if root != "unet" else self._in_unet(path)
 
     def _dotted(self, module: str) -> tuple[str, str | None]:
-        module = module.removeprefix("base_model.model.")
-        for prefix, root in (("unet.", "unet"), ("text_encoder_2.", "te2"), ("text_encoder.", self._first_encoder)):
+        for prefix, root in _DOTTED_ROOTS.items():
             if module.startswith(prefix):
-                return root_at_hand(root, self._known) if self._known else root, module.removeprefix(prefix)
+                path = module.removeprefix(prefix)
+                root = root or self._first_encoder
+                root = root_at_hand(root, self._known) if self._known else root
+                return root, path if root != "unet" else self._in_unet(path)
         if module.startswith(("text_model.", "encoder.layers.")):
             return self._first_encoder, module
-        return "unet", module if module.startswith(_UNET_PARTS) else None
+        return "unet", self._in_unet(module)
+
+    def _in_unet(self, path: str) -> str | None:
+        if path.startswith((*ORIGINAL_BLOCKS, "time_embed.", "label_emb.", "out.")):
+            self.original = True
+            return from_original(path, self._layers_per_block)
+        return path if path.startswith(_UNET_PARTS) else None
+
+
+# Models as files with dotted names call them; None is the first text encoder, whichever that is.
+_DOTTED_ROOTS: Mapping[str, str | None] = {
+    "unet.": "unet",
+    "lora_unet.": "unet",
+    "diffusion_model.": "unet",
+    "text_encoder_2.": "te2",
+    "text_encoder.": None,
+    "text_encoders.clip_l.transformer.": None,
+    "text_encoders.clip_h.transformer.": None,
+    "text_encoders.clip_g.transformer.": "te2",
+    "clip_l.": None,
+    "clip_g.": "te2",
+    "lora_te.": None,
+    "lora_te1.": "te1",
+    "lora_te2.": "te2",
+}
 
 
 def _layers_per_block(names: Iterable[str]) -> int:

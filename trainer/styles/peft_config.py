@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,12 +12,11 @@ from typing import Any
 
 from trainer.errors import AdapterFileError
 from trainer.safetensors_file import Header
+from trainer.styles.alpha import MAX_ALPHA, usable
+from trainer.styles.patterns import Patterns
 
 KEY = "lora_adapter_metadata"
 """diffusers' header key for PEFT's configuration: JSON, with the model's name in front of each key."""
-
-MAX_ALPHA = 1e6
-"""Far above any alpha that was ever trained with; what is larger only breaks pictures."""
 
 _MODELS = ("unet", "text_encoder_2", "text_encoder")
 _MAX_BYTES = 4 * 2**20
@@ -29,24 +27,30 @@ class PeftConfig:
     """What PEFT's configuration says of the adapter on one model.
 
     Attributes:
-        alpha: of the layers that ``patterns`` does not name; None is the rank.
-        patterns: end of a layer's dotted path -> (place in the table, alpha); the first in the table wins.
+        alpha, rank: of the layers that the patterns do not name; None where it does not say.
+        alphas, ranks: by pattern.
         by_root: whether alpha counts ``alpha / sqrt(rank)`` (rsLoRA).
     """
 
     alpha: float | None = None
-    patterns: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    rank: float | None = None
+    alphas: Patterns = field(default_factory=Patterns)
+    ranks: Patterns = field(default_factory=Patterns)
     by_root: bool = False
 
-    def alpha_of(self, inner: str, rank: int) -> float:
-        """A layer's alpha in the convention ``alpha / rank``, by its dotted path without the model's name."""
-        parts = inner.split(".")
-        ends = (".".join(parts[i:]) for i in range(len(parts)))
-        named = min((self.patterns[end] for end in ends if end in self.patterns), default=None)
-        if named is not None:
-            alpha = named[1]
-        else:
-            alpha = float(rank) if self.alpha is None else self.alpha
+    def alpha_of(self, inner: str, rank: int | None) -> float | None:
+        """A layer's alpha in the convention ``alpha / rank``; None where the configuration does not tell.
+
+        Args:
+            inner: its dotted path without the model's name.
+            rank: None where the tensors show none; alpha is then divided by the configuration's.
+        """
+        alpha = self.alphas.of(inner, self.alpha)
+        if alpha is None:
+            return None
+        if rank is None:
+            own = self.ranks.of(inner, self.rank)
+            return None if own is None else alpha / own
         return alpha * math.sqrt(rank) if self.by_root else alpha
 
 
@@ -72,12 +76,13 @@ def read(header: Header) -> dict[str, PeftConfig]:
     return {model: _config(header.path, table) for model, table in tables.items()}
 
 
-def alpha_of(configs: Mapping[str, PeftConfig], module: str, where: str, rank: int) -> float:
-    """A layer's alpha in the convention ``alpha / rank``; the rank itself where nothing is said, as diffusers does.
+def alpha_of(configs: Mapping[str, PeftConfig], module: str, where: str, rank: int | None) -> float | None:
+    """A layer's alpha in the convention ``alpha / rank``; None where nothing is said.
 
     Args:
         module: the layer as the file names it.
         where: its root-qualified path.
+        rank: None where the tensors show none, and alpha is to be the factor on the whole.
     """
     module = module.removeprefix("base_model.model.")
     model = next(
@@ -116,11 +121,6 @@ def compose(shapes: Mapping[str, tuple[int, float]], models: Mapping[str, str], 
     return json.dumps(packed, indent=2, sort_keys=True)
 
 
-def usable(alpha: float) -> bool:
-    """Whether an alpha is a number that an update can be scaled by."""
-    return math.isfinite(alpha) and 0 < abs(alpha) <= MAX_ALPHA
-
-
 def _text_of(header: Header) -> tuple[str | None, bool]:
     """The configuration as it stands, and whether it is diffusers' flat form; None without one."""
     if KEY in header.metadata:
@@ -139,32 +139,32 @@ def _text_of(header: Header) -> tuple[str | None, bool]:
 
 
 def _config(path: Path, table: Mapping[str, Any]) -> PeftConfig:
-    pattern_table = table.get("alpha_pattern") or {}
-    if not isinstance(pattern_table, dict):
-        raise AdapterFileError(
-            f"{path} is damaged: alpha_pattern in its LoRA settings should be a table of layers and alphas."
-        )
-    patterns: dict[str, tuple[int, float]] = {}
-    for place, (pattern, value) in enumerate(pattern_table.items()):
-        literal = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
-        if not re.fullmatch(r"[\w.]+", literal):
-            raise AdapterFileError(f"{path} sets alpha by the pattern {pattern[:80]!r}, which Patina does not read.")
-        patterns.setdefault(literal, (place, _alpha(path, value)))
-    stated = table.get("lora_alpha")
-    return PeftConfig(None if stated is None else _alpha(path, stated), patterns, bool(table.get("use_rslora")))
+    stated = table.get("lora_alpha", table.get("alpha"))
+    rank = table.get("r")
+    return PeftConfig(
+        None if stated is None else _alpha(path, stated),
+        None if rank is None else _number(path, "r", rank),
+        Patterns.parse(path, "alpha_pattern", table.get("alpha_pattern"), lambda value: _alpha(path, value)),
+        Patterns.parse(path, "rank_pattern", table.get("rank_pattern"), lambda value: _number(path, "rank", value)),
+        bool(table.get("use_rslora")),
+    )
 
 
 def _alpha(path: Path, value: Any) -> float:
+    return _number(path, "alpha", value)
+
+
+def _number(path: Path, name: str, value: Any) -> float:
     try:
-        alpha = float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
-        alpha = math.nan
-    if isinstance(value, bool) or not usable(alpha):
+        number = math.nan
+    if isinstance(value, bool) or not usable(number):
         raise AdapterFileError(
-            f"{path} is damaged: alpha is {str(value)[:40]!r} in its LoRA settings, "
+            f"{path} is damaged: {name} is {str(value)[:40]!r} in its LoRA settings, "
             f"but should be a number other than 0 and at most {MAX_ALPHA:g}."
         )
-    return alpha
+    return number
 
 
 def _plain(alpha: float) -> int | float:

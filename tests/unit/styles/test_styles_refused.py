@@ -35,6 +35,15 @@ def with_parts(**changes: Tensor) -> Callable[[Path], None]:
     return lambda path: save_file({k: v.contiguous() for k, v in parts.items() if v.numel()}, path)
 
 
+def parts_of(**parts: Tensor) -> Callable[[Path], None]:
+    named = {f"lora_unet_{PLACE}.{key.replace('__', '.')}": value for key, value in parts.items()}
+    return lambda path: save_file(named, path)
+
+
+def ones(*shape: int) -> Tensor:
+    return torch.ones(*shape)
+
+
 def only(*keys: str) -> Callable[[Path], None]:
     return lambda path: save_file({key: torch.randn(2, 2) for key in keys}, path)
 
@@ -60,7 +69,6 @@ def with_settings(settings: str | dict[str, Any]) -> Callable[[Path], None]:
     return lambda path: save_file(parts, path, {peft_config.KEY: text})
 
 
-LOKR = f"lora_unet_{PLACE}.lokr_w1"
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: None, "There is no file"),
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
@@ -83,15 +91,69 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         ),
         "header cannot",
     ),
-    "LoHa": (only(f"lora_unet_{PLACE}.hada_w1_a"), "made with LoHa"),
-    "LoKr": (only(LOKR), "made with LoKr"),
+    "half a LoHa": (only(f"lora_unet_{PLACE}.hada_w1_a"), "is incomplete: .* has no hada_w1_b"),
+    "half a LoKr": (only(f"lora_unet_{PLACE}.lokr_w1"), "is incomplete: .* has no whole lokr_w2"),
+    "half a GLoRA": (only(f"lora_unet_{PLACE}.a1.weight"), "is incomplete: .* has no a2"),
+    "one core of LoHa": (
+        parts_of(
+            hada_w1_a=ones(2, 16),
+            hada_w1_b=ones(2, 4),
+            hada_w2_a=ones(2, 16),
+            hada_w2_b=ones(2, 4),
+            hada_t1=ones(2, 2, 3, 3),
+        ),
+        "only one of hada_t1 and hada_t2",
+    ),
+    "halves of LoHa differ": (
+        parts_of(hada_w1_a=ones(16, 2), hada_w1_b=ones(2, 16), hada_w2_a=ones(16, 2), hada_w2_b=ones(2, 9)),
+        "do not go together",
+    ),
+    "LoKr over one's head": (
+        parts_of(lokr_w1=ones(400, 1), lokr_w2_a=ones(200, 1), lokr_w2_b=ones(1, 1000)),
+        "80000 x 1000 values, more than any layer",
+    ),
+    "LoKr twice": (parts_of(lokr_w1=ones(4, 4), lokr_w2=ones(4, 4), lokr_w2_a=ones(4, 1)), "do not go together"),
+    "GLoRA of two ranks": (
+        parts_of(a1__weight=ones(16, 2), a2__weight=ones(3, 16), b1__weight=ones(16, 2), b2__weight=ones(2, 16)),
+        "do not go together",
+    ),
+    "GLoRA with a core": (
+        parts_of(
+            a1__weight=ones(16, 2),
+            a2__weight=ones(2, 16),
+            b1__weight=ones(16, 2),
+            b2__weight=ones(2, 16),
+            bm__weight=ones(2, 2),
+        ),
+        "Tucker core beside GLoRA",
+    ),
+    "DoRA on LoHa": (
+        parts_of(
+            hada_w1_a=ones(16, 2),
+            hada_w1_b=ones(2, 16),
+            hada_w2_a=ones(16, 2),
+            hada_w2_b=ones(2, 16),
+            dora_scale=ones(16, 1),
+        ),
+        "DoRA's magnitudes on LoHa",
+    ),
+    "DoRA on LoKr": (
+        parts_of(lokr_w1=ones(4, 4), lokr_w2=ones(4, 4), dora_scale=ones(16, 1)),
+        "DoRA's magnitudes on LoKr",
+    ),
+    "two forms at once": (with_parts(hada_w1_a=ones(16, 2)), "lora_down.weight beside LoHa"),
+    "a difference of three sides": (parts_of(diff=ones(2, 2, 2)), "do not go together"),
+    "norms alone": (parts_of(w_norm=ones(16), b_norm=ones(16)), "nothing but 1 normalisation layers"),
     "DoRA over inputs": (with_parts(dora_scale=torch.ones(1, 24)), "dora_scale for each input"),
     "DoRA of another layer": (with_parts(dora_scale=torch.ones(9, 1)), "one value for each of 16 outputs"),
     "DoRA without B": (only(f"unet.{PATH}.lora_A.weight", f"unet.{PATH}.lora_magnitude_vector"), "has no up matrix"),
     "VeRA": (only(f"unet.{PATH}.vera_lambda_b"), "made with VeRA"),
-    "OFT": (only(f"lora_unet_{PLACE}.oft_blocks"), "made with OFT"),
-    "Tucker": (with_parts(lora_mid__weight=torch.ones(4, 4)), "Tucker"),
-    "full": (only(f"lora_unet_{PLACE}.diff"), "full weight differences"),
+    "OFT": (parts_of(oft_blocks=ones(4, 8, 8)), "made with OFT"),
+    "BOFT": (parts_of(oft_blocks=ones(2, 4, 8, 8)), "made with BOFT"),
+    "IA3": (parts_of(on_input=ones(1), weight=ones(16)), "made with IA3"),
+    "a core that does not fit": (with_parts(lora_mid__weight=ones(4, 4)), "do not go together"),
+    "a bias of another size": (with_parts(diff_b=ones(3)), "diff_b is [(]3,[)], but should hold one value for each"),
+    "a bias on DoRA": (with_parts(dora_scale=ones(16, 1), diff_b=ones(16)), "bias .* beside DoRA"),
     "FLUX": (
         only(
             "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight",
@@ -99,6 +161,9 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         ),
         "made for FLUX",
     ),
+    "a LyCORIS wrapper of FLUX": (only("lycoris_transformer_blocks_0_attn_to_q.lokr_w1"), "such as FLUX"),
+    "ComfyUI's FLUX": (only("diffusion_model.double_blocks.0.img_attn.qkv.lora_up.weight"), "made for FLUX"),
+    "ComfyUI's video": (only("diffusion_model.blocks.0.ffn.0.lora_up.weight"), "not Stable Diffusion 1, 2 or XL"),
     "FLUX, diffusers": (
         only("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight"),
         "made for FLUX",
@@ -148,7 +213,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: save_file(
             {f"unet.{PATH}.lora_A.weight": DOWN, f"unet.{PATH}.lora_B.weight": UP},
             path,
-            {peft_config.KEY: json.dumps({"unet.alpha_pattern": {"(a+)+": 1}})},
+            {peft_config.KEY: json.dumps({"unet.alpha_pattern": {"(?=a)": 1}})},
         ),
         "pattern",
     ),

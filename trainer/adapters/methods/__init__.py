@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from trainer.adapters.methods.method import Method
+from trainer.adapters.weights import LayerWeights
 from trainer.errors import ConfigError
 
 
@@ -29,10 +30,12 @@ def _found() -> Iterator[type[Method]]:
         yield from _defined_in(importlib.import_module(f"{__name__}.{entry.name}"))
 
 
-METHODS: Mapping[str, type[Method]] = {
+_ALL: Mapping[str, type[Method]] = {
     each.name: each for each in sorted(_found(), key=lambda each: (each.name != "lora", each.name))
 }
-"""Every method by its name in a config: LoRA first, then by name."""
+
+METHODS: Mapping[str, type[Method]] = {name: each for name, each in _ALL.items() if each.trains}
+"""Every method that can be trained, by its name in a config: LoRA first, then by name."""
 
 
 def method_named(name: str, settings: Mapping[str, Any] | None = None) -> Method:
@@ -51,6 +54,11 @@ def method_named(name: str, settings: Mapping[str, Any] | None = None) -> Method
     method = METHODS[name]
     own = {field.name for field in dataclasses.fields(method)}
     return method(**{key: value for key, value in (settings or {}).items() if key in own and value is not None})
+
+
+def method_of(weights: LayerWeights) -> Method:
+    """The method that weights from a file belong to, whether or not it can be trained here."""
+    return {**_ALL, **METHODS}[weights.method]()
 
 
 def methods_with(setting: str) -> tuple[str, ...]:

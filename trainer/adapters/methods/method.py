@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.adapters.weights import LayerWeights
@@ -76,6 +76,9 @@ class Method(ABC):
         readers: of a method whose files hold more than plain LoRA, a sentence on who understands them; else empty.
         stacks: the update is ``B diag(g) A x`` with the two matrices that `factors` gives; those of all adapters in a
             layer then share one pair of products. Otherwise `update` is called.
+        trains: whether a run can choose it; else it is only read from other tools' files.
+        needs_base: of a method that is read only, whether what it does depends on the frozen weight; it then goes into
+            the bank as `as_lora` writes it.
     """
 
     name: ClassVar[str]
@@ -83,6 +86,8 @@ class Method(ABC):
     source: ClassVar[str]
     readers: ClassVar[str] = ""
     stacks: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
+    needs_base: ClassVar[bool] = False
 
     @abstractmethod
     def start(self, site: Site) -> Parts:
@@ -137,6 +142,46 @@ class Method(ABC):
         Only needed by methods that `weights` names; the files of the others are read as plain LoRA.
         """
         raise NotImplementedError(f"{self.name} is written as plain LoRA")
+
+    def sides(self, weights: LayerWeights) -> tuple[int, tuple[int, ...]]:
+        """Outputs and (in[, kh, kw]) of the layer that the weights are for, as far as the file tells its shape."""
+        return weights.up.shape[0], tuple(weights.down.shape[1:])
+
+    def shaped(self, weights: LayerWeights, shape: tuple[int, ...]) -> LayerWeights | None:
+        """The weights for a layer of the shape (out, in[, kh, kw]); None where they are of another layer.
+
+        A linear layer's matrices may be stored as 1 x 1 convolutions and the other way round.
+        """
+        down, up = weights.down, weights.up
+        if len(shape) == 2 and down.dim() == 4 and down.shape[2:] == (1, 1):
+            down, up = down.flatten(1), up.flatten(1)
+        if len(shape) == 4 and down.dim() == 2:
+            down, up = down[:, :, None, None], up[:, :, None, None]
+        fits = down.shape[1:] == shape[1:] and up.shape[0] == shape[0]
+        return replace(weights, down=down, up=up) if fits else None
+
+    def as_lora(self, weights: LayerWeights, base: Tensor | None = None) -> LayerWeights:
+        """The same update of a layer with two matrices and alpha, as every reader of files understands it, fp32.
+
+        It is exact: where no narrower pair will do, the rank is the layer's own. What is LoRA and something more (a
+        magnitude, a bias) stays as it is.
+
+        Args:
+            base: the frozen weight; only for methods that need it.
+        """
+        return weights
+
+    def norm(self, weights: LayerWeights) -> float:
+        """The Frobenius norm of the update at strength 1; not a number where it depends on the base."""
+        import torch
+
+        down, up = weights.down.double().flatten(1), weights.up.double().flatten(1)
+        identity = torch.eye(weights.rank, dtype=torch.double)
+        if up.shape == identity.shape and torch.equal(up, identity):
+            return abs(weights.scale) * float(down.norm())
+        # ||B A||^2 = <B^T B, A A^T>: two r x r products instead of a matrix as large as the layer.
+        square = float(((up.T @ up) * (down @ down.T)).sum())
+        return abs(weights.scale) * (square**0.5 if not square < 0 else 0.0)
 
     def layers(self, state: Mapping[str, Tensor], rank: int, alpha: float) -> dict[str, LayerWeights]:
         """`weights` of all layers in an adapter's state (see `Bank.state_dict_of`), without any base."""
