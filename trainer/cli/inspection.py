@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -39,7 +40,9 @@ def show(found: Inspection, *, every_layer: bool) -> None:
     if every_layer:
         console.print("\n rank   scale       norm  layer")
         for layer in found.layers:
-            console.print(f"{layer.rank:>5} {layer.scale:>7.4g} {layer.norm:>10.4g}  {escape(layer.path)}")
+            scale = "?" if layer.scale is None else f"{layer.scale:.4g}"
+            norm = "?" if math.isnan(layer.norm) else f"{layer.norm:.4g}"
+            console.print(f"{layer.rank:>5} {scale:>7} {norm:>10}  {escape(layer.path)}")
 
 
 def _facts(found: Inspection) -> Iterable[tuple[str, str]]:
@@ -51,7 +54,10 @@ def _facts(found: Inspection) -> Iterable[tuple[str, str]]:
     if found.usage_hint:
         yield "Hint", found.usage_hint
     yield "Layout", f"{found.layout}, {', '.join(found.dtypes)}"
-    yield "Rank", f"{_listed(found.ranks)}, alpha {_listed(found.alphas)}, scale {_listed(found.scales)}"
+    if found.methods != ("lora",):
+        yield "Made with", ", ".join(found.methods)
+    alpha = f"alpha {_listed(found.alphas)}, scale {_listed(found.scales)}" if found.alpha_known else "alpha unknown"
+    yield "Rank", f"{_listed(found.ranks)}, {alpha}"
     layers = ", ".join(f"{count} in {root}" for root, count in found.models.items())
     yield "Targets", f"{found.targets}: {layers}; {found.parameters:,} parameters"
     family = found.family or "unknown"
@@ -62,10 +68,13 @@ def _facts(found: Inspection) -> Iterable[tuple[str, str]]:
         yield "Base's hash", found.base_sha256
     check = {None: "the file names none", True: "as the file says", False: "NOT what the file says"}
     yield "Weights' hash", f"{found.hash} ({check[found.hash_matches]})"
-    norms = [layer.norm for layer in found.layers]
-    if found.finite:
-        strongest = max(found.layers, key=lambda layer: layer.norm)
-        yield "Change", f"norms {min(norms):.3g} to {max(norms):.3g}, most in {strongest.path}"
+    known = [layer for layer in found.layers if not math.isnan(layer.norm)]
+    if found.finite and known:
+        strongest = max(known, key=lambda layer: layer.norm)
+        least = min(layer.norm for layer in known)
+        yield "Change", f"norms {least:.3g} to {strongest.norm:.3g}, most in {strongest.path}"
+    elif found.finite:
+        yield "Change", "as large as its alpha says" if not found.alpha_known else "depends on the base"
     else:
         yield "Change", "holds values that are not numbers: this file is broken"
     for key, value in found.training.items():

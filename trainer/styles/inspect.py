@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -38,12 +39,18 @@ TRAINING_KEYS = (
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """One layer: ``norm`` is the Frobenius norm of its update at strength 1, ``scale * B A``."""
+    """One layer.
+
+    Attributes:
+        alpha, scale: None where the file does not tell.
+        norm: the Frobenius norm of its update at strength 1, ``scale * B A`` of LoRA; not a number where it depends on
+            what the file does not tell.
+    """
 
     path: str
     rank: int
-    alpha: float
-    scale: float
+    alpha: float | None
+    scale: float | None
     down: tuple[int, ...]
     up: tuple[int, ...]
     norm: float
@@ -59,6 +66,8 @@ class Inspection:
         parameters: number of values in its layers.
         dtypes: types of the matrices.
         ranks, alphas, scales: the different values over its layers; a scale is alpha / rank.
+        alpha_known: whether alpha is in the file, or was said; the style cannot be used until it is.
+        methods: what its layers are made with, such as ``lora``.
         targets: a named target or what the UNet's layers are, without regard to which blocks.
         models: number of layers by root.
         family: the base it needs, for people: from the metadata, or ``family_guessed`` from its shapes, or None.
@@ -79,6 +88,8 @@ class Inspection:
     ranks: tuple[int, ...]
     alphas: tuple[float, ...]
     scales: tuple[float, ...]
+    alpha_known: bool
+    methods: tuple[str, ...]
     targets: str
     models: dict[str, int]
     family: str | None
@@ -124,8 +135,10 @@ def inspect_file(path: Path | str) -> Inspection:
         parameters=sum(layer.size for layer in file.layers.values()),
         dtypes=_different(str(layer.down.dtype).removeprefix("torch.") for layer in file.layers.values()),
         ranks=_different(layer.rank for layer in facts),
-        alphas=_different(layer.alpha for layer in facts),
-        scales=_different(layer.scale for layer in facts),
+        alphas=_different(layer.alpha for layer in facts if layer.alpha is not None),
+        scales=_different(layer.scale for layer in facts if layer.scale is not None),
+        alpha_known=file.alpha_known,
+        methods=_different(method_of(layer).name for layer in file.layers.values()),
         targets=describe(layer.path.removeprefix("unet.") for layer in facts if layer.path.startswith("unet.")),
         models=dict(Counter(layer.path.split(".", 1)[0] for layer in facts)),
         family=title_of(recorded) if recorded else likely_family(file.layers),
@@ -148,7 +161,9 @@ def inspect_file(path: Path | str) -> Inspection:
 
 def _facts(where: str, layer: LayerWeights) -> LayerFacts:
     norm = method_of(layer).norm(layer)
-    return LayerFacts(where, layer.rank, layer.alpha, layer.scale, tuple(layer.down.shape), tuple(layer.up.shape), norm)
+    known = not math.isnan(layer.alpha)
+    alpha, scale = (layer.alpha, layer.scale) if known else (None, None)
+    return LayerFacts(where, layer.rank, alpha, scale, tuple(layer.down.shape), tuple(layer.up.shape), norm)
 
 
 def _finite(layer: LayerWeights) -> bool:

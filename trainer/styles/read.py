@@ -18,7 +18,9 @@ What a layer is made with (LoRA, LoHa, LoKr ...) is a module each in `trainer.st
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -105,7 +107,7 @@ def read_style(
         if stated is None and _says_elsewhere(keys[key] for key in layer.names.values()):
             unknown = unknown or answer is None
             stated = math.nan if answer is None else _answered(answer, layer, form.rank(layer))
-        layers[where] = form.build(own, float(form.rank(layer) or 1) if stated is None else stated)
+        layers[where] = _unfolded(where, form.build(own, float(form.rank(layer) or 1) if stated is None else stated))
         if check_values:
             _refuse_values(path, where, layers[where], alpha_known=not unknown)
     if unknown and check_values:
@@ -115,6 +117,19 @@ def read_style(
     layout = layout_of(keys.values(), original=places.original)
     return StyleFile(path, layout, layers, header.metadata, tuple(notes), alpha_known=not unknown)
 
+
+def _unfolded(where: str, layer: LayerWeights) -> LayerWeights:
+    """LyCORIS keeps the factors of a convolution flat; which of the UNet's layers have a kernel is known."""
+    if layer.method not in ("loha", "lokr") or layer.down.dim() != 2 or not _THREE_BY_THREE.fullmatch(where):
+        return layer
+    sides = (layer.down, layer.extra.get("down2", layer.down))
+    if any(side.shape[1] % 9 for side in sides):
+        return layer
+    down, down2 = (side.unflatten(1, (-1, 3, 3)) for side in sides)
+    return replace(layer, down=down, extra={**layer.extra, "down2": down2} if "down2" in layer.extra else layer.extra)
+
+
+_THREE_BY_THREE = re.compile(r"unet\.(.*\.(conv1|conv2|(down|up)samplers\.\d+\.conv)|conv_in|conv_out)")
 
 UNKNOWN_ALPHA = (
     "{path} does not say its alpha, by which its strength is counted: PEFT and diffusers keep it in the file's header "

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from trainer import safetensors_file
+from trainer.adapters.methods import as_loras, method_of
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import RunError
 from trainer.styles import peft_config
@@ -59,18 +60,27 @@ def write_style(
     """Write an adapter file atomically; the same adapter and metadata give the same bytes.
 
     Args:
-        weights: by root-qualified path, as `Bank.weights_of` gives them.
+        weights: by root-qualified path, as `Bank.weights_of` gives them. What other tools' methods do is written with
+            two matrices, exactly.
         metadata: strings for the header; ``sshs_model_hash`` is added, and PEFT's settings are written anew.
         dtype: of the weights. fp32 is the default because a style's file is a few MB anyway, and because what is
             verified, shared or trained further is then exactly what was trained; fp16 halves it.
 
     Raises:
-        RunError: there is nothing to write, or a value is not finite in ``dtype``.
+        RunError: there is nothing to write, a value is not finite in ``dtype``, or a layer depends on the base.
     """
     path = Path(path)
-    level = with_one_alpha(weights)
+    level = with_one_alpha(as_loras(weights))
     if not level:
         raise RunError(f"{path} was not written: the adapter has no layers.")
+    for where, layer in level.items():
+        if method_of(layer).needs_base:
+            raise RunError(f"{path} was not written: what {layer.method} does to {where} depends on the base.")
+        if "bias" in layer.extra and layout != "kohya":
+            raise RunError(
+                f"{path} was not written: it changes the bias of {where}, for which the {layout} layout has no place; "
+                "choose kohya's."
+            )
     tensors: dict[str, Tensor] = {}
     for where, layer in sorted(level.items()):
         down, up = layer.down.detach().to("cpu", dtype), layer.up.detach().to("cpu", dtype)
@@ -84,6 +94,8 @@ def write_style(
             tensors[f"{stem}.lora_down.weight"] = down
             tensors[f"{stem}.lora_up.weight"] = up
             tensors[f"{stem}.alpha"] = torch.tensor(float(layer.alpha))
+            if "bias" in layer.extra:
+                tensors[f"{stem}.diff_b"] = layer.extra["bias"].detach().to("cpu", dtype)
             for each, value in native.items():
                 tensors[f"{stem}.{each.kohya}"] = value.reshape(-1, *[1] * (down.dim() - 1))
         else:

@@ -32,7 +32,7 @@ from trainer.styles.metadata import check_base
 from trainer.workbench.base_files import BaseFiles
 from trainer.workbench.made import source
 from trainer.workbench.merge import Ingredient
-from trainer.workbench.updates import placed, update_of
+from trainer.workbench.updates import biases_left_out, placed, update_of
 
 KEY = "patina.baked"
 """Metadata key of a base's weight file: the styles inside, as a JSON list of entries as in ``patina.made``."""
@@ -132,6 +132,7 @@ def bake(ingredients: Sequence[Ingredient], base: BaseFiles, target: Path, *, to
         copy_with_tensors(header, to, {"format": "pt", **metadata, KEY: listed}, changes, raises=BaseError)
 
     notes = _write_folder(base, target, write) if base.is_folder else []
+    notes += [note for each in ingredients for note in biases_left_out(each.file)]
     if not base.is_folder:
         write(base.path, target)
     lost = (sizes.lost / sizes.update) ** 0.5 if sizes.update else 0.0

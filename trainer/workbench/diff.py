@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from trainer.adapters.methods import as_loras
 from trainer.adapters.weights import LayerWeights
 from trainer.styles.file import StyleFile
 from trainer.workbench.lowrank import inner, norm
@@ -68,6 +69,8 @@ class Difference:
 
 def diff(first: StyleFile, second: StyleFile) -> Difference:
     """Compare two styles layer by layer, from their factors alone, in fp64."""
+    first = replace(first, layers=as_loras(first.layers))
+    second = replace(second, layers=as_loras(second.layers))
     shared = sorted(first.layers.keys() & second.layers.keys())
     fitting = [path for path in shared if _sides(first.layers[path]) == _sides(second.layers[path])]
     notes = []

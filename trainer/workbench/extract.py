@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from trainer.adapters.methods import method_of
 from trainer.adapters.targets import TARGETS, matching
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import BaseError, ConfigError
@@ -21,7 +22,7 @@ from trainer.workbench.base_files import BaseFiles
 from trainer.workbench.lowrank import spectrum_of_matrix
 from trainer.workbench.made import Made, described, made, name_of, source
 from trainer.workbench.resize import check, told_ranks
-from trainer.workbench.updates import placed, update_of
+from trainer.workbench.updates import biases_left_out, placed, update_of
 
 UNCHANGED = 1e-7
 """Norm of a difference, relative to the weight's, below which it is nothing but rounding in fp32."""
@@ -115,7 +116,8 @@ def flatten(
     folded = _Folded(rank, energy)
     for done, (path, layer, _, place) in enumerate(places, 1):
         update = update_of(layer, place.read())
-        folded.take(path, update.reshape(-1, *layer.down.shape[1:]))
+        out, inputs = method_of(layer).sides(layer)
+        folded.take(path, update.reshape(out, *inputs))
         told(done, len(places))
     metadata = described(
         "extract",
@@ -128,7 +130,8 @@ def flatten(
         name=name or name_of(file),
         settings=_settings(rank, energy, ""),
     )
-    return Made(folded.layers, metadata, (*file.notes, folded.sentence(len(places))), folded.lost)
+    notes = (*file.notes, *biases_left_out(file), folded.sentence(len(places)))
+    return Made(folded.layers, metadata, notes, folded.lost)
 
 
 @dataclass

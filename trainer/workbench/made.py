@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.adapters.methods import as_loras
 from trainer.adapters.weights import LayerWeights
 from trainer.config import FileLayout
 from trainer.errors import AdapterFileError
@@ -121,15 +122,18 @@ def plain(file: StyleFile, what: str) -> dict[str, LayerWeights]:
         what: is to be done, for the message, such as "merged".
 
     Raises:
-        AdapterFileError: a layer's update depends on the base's weights, too.
+        AdapterFileError: a layer's update depends on the base's weights, too, or changes a bias.
     """
-    for path, layer in file.layers.items():
+    layers = as_loras(file.layers)
+    for path, layer in layers.items():
+        if "bias" in layer.extra:
+            raise AdapterFileError(f"{file.path} cannot be {what}: it also changes the bias of {path}.")
         if layer.method != "lora":
             raise AdapterFileError(
                 f"{file.path} cannot be {what} as it is: {path} is made with {layer.method}, whose change depends on "
                 "the base. Make a plain LoRA of it first: patina extract --style FILE --base BASE."
             )
-    return file.layers
+    return layers
 
 
 def same_family(files: Sequence[StyleFile]) -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from trainer.adapters.methods import method_named
+from trainer.adapters.methods import method_of
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError
 from trainer.styles.file import StyleFile, made_for
@@ -22,17 +22,18 @@ def update_of(layer: LayerWeights, weight: Tensor) -> Tensor:
     Args:
         weight: (out, in) or (out, in, kh, kw), of the base.
     """
-    method = method_named(layer.method)
+    method = method_of(layer)
+    fitted = method.shaped(layer, tuple(weight.shape))
+    if fitted is None:
+        raise ValueError(f"a layer of the sides {method.sides(layer)} is not one of the shape {tuple(weight.shape)}")
+    if method.needs_base:
+        fitted = method.as_lora(fitted, weight)
+        method = method_of(fitted)
     frozen = SimpleNamespace(weight=weight.float(), bias=None)
-    tail = weight.shape[2:]
-    if weight.dim() != layer.down.dim() and tail in ((), (1, 1)):
-        # A linear layer that the file, or the base, keeps as a 1 x 1 convolution.
-        frozen.weight = frozen.weight.reshape(weight.shape[0], *layer.down.shape[1:])
     with torch.no_grad():
-        parts = method.read(layer, frozen)
+        parts = method.read(fitted, frozen)
         values = {**parts.trained, **parts.kept, **parts.derived}
-        update = method.merged(values, frozen, layer.rank, layer.alpha)["weight"]
-    return update.reshape(weight.shape)
+        return method.merged(values, frozen, fitted.rank, fitted.alpha)["weight"]
 
 
 def placed(file: StyleFile, base: BaseFiles) -> Iterator[tuple[str, LayerWeights, str, Place]]:
@@ -51,10 +52,17 @@ def placed(file: StyleFile, base: BaseFiles) -> Iterator[tuple[str, LayerWeights
             raise AdapterFileError(
                 f"{file.path} does not fit {base.source}: that base has no layer {path}.{made_for(file.layers)}"
             )
-        have, want = (layer.up.shape[0], *layer.down.shape[1:]), place.shape
-        if have != want and (have[:2] != want[:2] or {*have[2:], *want[2:]} - {1}):
+        method = method_of(layer)
+        if method.shaped(layer, place.shape) is None:
+            out, inputs = method.sides(layer)
             raise AdapterFileError(
-                f"{file.path} does not fit {base.source}: {path} is {' x '.join(map(str, have))} in the file, but "
-                f"{' x '.join(map(str, want))} in the base.{made_for(file.layers)}"
+                f"{file.path} does not fit {base.source}: {path} is {' x '.join(map(str, (out, *inputs)))} in the "
+                f"file, but {' x '.join(map(str, place.shape))} in the base.{made_for(file.layers)}"
             )
         yield path, layer, name, place
+
+
+def biases_left_out(file: StyleFile) -> list[str]:
+    """A note where a style changes biases, of which `update_of` knows nothing; else none."""
+    count = sum("bias" in layer.extra for layer in file.layers.values())
+    return [f"{file.path.name} also changes {count} biases; these are left out."] if count else []

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from trainer.adapters.bank import Bank
 from trainer.adapters.weights import LayerWeights
+from trainer.errors import AdapterFileError, AlphaUnknown
 from trainer.styles import peft_config
+from trainer.styles.alpha import Alpha
 from trainer.styles.fit import attach
+from trainer.styles.inspect import inspect_file
 from trainer.styles.read import read_style
 from trainer.styles.write import write_style
 
@@ -124,7 +127,7 @@ OTHER_TOOLS: dict[str, tuple[Parts, str, float]] = {
 def test_other_tools_files_are_read(tmp_path: Path, tool: str) -> None:
     parts, where, alpha = OTHER_TOOLS[tool]
     save_file({key: value.contiguous() for key, value in parts.items()}, tmp_path / "a.safetensors")
-    file = read_style(tmp_path / "a.safetensors")
+    file = read_style(tmp_path / "a.safetensors", alpha=Alpha())
     assert list(file.layers) == [where]
     layer = file.layers[where]
     torch.testing.assert_close(layer.down.float(), DOWN, rtol=1e-3, atol=1e-3)
@@ -138,7 +141,8 @@ def test_the_first_text_encoder_of_two_is_told_from_an_only_one(tmp_path: Path) 
         f"{root}.{layer}.lora_{side}.weight": w.clone() for root in ("text_encoder", "text_encoder_2") for side, w in AB
     }
     save_file(both, tmp_path / "a.safetensors")
-    assert list(read_style(tmp_path / "a.safetensors").layers) == [f"te1.{layer}", f"te2.{layer}"]
+    file = read_style(tmp_path / "a.safetensors", alpha=Alpha())
+    assert list(file.layers) == [f"te1.{layer}", f"te2.{layer}"]
 
 
 AB = (("A", DOWN.clone()), ("B", UP.clone()))
@@ -165,6 +169,66 @@ def test_alpha_is_read_from_pefts_folder(tmp_path: Path) -> None:
     save_file(parts, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 16, "alpha_pattern": {}}))
     assert read_style(tmp_path / "adapter_model.safetensors").layers[f"unet.{PATH}"].alpha == 16
+
+
+def test_an_alpha_that_is_nowhere_is_asked_for_and_never_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({f"base_model.model.{PATH}.lora_{side}.weight": w for side, w in AB}, path)
+    with pytest.raises(AlphaUnknown, match=r"does not say its alpha.*--alpha rank"):
+        read_style(path)
+    found = inspect_file(path)
+    assert (found.alpha_known, found.alphas, found.scales, found.ranks) == (False, (), (), (4,))
+    assert found.to_dict()["layers"][0]["alpha"] is None
+    assert read_style(path, alpha=Alpha(8.0)).layers[f"unet.{PATH}"].scale == 2
+    assert read_style(path, alpha=Alpha(8.0, by_root=True)).layers[f"unet.{PATH}"].scale == 4
+    save_file({f"unet.{PATH}.lora_{side}.weight": w for side, w in AB}, path, Alpha(2.0).to_metadata())
+    assert read_style(path).layers[f"unet.{PATH}"].scale == 0.5
+
+
+def test_an_answer_changes_nothing_where_the_file_says_its_alpha(tmp_path: Path) -> None:
+    parts = {f"unet.{PATH}.lora_{side}.weight": w for side, w in AB}
+    save_file(parts, tmp_path / "a.safetensors", metadata={peft_config.KEY: json.dumps({"unet.lora_alpha": 8})})
+    assert read_style(tmp_path / "a.safetensors", alpha=Alpha(99.0)).layers[f"unet.{PATH}"].alpha == 8
+
+
+@pytest.mark.parametrize("text", ['{"alpha": "x", "rslora": false}', "[]", '{"alpha": true, "rslora": false}', "{"])
+def test_an_answer_that_is_spoilt_is_refused(tmp_path: Path, text: str) -> None:
+    parts = {f"unet.{PATH}.lora_{side}.weight": w for side, w in AB}
+    save_file(parts, tmp_path / "a.safetensors", metadata={"patina.alpha": text})
+    with pytest.raises(AdapterFileError, match=r"patina\.alpha in its metadata"):
+        read_style(tmp_path / "a.safetensors")
+
+
+NAMES = {
+    "LyCORIS wrapper": (f"lycoris_{PLACE}", f"unet.{PATH}"),
+    "ComfyUI": ("diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_q", f"unet.{PATH}"),
+    "OneTrainer": ("unet.input_blocks.1.1.transformer_blocks.0.attn2.to_q", f"unet.{PATH}"),
+    "OneTrainer, inside": (f"lora_unet.{PATH}", f"unet.{PATH}"),
+    "original": ("input_blocks.1.1.transformer_blocks.0.attn2.to_q", f"unet.{PATH}"),
+    "ComfyUI's text encoder": (
+        "text_encoders.clip_l.transformer.text_model.encoder.layers.0.mlp.fc1",
+        "te.text_model.encoder.layers.0.mlp.fc1",
+    ),
+    "ComfyUI's second text encoder": (
+        "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1",
+        "te2.text_model.encoder.layers.0.mlp.fc1",
+    ),
+    "OneTrainer's text encoder": (
+        "clip_l.text_model.encoder.layers.0.mlp.fc1",
+        "te.text_model.encoder.layers.0.mlp.fc1",
+    ),
+    "OneTrainer's text encoder, inside": (
+        "lora_te2.text_model.encoder.layers.0.mlp.fc1",
+        "te2.text_model.encoder.layers.0.mlp.fc1",
+    ),
+}
+
+
+@pytest.mark.parametrize("naming", list(NAMES))
+def test_names_of_other_tools_are_understood(tmp_path: Path, naming: str) -> None:
+    module, where = NAMES[naming]
+    save_file({f"{module}.lora_down.weight": DOWN, f"{module}.lora_up.weight": UP}, tmp_path / "a.safetensors")
+    assert list(read_style(tmp_path / "a.safetensors").layers) == [where]
 
 
 def test_what_peft_itself_saves_is_read(make_unet: Any, tmp_path: Path) -> None:
@@ -204,7 +268,7 @@ def test_a_file_that_mixes_two_kinds_of_names_is_read_whole(tmp_path: Path) -> N
     parts = {f"unet.{other}.lora_{side}.weight": w for side, w in AB}
     parts |= {f"unet.{PATH}.lora.down.weight": DOWN, f"unet.{PATH}.lora.up.weight": UP}
     save_file(parts, tmp_path / "a.safetensors")
-    file = read_style(tmp_path / "a.safetensors")
+    file = read_style(tmp_path / "a.safetensors", alpha=Alpha())
     assert set(file.layers) == {f"unet.{PATH}", f"unet.{other}"}
     assert file.layout == "diffusers and diffusers, older"
 

@@ -15,6 +15,7 @@ from trainer.adapters.bank import Bank
 from trainer.adapters.layers import adaptable
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError, RunError
+from trainer.styles.alpha import Alpha
 from trainer.styles.names import flatten, from_original, text_path
 from trainer.styles.read import read_style
 from trainer.styles.verify import verify_export
@@ -168,7 +169,7 @@ def test_layers_that_diffusers_drops_are_noticed(sd_pipeline: Any, awaken: Any, 
         attention = "attn" in where
         tensors[f"{where}.{'lora_A' if attention else 'lora.down'}.weight"] = layer.down
         tensors[f"{where}.{'lora_B' if attention else 'lora.up'}.weight"] = layer.up * (layer.alpha / layer.rank)
-    safetensors_file.write(path, tensors, {})
+    safetensors_file.write(path, tensors, Alpha().to_metadata())
     expected = {k: LayerWeights(w.down, w.up * (w.alpha / w.rank), float(w.rank)) for k, w in weights.items()}
     modules = dict(sd_pipeline.unet.named_modules())
     with pytest.raises(RunError, match="all there") as caught:

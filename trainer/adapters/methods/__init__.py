@@ -61,6 +61,14 @@ def method_of(weights: LayerWeights) -> Method:
     return {**_ALL, **METHODS}[weights.method]()
 
 
+def as_loras(weights: Mapping[str, LayerWeights]) -> dict[str, LayerWeights]:
+    """Layers with two matrices each, exactly, wherever that needs no base; see `Method.as_lora`."""
+    methods = {path: method_of(layer) for path, layer in weights.items()}
+    return {
+        path: layer if methods[path].needs_base else methods[path].as_lora(layer) for path, layer in weights.items()
+    }
+
+
 def methods_with(setting: str) -> tuple[str, ...]:
     """The names of the methods that have a setting of their own by that name."""
     return tuple(
