@@ -8,6 +8,7 @@ PatinaError
 ├── AdapterFileError    a style file cannot be read, or does not fit the base
 │   └── AlphaUnknown    it does not say how strongly it counts
 ├── RunError            a run folder cannot be started, resumed or finished
+├── PublishError        a style cannot be published as asked, or the hub does not take it
 ├── DeviceError         the device cannot do what was asked
 │   └── DoesNotFit      not enough memory, with what would fit
 └── StudioError         the studio folder or its worker cannot do what was asked
@@ -52,6 +53,10 @@ class AlphaUnknown(AdapterFileError):
 
 class RunError(PatinaError):
     """A run folder cannot be started, resumed or finished."""
+
+
+class PublishError(PatinaError):
+    """A style cannot be published as asked, or the hub does not take it."""
 
 
 class DeviceError(PatinaError):

@@ -36,6 +36,7 @@ LAYERS = {
     "trainer.styles": 2,
     "trainer.preview": 3,
     "trainer.judging": 3,
+    "trainer.publishing": 3,
     "trainer.training": 3,
     "trainer.workbench": 3,
     "trainer.public": 4,
