@@ -300,6 +300,12 @@ class TrainTexts:
         "The same prompts, drawn with every saved state at several strengths. Style is how far they went from the base "
         "to your images, subject whether they still show what was asked for."
     )
+    pick_grid: str = "How well style and subject go together, of 100. Click one to keep it in the file."
+    pick_step: str = "Step"
+    keep_ask: str = "Let the file hold {name}? It is written and checked anew."
+    judge: str = "Compare the saved states"
+    judge_again: str = "Compare again"
+    judge_help: str = "Draws the same prompts with every saved state and keeps the one that is best."
     pick_name: str = "Step {step} at strength {strength}"
     pick_base: str = "The base"
     pick_scores: str = "style {style}, subject {subject}"

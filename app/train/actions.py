@@ -274,6 +274,14 @@ class Actions:
         self.studio.runs.stop_and_keep(run)
         return STAY
 
+    def click_judge(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.runs.judge(run)
+        return STAY
+
+    def click_keep(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.runs.judge(run, keep=(int(data["step"]), float(data["strength"])))
+        return STAY
+
     def click_cancel(self, run: str, data: Mapping[str, Any]) -> Answer:
         self.studio.runs.cancel(run)
         return STAY

@@ -11,6 +11,8 @@ from app.html import el
 from app.texts import TEXTS
 from app.train.loss import loss_plot
 from app.units import duration, size
+from trainer.judging.judgement import Judged, Judgement
+from trainer.judging.pick import joint
 from trainer.studio.store import Wish
 from trainer.studio.views import RunView
 
@@ -27,7 +29,7 @@ def progress(run: RunView, *, next_up: bool) -> Markup:
     """
     words = TEXTS.train
     share = run.step / run.steps if run.steps else 0.0
-    alive = run.state == "training"
+    alive = run.state == "training" or run.phase is not None
     return el(
         "section",
         el("h2", run.name),
@@ -44,7 +46,7 @@ def progress(run: RunView, *, next_up: bool) -> Markup:
         )
         if run.state not in ("draft", "queued", "finished")
         else None,
-        _stages(run) if alive else None,
+        _stages(run) if run.state == "training" else None,
         el("p", _numbers(run), class_="numbers"),
         el("p", run.error, class_="problem", role="alert") if run.error else None,
         el("p", run.waits, class_="problem", role="status") if run.waits else None,
@@ -67,7 +69,7 @@ def live(run: RunView) -> Markup:
 
 def _state(run: RunView, *, next_up: bool) -> str:
     words = TEXTS.train
-    if run.state == "training" and run.phase is not None:
+    if run.phase is not None:
         name = words.phases.get(run.phase.name, run.phase.name)
         done, total = run.phase.done, run.phase.total
         if not total:
@@ -153,7 +155,11 @@ def _actions(run: RunView) -> Markup:
         case "failed" | "cancelled":
             buttons = [button(words.resume, "resume", kind="primary"), button(words.again, "again")]
         case "finished":
-            buttons = [button(words.again, "again")]
+            judge = words.judge if run.judgement is None else words.judge_again
+            buttons = [
+                None if run.phase is not None else button(judge, "judge", hint=words.judge_help),
+                button(words.again, "again"),
+            ]
         case _:
             buttons = []
     return el("div", buttons, class_="actions")
@@ -185,7 +191,7 @@ def _finished(run: RunView) -> Markup:
 
 
 def _picks(run: RunView) -> Markup | None:
-    """Every state and strength that was compared, with its pictures; the one in the file is outlined."""
+    """Every state and strength that was compared, as a grid to choose in and with its pictures."""
     judged = run.judgement
     if judged is None:
         return None
@@ -199,17 +205,66 @@ def _picks(run: RunView) -> Markup | None:
     rows = [row(words.pick_base, judged.base_pictures, ())]
     for one in judged.candidates:
         kept = (one.step, one.strength) == judged.kept
-        scores = words.pick_scores.format(style=f"{one.style:.2f}", subject=f"{one.subject:.2f}")
-        broken = words.pick_excluded[one.excluded].format(image=one.copied) if one.excluded else ""
-        facts = [scores, *([broken] if broken else []), *([words.pick_kept] if kept else [])]
-        name = words.pick_name.format(step=one.step, strength=f"{one.strength:g}")
-        rows.append(row(name, one.pictures, facts, kept=kept))
+        facts = [*_said_of(one), *([words.pick_kept] if kept else [])]
+        rows.append(row(_name_of(one), one.pictures, facts, kept=kept))
     return el(
         "details",
         el("summary", words.picks),
         el("p", words.picks_help, class_="help"),
-        el("ol", rows, class_="picks"),
+        _grid(judged, busy=run.phase is not None),
+        el("ol", rows, class_="judged"),
         data_keep="picks",
+    )
+
+
+def _name_of(one: Judged) -> str:
+    return TEXTS.train.pick_name.format(step=one.step, strength=f"{one.strength:g}")
+
+
+def _said_of(one: Judged) -> list[str]:
+    """The scores of a candidate, and the limit that it breaks."""
+    words = TEXTS.train
+    scores = words.pick_scores.format(style=f"{one.style:.2f}", subject=f"{one.subject:.2f}")
+    return [scores, words.pick_excluded[one.excluded].format(image=one.copied)] if one.excluded else [scores]
+
+
+def _grid(judged: Judgement, *, busy: bool) -> Markup:
+    """Saved states by strengths, each a button that keeps it; the number is how well style and subject go together."""
+    words = TEXTS.train
+    strengths = sorted({one.strength for one in judged.candidates})
+    steps = sorted({one.step for one in judged.candidates})
+    by_place = {(one.step, one.strength): one for one in judged.candidates}
+
+    def cell(one: Judged | None) -> Markup:
+        if one is None:
+            return el("td")
+        kept = (one.step, one.strength) == judged.kept
+        good = joint(one.style, one.subject)
+        label = TEXTS.frame.comma.join([_name_of(one), *_said_of(one)])
+        keep = el(
+            "button",
+            f"{100 * good:.0f}",
+            type="button",
+            title=label,
+            aria_label=f"{100 * good:.0f}: {label}",
+            aria_pressed="true" if kept else "false",
+            class_="out" if one.excluded else None,
+            style=f"--good:{good:.2f}",
+            disabled=busy or kept,
+            data_act="keep",
+            data_step=one.step,
+            data_strength=f"{one.strength:g}",
+            data_ask=words.keep_ask.format(name=_name_of(one)),
+        )
+        return el("td", keep)
+
+    head = [el("th", words.pick_step, scope="col"), *[el("th", f"{value:g}", scope="col") for value in strengths]]
+    rows = [
+        el("tr", el("th", str(step), scope="row"), [cell(by_place.get((step, value))) for value in strengths])
+        for step in steps
+    ]
+    return el(
+        "table", el("caption", words.pick_grid), el("thead", el("tr", head)), el("tbody", rows), class_="pick-grid"
     )
 
 

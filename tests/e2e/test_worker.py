@@ -21,7 +21,7 @@ import pytest
 from PIL import Image, ImageChops, ImageDraw
 
 from trainer.config import BaseConfig
-from trainer.errors import AdapterFileError, StudioError
+from trainer.errors import AdapterFileError, RunError, StudioError
 from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
 from trainer.studio import drafts, folder
 from trainer.studio.folder import StudioFolder
@@ -151,6 +151,36 @@ def test_a_run_is_trained_and_everything_about_it_is_there(studio: Studio, undis
     assert view.plan.memory_bytes > 0
     assert studio.drafts.plan(studio.drafts.duplicate(view.id)).source == "measured"
     assert studio.runs.active() is None
+
+
+def test_the_saved_states_are_compared_when_asked_and_another_is_kept(studio: Studio, uploads: list[Path]) -> None:
+    few = {"samples__prompts": ["a cat", "a boat"], "judging__strengths": [0.5, 1.0], "train__keep_checkpoints": 2}
+    run_id = prepare(studio, uploads, **few, judging__enabled=False)
+    with pytest.raises(StudioError, match="when it is finished"):
+        studio.runs.judge(run_id)
+    studio.runs.enqueue(run_id)
+    assert rest(studio, run_id, State.FINISHED).judgement is None
+
+    studio.runs.judge(run_id)
+    assert studio.runs.view(run_id).phase is not None
+    until(lambda: not studio.runs.is_rewritten(run_id), "the comparison")
+    view = studio.runs.view(run_id)
+    assert (view.error, view.phase) == ("", None)
+    assert view.judgement is not None
+    before = weights(view)
+
+    other = next(one for one in view.judgement.candidates if one.step != view.judgement.kept[0])
+    studio.runs.judge(run_id, keep=(other.step, other.strength))
+    with pytest.raises(StudioError, match="being written anew"):
+        studio.runs.delete(run_id)
+    until(lambda: not studio.runs.is_rewritten(run_id), "the file")
+    view = studio.runs.view(run_id)
+    assert view.judgement is not None
+    assert view.judgement.kept == (other.step, other.strength)
+    assert view.verified
+    assert weights(view) != before
+    with pytest.raises(RunError, match="was not judged"):
+        studio.runs.judge(run_id, keep=(3, 1.0))
 
 
 def test_the_app_never_loads_torch(home: Path, studio: Studio) -> None:

@@ -71,11 +71,29 @@ def judged(**changes: Any) -> Judgement:
 def test_a_judged_run_says_what_is_in_the_file_and_why_and_outlines_it() -> None:
     page = monitor.progress(view(State.FINISHED, judgement=judged()), next_up=False)
     assert "Step 100 at strength 0.75: &lt;b&gt;close&lt;/b&gt;." in page
-    rows = re.findall(r"<li[^>]*>.*?</li>", page.split('class="picks"')[1])
+    rows = re.findall(r"<li[^>]*>.*?</li>", page.split('class="judged"')[1])
     assert len(rows) == 5
     assert [row for row in rows if 'class="kept"' in row] == [rows[1]]
     assert "Step 100 at strength 0.75" in rows[1]
     assert "in the file" in rows[1]
+
+
+def test_every_candidate_can_be_kept_instead_but_the_one_in_the_file() -> None:
+    page = str(monitor.progress(view(State.FINISHED, judgement=judged()), next_up=False))
+    cells = re.findall(r"<button[^>]*data-act=\"keep\"[^>]*>.*?</button>", page)
+    assert [(re.findall(r'data-(?:step|strength)="(.*?)"', cell)) for cell in cells] == [
+        ["100", "0.75"], ["100", "1"], ["200", "0.75"], ["200", "1"],
+    ]  # fmt: skip
+    assert [" disabled" in cell for cell in cells] == [True, False, False, False]
+    assert all(">72<" in cell for cell in cells)
+
+
+def test_while_the_file_is_written_anew_nothing_else_can_be_kept() -> None:
+    busy = view(State.FINISHED, judgement=judged(), phase=Phase(name="exporting"))
+    page = str(monitor.progress(busy, next_up=False))
+    assert TEXTS.train.phases["exporting"] in page
+    assert len(re.findall(r'<button[^>]*disabled[^>]*data-act="keep"', page)) == 4
+    assert 'data-act="judge"' not in page
 
 
 def test_the_outline_follows_what_the_user_kept() -> None:
@@ -103,7 +121,7 @@ def test_the_wipe_shows_the_step_that_is_in_the_file() -> None:
         (view(State.PAUSED), ["resume", "stop", "cancel"]),
         (view(State.FAILED), ["resume", "again"]),
         (view(State.CANCELLED), ["resume", "again"]),
-        (view(State.FINISHED), ["preview", "again"]),
+        (view(State.FINISHED), ["preview", "judge", "again"]),
     ],
 )
 def test_each_state_offers_what_can_be_done_and_nothing_else(run: RunView, offered: list[str]) -> None:

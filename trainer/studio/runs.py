@@ -8,7 +8,9 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from trainer.studio.folder import StudioFolder
 from trainer.studio.run_log import RunLog, Standing
 from trainer.studio.store import RunRow, State, Store, Wish
 from trainer.studio.views import RunSummary, RunView
+from trainer.studio.worker.protocol import Judge
 from trainer.studio.worker.supervisor import Supervisor
 from trainer.training.run_folder import RunFolder
 
@@ -48,6 +51,7 @@ class Runs:
         self._lock = threading.Lock()
         self._logs: dict[str, RunLog] = {}
         self._shown: dict[str, tuple[object, RunView]] = {}
+        self._rewriting: dict[str, Future[dict[str, Any]]] = {}
         self._adopted = 0.0
 
     # ---- looking
@@ -80,16 +84,21 @@ class Runs:
         """
         run = self._store.get(run_id)
         standing, log_version = self._log(run_id).read()
-        phase = self._supervisor.phase(run_id) if run.state is State.TRAINING else None
+        phase = None
+        if run.state is State.TRAINING or self.is_rewritten(run_id):
+            phase = self._supervisor.phase(run_id)
+        if phase is None and self.is_rewritten(run_id):
+            phase = Phase(name="loading")
+        failed = run.message if run.state is State.FAILED else self._rewriting_failed(run_id)
         place = self._places().get(run_id) if run.state is State.QUEUED else None
         waits = self._waits(run)
-        inputs = (run, log_version, phase, place, waits)
+        inputs = (run, log_version, phase, place, waits, failed)
         with self._lock:
             before = self._shown.get(run_id)
             if before is not None and before[0] == inputs:
                 return before[1]
             count = before[1].version[1] + 1 if before is not None else 0
-            view = self._view(run, standing, phase, place, waits, (run.created, count))
+            view = self._view(run, standing, phase, place, waits, failed, (run.created, count))
             self._shown[run_id] = (inputs, view)
             return view
 
@@ -151,6 +160,42 @@ class Runs:
         self._supervisor.steer(run_id)
         self._supervisor.look()
 
+    def judge(self, run_id: str, keep: tuple[int, float] | None = None) -> None:
+        """Judge a finished run's kept states again; or let its file hold another of the judged than it does.
+
+        It happens in the worker when that is free; the run's view tells how far it is, and of an error.
+
+        Args:
+            keep: step and strength; None judges anew.
+
+        Raises:
+            StudioError: the run is not finished, or that is going on already.
+            RunError: that candidate was not judged.
+        """
+        run = self._store.get(run_id)
+        if run.state is not State.FINISHED:
+            raise StudioError(f"{run.name} is {run.state}; what it saved can be compared when it is finished.")
+        if self.is_rewritten(run_id):
+            raise StudioError(f"The file of {run.name} is being written anew; wait until that is done.")
+        if keep is not None:
+            judged = judgement_of(RunFolder(self._home.run(run_id)))
+            if judged is None:
+                raise StudioError(f"Nothing was compared for {run.name} yet.")
+            judged.find(*keep)
+        self._home.require_space(0, "Writing the file anew")
+        self._rewriting[run_id] = self._supervisor.begin(Judge(ask=uuid.uuid4().hex, run=run_id, keep=keep))
+
+    def is_rewritten(self, run_id: str) -> bool:
+        """Whether `judge` goes on for a run."""
+        future = self._rewriting.get(run_id)
+        return future is not None and not future.done()
+
+    def _rewriting_failed(self, run_id: str) -> str:
+        """Why the last `judge` of a run came to nothing; empty where none failed."""
+        future = self._rewriting.get(run_id)
+        error = future.exception() if future is not None and future.done() else None
+        return str(error) if error is not None else ""
+
     def cancel(self, run_id: str) -> None:
         """End a run without a file; what it saved is kept until it is deleted. A queued draft becomes a draft again."""
         with self._store.db.transaction():
@@ -177,6 +222,8 @@ class Runs:
 
     def delete(self, run_id: str) -> None:
         """Put a run in the trash, from which `restore` takes it back; it is emptied after 30 days."""
+        if self.is_rewritten(run_id):
+            raise StudioError(f"The file of {self._store.get(run_id).name} is being written anew; wait a moment.")
         self._store.trash(run_id, deleted=True)
         self._move_folder(self._home.run(run_id), self._home.trash / run_id)
         self._forget(run_id)
@@ -241,6 +288,7 @@ class Runs:
         with self._lock:
             self._logs.pop(run_id, None)
             self._shown.pop(run_id, None)
+        self._rewriting.pop(run_id, None)
 
     def _log(self, run_id: str) -> RunLog:
         with self._lock:
@@ -285,12 +333,14 @@ class Runs:
         phase: Phase | None,
         place: int | None,
         waits: str,
+        failed: str,
         version: tuple[float, int],
     ) -> RunView:
         folder = RunFolder(self._home.run(run.id))
         # The worker's own word is newer, and tells of parts done; without one (another studio's run) the log's is left.
         doing = phase if phase is not None else standing.phase
-        if run.state is not State.TRAINING or (doing is not None and doing.name == "training"):
+        rewritten = run.state is State.FINISHED and phase is not None
+        if not (run.state is State.TRAINING or rewritten) or (doing is not None and doing.name == "training"):
             doing = None
         finished = standing.finished if run.state is State.FINISHED else None
         settings = chosen_settings(folder, run)
@@ -320,7 +370,7 @@ class Runs:
             sheet=folder.path / finished.sheet if finished is not None and finished.sheet else None,
             verified=finished.verified if finished is not None else (),
             seconds=finished.seconds if finished is not None else None,
-            error=run.message if run.state is State.FAILED else "",
+            error=failed,
             waits=waits,
             queue_place=place,
             created=run.created,

@@ -130,7 +130,8 @@ class RunView:
         sheet: before/after sheet (PNG).
         verified: what was checked about the file, as short texts.
         judgement: what was said of the kept states and which of them the file holds; None where none was judged.
-        error: a sentence, when it failed.
+        phase: what is being done before, between and after the steps, or while the file is written anew; else None.
+        error: a sentence, when it failed, or when its file could not be written anew.
         waits: a sentence while something outside keeps it from going on (a full disk); it goes on by itself later.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from trainer.adapters.bank import Bank
+from trainer.bases.base import Base
 from trainer.errors import RunError
 from trainer.events import Emit
 from trainer.hardware import set_up_threads
@@ -22,13 +23,16 @@ from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures
 
 
-def judge_again(folder: RunFolder, *, emit: Emit, keep: tuple[int, float] | None = None) -> Judgement:
+def judge_again(
+    folder: RunFolder, *, emit: Emit, keep: tuple[int, float] | None = None, base: Base | None = None
+) -> Judgement:
     """Judge a finished run's kept states again, or keep another one than was recommended; the file is written anew.
 
     Args:
         folder: of a run that has trained to its end or was stopped.
         emit: told of progress; what it is told is also in the run's log.
         keep: step and strength to keep; None judges anew and keeps what is recommended.
+        base: the run's base, opened already; None opens it.
 
     Raises:
         RunError: the run is not finished, or that step is not kept or was not judged.
@@ -41,7 +45,8 @@ def judge_again(folder: RunFolder, *, emit: Emit, keep: tuple[int, float] | None
         log = Log(folder, emit)
         began = time.time()
         accelerator = open_accelerator(config.train.device)
-        base = open_base(config, log, accelerator)
+        if base is None:
+            base = open_base(config, log, accelerator)
         dataset = read_dataset(folder, config, base)
         set_up_threads(config.train.threads or 1)
         prepared = prepare(dataset, config, base, folder.cache)

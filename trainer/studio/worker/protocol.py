@@ -70,8 +70,17 @@ class Convert(Message):
     name: str
 
 
+class Judge(Message):
+    """Judge a finished run's kept states again, or let its file hold another one: step and strength of ``keep``."""
+
+    type: Literal["judge"] = "judge"
+    ask: str
+    run: str
+    keep: tuple[int, float] | None = None
+
+
 AnyRequest = Annotated[
-    Train | Steer | Draw | CancelDraw | Inspect | Convert,
+    Train | Steer | Draw | CancelDraw | Inspect | Convert | Judge,
     Field(discriminator="type"),
 ]
 

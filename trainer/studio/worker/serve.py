@@ -31,6 +31,7 @@ from trainer.studio.worker.protocol import (
     Drawn,
     InPhase,
     Inspect,
+    Judge,
     Leaving,
     RunEnded,
     Status,
@@ -103,7 +104,7 @@ class Server:
             self.train(request.run)
         elif isinstance(request, Draw):
             self.draw(request, session)
-        elif isinstance(request, Inspect | Convert):
+        elif isinstance(request, Inspect | Convert | Judge):
             self.answer(request)
 
     def say(self, doing: Literal["idle", "training", "drawing"], run: str = "") -> None:
@@ -214,7 +215,7 @@ class Server:
 
     # ---- files
 
-    def answer(self, request: Inspect | Convert) -> None:
+    def answer(self, request: Inspect | Convert | Judge) -> None:
         """Look into an adapter file or write it anew."""
         from trainer.styles.inspect import inspect_file
         from trainer.styles.read import read_style
@@ -226,6 +227,8 @@ class Server:
                 # An inspection reports what a reading refuses.
                 read_style(Path(request.path))
                 data = inspect_file(Path(request.path)).to_dict()
+            elif isinstance(request, Judge):
+                self._judge(request)
             else:
                 write_again(Path(request.source), Path(request.target), request.layout, request.name)
             self.pipe.send(Answer(ask=request.ask, data=data))
@@ -234,6 +237,20 @@ class Server:
                 note_error()
             message = sentence_of(error).encode(errors="replace").decode()
             self.pipe.send(Answer(ask=request.ask, error=type(error).__name__, message=message))
+
+    def _judge(self, request: Judge) -> None:
+        from trainer.training.rejudging import judge_again
+
+        def emit(event: Event) -> None:
+            if isinstance(event, Phase):
+                self.pipe.send(InPhase(run=request.run, phase=event))
+
+        folder = RunFolder(self.home.run(request.run))
+        self.say("drawing")
+        try:
+            judge_again(folder, emit=emit, keep=request.keep, base=self.warm.base_for_training(folder.config()))
+        finally:
+            self.say("idle")
 
 
 @dataclass(frozen=True)
@@ -295,7 +312,8 @@ class Steering:
     def _serve(self, session: Session) -> None:
         self._note_wishes()
         for request in list(self.server.waiting):
-            if isinstance(request, Train) or self.server.inbox.closing.is_set():
+            if isinstance(request, Train | Judge) or self.server.inbox.closing.is_set():
+                # They want the base for themselves.
                 continue
             if isinstance(request, Draw) and request.base != self.base:
                 # It may not fit beside the one in training.

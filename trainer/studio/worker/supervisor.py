@@ -36,6 +36,7 @@ from trainer.studio.worker.protocol import (
     Hello,
     InPhase,
     Inspect,
+    Judge,
     Leaving,
     RunEnded,
     Status,
@@ -147,10 +148,7 @@ class Supervisor:
             PatinaError: of the kind that the worker met.
             StudioError: no answer within ``timeout`` seconds.
         """
-        future: Future[dict[str, Any]] = Future()
-        with self._lock:
-            self._asks[request.ask] = (request, future)
-        self.look()
+        future = self.begin(request)
         try:
             return future.result(timeout)
         except FutureTimeoutError:
@@ -158,6 +156,14 @@ class Supervisor:
         finally:
             with self._lock:
                 self._asks.pop(request.ask, None)
+
+    def begin(self, request: Inspect | Convert | Judge) -> Future[dict[str, Any]]:
+        """Ask without waiting; the answer, or the error that the worker met, is the future's."""
+        future: Future[dict[str, Any]] = Future()
+        with self._lock:
+            self._asks[request.ask] = (request, future)
+        self.look()
+        return future
 
     def drawing(self, job: str) -> DrawState | None:
         """A drawing that is not over."""
@@ -273,8 +279,12 @@ class Supervisor:
         elif isinstance(reply, Drawing | Drawn | DrawEnded):
             self._take_drawing(reply)
         elif isinstance(reply, Answer):
-            if reply.ask in self._asks:
-                _settle(self._asks[reply.ask][1], reply)
+            asked = self._asks.pop(reply.ask, None)
+            if asked is not None:
+                request, future = asked
+                if isinstance(request, Judge):
+                    self._phases.pop(request.run, None)
+                _settle(future, reply)
         elif isinstance(reply, Leaving):
             worker.leaving = True
             self._wake.set()
@@ -316,9 +326,10 @@ class Supervisor:
             if state.begun:
                 self._end(job, "failed", f"The worker ended while it made this ({ending(code)}). Make it again.")
         if code != 0:
-            for name, (_, future) in self._asks.items():
-                if worker.was_sent(name) and not future.done():
-                    future.set_exception(StudioError(f"The worker ended meanwhile ({ending(code)}). Try again."))
+            for name, (_, future) in list(self._asks.items()):
+                if worker.was_sent(name):
+                    self._asks.pop(name)
+                    _fail(future, f"The worker ended meanwhile ({ending(code)}). Try again.")
         self._phases.clear()
 
     def _recover(self, run_id: str) -> None:
@@ -340,10 +351,15 @@ class Supervisor:
         for job in list(self._drawings):
             self._end(job, "failed", sentence)
         for _, future in self._asks.values():
-            if not future.done():
-                future.set_exception(StudioError(sentence))
+            _fail(future, sentence)
+        self._asks.clear()
         if run_id:
             self._store.move_to(run_id, State.FAILED, sentence)
+
+
+def _fail(future: Future[dict[str, Any]], sentence: str) -> None:
+    if not future.done():
+        future.set_exception(StudioError(sentence))
 
 
 def _settle(future: Future[dict[str, Any]], answer: Answer) -> None:
