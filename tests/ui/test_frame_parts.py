@@ -386,6 +386,7 @@ def test_a_picture_s_address_changes_with_its_bytes(tmp_path: Path) -> None:
     assert picture_url(path, 320) != before
 
 
+@pytest.mark.model
 def test_the_page_is_built_without_torch() -> None:
     code = (
         "import sys\n"

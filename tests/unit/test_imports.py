@@ -222,6 +222,7 @@ def test_a_light_module_loads_no_heavy_library(module: str) -> None:
     assert loaded_by(module) == set()
 
 
+@pytest.mark.model
 def test_the_whole_page_loads_without_torch() -> None:
     assert loaded_by("app.launch, app.page, trainer.studio.studio") & {"torch", "diffusers", "transformers"} == set()
 

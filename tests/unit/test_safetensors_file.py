@@ -93,6 +93,7 @@ def test_whoever_asked_gets_an_error_of_their_own_kind(tmp_path: Path) -> None:
         read_header(tmp_path / "a.safetensors", BaseError)
 
 
+@pytest.mark.model
 def test_more_tensors_than_any_model_has_are_refused(tmp_path: Path) -> None:
     table = {f"{i}": entry([0], 0, 0, "U8") for i in range(MAX_TENSORS + 1)}
     with pytest.raises(AdapterFileError, match=f"lists {MAX_TENSORS + 1} tensors; at most {MAX_TENSORS} are read"):

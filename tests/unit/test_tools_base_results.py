@@ -151,6 +151,7 @@ def test_distorted_pictures_keep_white_ground_and_change_every_time() -> None:
     assert first.min() >= -1
 
 
+@pytest.mark.model
 def test_a_judge_learns_to_tell_colours_apart_and_comes_back_from_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +276,7 @@ def test_the_card_names_what_was_not_recognised(model: Model) -> None:
     assert "![sheet.png](sheet.png)" in text
 
 
+@pytest.mark.model
 def test_one_command_makes_the_base_in_stretches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tools.base import dataset
 

@@ -240,6 +240,7 @@ def test_what_a_header_shows_to_be_wrong_costs_no_memory(tmp_path: Path, monkeyp
             read_style(tmp_path / "bad.safetensors")
 
 
+@pytest.mark.model
 def test_checking_a_large_layer_takes_less_memory_than_twice_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with_parts(
