@@ -30,6 +30,7 @@ from tools.base import captions, colours, icon_sets
 from tools.base.icon_sets import TRAINING_SETS, Icon
 from tools.base.subjects import (
     COMMON_SUBJECTS,
+    HARD_SUBJECTS,
     KNOWN_SUBJECTS,
     ODD_DRAWINGS,
     PLAIN_NAMES,
@@ -43,6 +44,8 @@ HELD_OUT_SHARE = 0.04
 """Of the icons whose subject is drawn in at least three training sets."""
 SELDOM_WEIGHT = 0.4
 """Of the known subjects that are neither common nor on the contact sheet."""
+HARD_WEIGHT = 3.0
+"""Of the subjects that take longest to learn."""
 RECOLOURED_WEIGHT = 0.15
 """Of a drawing in one of the colours that it does not have: together about as often as the drawing itself."""
 
@@ -136,11 +139,12 @@ def describe(icons: Sequence[Icon]) -> tuple[Entry, ...]:
 
 
 def known_only(icons: Sequence[Icon], entries: Sequence[Entry]) -> tuple[list[Icon], list[Entry]]:
-    """The drawings of known subjects, without the odd ones; the common subjects come at full weight."""
-    often = {*COMMON_SUBJECTS, *SHEET_PROMPTS}
+    """The drawings of known subjects, without the odd ones; the common come at full weight, hard ones oftener."""
+    weights = dict.fromkeys(KNOWN_SUBJECTS, SELDOM_WEIGHT)
+    weights |= dict.fromkeys((*COMMON_SUBJECTS, *SHEET_PROMPTS), 1.0) | dict.fromkeys(HARD_SUBJECTS, HARD_WEIGHT)
     set_weight = {icon_set.key: icon_set.weight for icon_set in TRAINING_SETS}
     kept = [
-        (icon, replace(entry, weight=set_weight[entry.set_key] * (1.0 if entry.subject in often else SELDOM_WEIGHT)))
+        (icon, replace(entry, weight=set_weight[entry.set_key] * weights[entry.subject]))
         for icon, entry in zip(icons, entries, strict=True)
         if entry.subject in KNOWN_SUBJECTS and f"{entry.set_key}/{entry.subject}" not in ODD_DRAWINGS
     ]

@@ -82,9 +82,17 @@ ODD_DRAWINGS = frozenset(
         "blob/koala",
         "blob/rainbow",
         "emojione/basketball",
+        "noto/birthday cake",
+        "noto/sailboat",
+        "twemoji/banana",
+        "twemoji/red heart",
+        "twemoji/strawberry",
     }
 )
-"""Drawings that show their subject from another side or in other company than the other sets do: set and subject."""
+"""Drawings unlike those of the other sets: from another side, in other company, or (the heart) in crimson."""
+
+HARD_SUBJECTS = frozenset(_listed("elephant, banana, strawberry, birthday cake, sailboat, key, red heart, watermelon"))
+"""What a base that had seen everything equally often still drew badly; it comes oftener."""
 
 PLAIN_NAMES = {
     "airplane": ("plane",),
