@@ -182,6 +182,21 @@ def test_captions_belong_to_their_image_and_are_sometimes_empty(tmp_path: Path) 
     assert sum("style" in text for text in seen) == pytest.approx(90, abs=35)
 
 
+def test_a_made_up_style_stands_where_a_style_would_and_leaves_the_subject_alone(tmp_path: Path) -> None:
+    data = squares()
+    texts = [text for entry in data.entries for text in (*entry.captions, *entry.styled_captions)]
+    tokenizer = write_tokenizer(texts, TINY, tmp_path)
+    table = CaptionTable.of(data.entries, tokenizer, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    tokens = table.draw(torch.full((400,), 2), generator, dropout=0.25, made_up=1.0)
+    seen = [tokenizer.decode(row, skip_special_tokens=True).strip().replace(" ,", ",") for row in tokens]
+    subjects = {text.partition(",")[0].strip() for text in seen if text}
+    assert subjects == {"blue square", "blue box", "a blue square"}
+    assert all(text.endswith("style") for text in seen if text)
+    assert seen.count("") == pytest.approx(100, abs=35)
+    assert len(set(seen)) > 200
+
+
 def test_an_article_suits_the_word_after_it() -> None:
     assert (with_article("owl"), with_article("fox")) == ("an owl", "a fox")
 

@@ -18,6 +18,10 @@ from tools.base.sizes import MAX_TOKENS
 
 GAMMA = 5.0
 """Of Min-SNR weighting (Hang et al., arXiv 2303.09556)."""
+MADE_UP_SHARE = 0.3
+"""Of the captions: those that end with a style nobody has heard of."""
+MADE_UP_TOKENS = 5
+"""Most tokens of the words that call such a style."""
 
 
 def alphas_cumprod(scheduler: dict[str, Any]) -> Tensor:
@@ -94,6 +98,14 @@ class CaptionTable:
     tokens: Tensor
     first: Tensor
     count: Tensor
+    end: int
+    """The token that ends a caption and fills what is left."""
+    comma: int
+    """The token between subject and style."""
+    style: int
+    """The token of the word ``style``."""
+    vocabulary: int
+    """Number of tokens; those after ``end`` are words and parts of words."""
 
     @classmethod
     def of(cls, entries: Sequence[Entry], tokenizer: Any, device: torch.device) -> CaptionTable:
@@ -111,13 +123,40 @@ class CaptionTable:
             tokenize(tokenizer, texts).to(device),
             as_tensor(first, device=device),
             as_tensor(count, device=device),
+            end=tokenizer.eos_token_id,
+            comma=tokenizer(",").input_ids[1],
+            style=tokenizer("style").input_ids[1],
+            vocabulary=len(tokenizer),
         )
 
-    def draw(self, images: Tensor, generator: torch.Generator, *, dropout: float) -> Tensor:
-        """A caption for each image index (B,), empty with probability ``dropout``: (B, L)."""
-        uniform = torch.rand(2, len(images), generator=generator, device=images.device)
+    def draw(self, images: Tensor, generator: torch.Generator, *, dropout: float, made_up: float = 0.0) -> Tensor:
+        """A caption for each image index (B,): (B, L).
+
+        Args:
+            dropout: share of empty captions.
+            made_up: share of the others that end with a made-up style, see `with_made_up_styles`.
+        """
+        uniform = torch.rand(3, len(images), generator=generator, device=images.device)
         rows = self.first[images] + (uniform[0] * self.count[images]).long()
-        return self.tokens[torch.where(uniform[1] < dropout, 0, rows)]
+        tokens, empty = self.tokens[rows], uniform[1] < dropout
+        tokens = torch.where((uniform[2] < made_up)[:, None], self.with_made_up_styles(tokens, generator), tokens)
+        return torch.where(empty[:, None], self.tokens[0], tokens)
+
+    def with_made_up_styles(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        """Captions (B, L) with a style of one to `MADE_UP_TOKENS` drawn tokens, instead of their own or of none.
+
+        The words that call a new style mean nothing to the base. Unless it has learnt to pass over such words, they
+        spoil the subject before an adapter has changed anything.
+        """
+        count, length = tokens.shape
+        place = torch.arange(length, device=tokens.device)
+        comma = ((tokens == self.comma) | (tokens == self.end)).int().argmax(dim=1, keepdim=True)
+        drawn = torch.randint(0, MADE_UP_TOKENS, (count, 1), generator=generator, device=tokens.device) + 1
+        shape = (count, length)
+        words = torch.randint(self.end + 1, self.vocabulary, shape, generator=generator, device=tokens.device)
+        after = place - comma
+        words = words.where(after <= drawn, self.style).where(after <= drawn + 1, self.end)
+        return tokens.where(after < 0, words.where(after > 0, self.comma))
 
 
 def draw_indices(cumulative: Tensor, count: int, generator: torch.Generator) -> Tensor:

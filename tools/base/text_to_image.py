@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tools.base.dataset import IconData
 from tools.base.device import precision, to_pixels
-from tools.base.diffusion import CaptionTable, alphas_cumprod, draw_indices, errors, min_snr_weights
+from tools.base.diffusion import MADE_UP_SHARE, CaptionTable, alphas_cumprod, draw_indices, errors, min_snr_weights
 from tools.base.learner import Learner
 from tools.base.model_folder import Model
 
@@ -66,7 +66,7 @@ class TextToImage:
         """The loss of one batch, its timesteps drawn by how much they count (Min-SNR)."""
         device = self.latents.device
         images = draw_indices(self.cumulative, self.batch, generator)
-        tokens = self.captions.draw(images, generator, dropout=CAPTION_DROPOUT)
+        tokens = self.captions.draw(images, generator, dropout=CAPTION_DROPOUT, made_up=MADE_UP_SHARE)
         x0 = self.latents[images]
         noise = torch.randn(x0.shape, generator=generator, device=device)
         if self.noise_offset:
