@@ -15,8 +15,10 @@ from app.preview.frames import FRAME, SHEET, STRIP
 from app.preview.scene import UNDO_SECONDS, Scene
 from app.preview.sheet import Axis, sheet_order, title_of
 from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, render, told
+from app.subjects import with_subject
 from app.texts import TEXTS
 from app.units import duration
+from trainer.bases.families import BUNDLED
 from trainer.errors import PatinaError, StudioError
 from trainer.studio.views import JobView
 
@@ -91,12 +93,13 @@ class Listeners:
         }
 
     def offered(self, scene: Scene, mixer: object) -> dict[str, str]:
-        """What can be added to the mix, what is in it, and what was made before."""
+        """What can be added to the mix and what is in it, what the base knows, and what was made before."""
         rows = styles.again(self.studio, Mix.read(mixer).rows)
         state = view.mixer(styles.choices(self.studio), rows)
         gallery, names = self.studio.pictures.newest(), styles.names(self.studio)
         return {
             "styles": render("styles", view.state(state)),
+            "subjects": render("subjects", view.subjects(scene.suits)),
             "made-before": render("made-before", view.made_before()),
             "results": render("results", view.results(gallery, names, scene.leaving)),
         }
@@ -111,6 +114,27 @@ class Listeners:
         """Updates that put a form's values into the page; only those named, or all."""
         values = form.values()
         return {self.parts.fields[name]: values[name] for name in names or values}
+
+    def suited(self, scene: Scene, data: dict[Any, Any]) -> Updates:
+        """Let steps and scheduler follow the base that the form names.
+
+        Of a form that held what suits the base before it becomes one that holds what suits this one; else only a
+        scheduler that cannot draw with it is exchanged.
+        """
+        base, steps, scheduler = (self.parts.fields[name] for name in ("base", "steps", "scheduler"))
+        source = str(data[base] or "").strip() or BUNDLED.key
+        before, now = scene.suits, scene.suits
+        if source != before.source:
+            scene.suits = now = styles.suits(self.studio, source)
+            if (data[steps], data[scheduler]) == (before.steps, before.scheduler):
+                data[steps], data[scheduler] = now.steps, now.scheduler
+            elif data[scheduler] not in now.schedulers:
+                data[scheduler] = now.scheduler
+        return {
+            steps: data[steps],
+            scheduler: gr.Dropdown(choices=styles.schedulers(now), value=data[scheduler]),
+            self.panels.parts["subjects"]: render("subjects", view.subjects(now)),
+        }
 
     # ---- the picture
 
@@ -168,6 +192,21 @@ class Listeners:
             return f"{prompt.rstrip().rstrip(',')}, {words}" if prompt.strip() else words
 
         fields["mixer"].words(say_words, inputs=fields["prompt"], outputs=fields["prompt"], **ACTION)
+
+        def ask_for(prompt: str, mixer: object, event: gr.EventData) -> str:
+            return with_subject(prompt, str(event.item), [use.trigger for use in Mix.read(mixer).rows])
+
+        offered = self.panels.parts["subjects"]
+        offered.click(ask_for, inputs=[fields["prompt"], fields["mixer"]], outputs=fields["prompt"], **ACTION)
+
+        @told
+        def other_base(data: dict[Any, Any]) -> Any:
+            return self.suited(data[parts.scene], data)
+
+        following = {fields["steps"], fields["scheduler"]}
+        fields["base"].change(
+            other_base, inputs={parts.scene, fields["base"], *following}, outputs={offered, *following}, **ACTION
+        )
 
         @told
         def put_in(data: dict[Any, Any], event: gr.EventData) -> Updates:
@@ -235,7 +274,10 @@ class Listeners:
         """Show a job again, and its settings in the form."""
         form = styles.form_again(self.studio, job.order)
         scene.take_up(self.studio, form, job.id)
-        return {**self.filled(form), **self.now(scene)}
+        scene.suits = styles.suits(self.studio, form.base.source)
+        scheduler = form.settings.scheduler
+        offered = gr.Dropdown(choices=styles.schedulers(scene.suits, also=scheduler), value=scheduler)
+        return {**self.filled(form), self.parts.fields["scheduler"]: offered, **self.now(scene)}
 
     # ---- arriving
 
@@ -270,9 +312,10 @@ class Listeners:
             data[fields["mixer"]] = Mix((found.use,)).value()
             if found.base is not None:
                 data[fields["base"]] = found.base.source
+            followed = self.suited(scene, data)
             form = self.read(data)
             scene.make(studio, form)
-            put = self.filled(form, "prompt", "mixer", "base")
+            put = self.filled(form, "prompt", "mixer", "base") | followed
             return {**put, **self.now(scene), parts.modes: gr.Tabs(selected="picture")}
 
         shell.to_preview.change(visited, inputs={shell.to_preview, *self.form}, outputs=self.outputs, **ACTION)

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
+from app.preview import styles
 from app.preview.form import MOST_PICTURES, Mix
 from app.preview.listeners import Parts, wire
 from app.preview.scene import Scene
 from app.preview.sheet import KINDS, WRITTEN
-from app.preview.view import made_before
+from app.preview.styles import Suits
+from app.preview.view import made_before, subjects
 from app.refresh import Panels, render
 from app.texts import TEXTS
 from trainer.bases.families import BUNDLED
-from trainer.config.schedulers import SCHEDULERS
-from trainer.preview.order import PreviewSettings
 
 if TYPE_CHECKING:
     from app.shell import Shell
@@ -36,11 +36,12 @@ WRITTEN_FIRST = {"prompts": "", "strengths": "0, 0.5, 1, 1.5"}
 
 def build(shell: Shell, tab: gr.Tab) -> None:
     """Make the tab's components and listeners; called inside its ``gr.Tab``."""
-    page, scene, panels = gr.Textbox(visible=False), gr.State(Scene()), Panels()
+    suits = styles.suits(shell.studio, BUNDLED.key)
+    page, scene, panels = gr.Textbox(visible=False), gr.State(Scene(suits=suits)), Panels()
     panels.place("styles", script="preview/styles.js")
     with gr.Row(elem_id="preview-bench", equal_height=False):
         with gr.Column(scale=4, min_width=304, elem_id="preview-controls"):
-            fields, make, die = _controls(shell)
+            fields, make, die = _controls(shell, panels, suits)
         with gr.Column(scale=8, min_width=320, elem_id="preview-pictures"):
             modes, axes, make_sheet = _pictures(shell, panels)
     panels.place("made-before", first=render("made-before", made_before()))
@@ -48,10 +49,15 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     wire(shell, tab, Parts(page, scene, panels, fields, axes, make, die, modes, make_sheet))
 
 
-def _controls(shell: Shell) -> tuple[dict[str, gr.components.Component], gr.Button, gr.Button]:
-    """The left side: prompt, styles, the button, and the rest folded away."""
+def _controls(
+    shell: Shell, panels: Panels, suits: Suits
+) -> tuple[dict[str, gr.components.Component], gr.Button, gr.Button]:
+    """The left side: prompt, styles, the button, and the rest folded away.
+
+    Args:
+        suits: what suits the base that is named at first.
+    """
     says = shell.says
-    defaults = PreviewSettings.model_construct()
     fields: dict[str, gr.components.Component] = {}
 
     def words(name: str, *more: str) -> dict[str, str]:
@@ -66,6 +72,7 @@ def _controls(shell: Shell) -> tuple[dict[str, gr.components.Component], gr.Butt
         ),
         lambda: words("prompt", "placeholder"),
     )  # fmt: skip
+    panels.place("subjects", first=render("subjects", subjects(suits)))
     fields["mixer"] = gr.HTML(
         Mix().value(),
         html_template='<div class="mixer"></div>',
@@ -80,7 +87,7 @@ def _controls(shell: Shell) -> tuple[dict[str, gr.components.Component], gr.Butt
     with says(more, lambda: {"label": TEXTS.preview.more}):
         fields["base"] = says(
             gr.Dropdown(
-                [(TEXTS.preview.bundled, "bundled")], value="bundled", allow_custom_value=True,
+                [(TEXTS.preview.bundled, BUNDLED.key)], value=BUNDLED.key, allow_custom_value=True,
                 elem_id="preview-base", **words("base"),
             ),
             lambda: words("base"),
@@ -97,13 +104,12 @@ def _controls(shell: Shell) -> tuple[dict[str, gr.components.Component], gr.Butt
             )
         fields["count"] = says(gr.Slider(1, MOST_PICTURES, value=1, step=1, **words("count")), lambda: words("count"))
         fields["steps"] = says(
-            gr.Slider(1, 100, value=defaults.steps, step=1, elem_id="preview-steps", **words("steps")),
+            gr.Slider(1, 100, value=suits.steps, step=1, elem_id="preview-steps", **words("steps")),
             lambda: words("steps"),
         )
         fields["scheduler"] = says(
             gr.Dropdown(
-                [(row.title, key) for key, row in SCHEDULERS.items()], value=defaults.scheduler,
-                filterable=False, **words("scheduler"),
+                styles.schedulers(suits), value=suits.scheduler, filterable=False, **words("scheduler"),
             ),
             lambda: words("scheduler"),
         )  # fmt: skip

@@ -22,6 +22,7 @@ from app.preview.frames import (
     picture_order,
     scene_of,
 )
+from app.preview.styles import Suits
 from trainer.errors import StudioError
 from trainer.preview.order import PreviewOrder, is_live
 from trainer.studio.views import JobView
@@ -93,6 +94,7 @@ class Scene:
         hint: a sentence on why the picture is not what the controls say, or empty.
         taken: whether the visitor has done anything, so that nothing is put into the form any more.
         pace: how fast pictures come.
+        suits: what suits the base that the form names.
         leaving: jobs that the visitor removed from the gallery, and until when that can be undone (Unix time).
     """
 
@@ -104,6 +106,7 @@ class Scene:
     hint: str = ""
     taken: bool = False
     pace: Pace = field(default_factory=Pace)
+    suits: Suits = field(default_factory=Suits)
     leaving: dict[str, float] = field(default_factory=dict)
     _over: dict[str, JobView] = field(default_factory=dict)
 

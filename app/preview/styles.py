@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from app.preview.form import Form, Mix, MixRow
 from app.preview.frames import form_of
 from app.texts import TEXTS
+from trainer.bases.families import FAMILIES
 from trainer.config import BaseConfig
+from trainer.config.schedulers import SCHEDULERS, Scheduler, able
 from trainer.errors import ConfigError, PatinaError, StudioError
 from trainer.preview.order import PreviewOrder
 from trainer.studio.store import State
@@ -31,6 +33,38 @@ class Found:
     use: MixRow
     base: BaseConfig | None
     prompt: str
+
+
+@dataclass(frozen=True)
+class Suits:
+    """What suits a base, as far as it can be told without opening it.
+
+    Attributes:
+        source: names the base.
+        scheduler, steps: its family's.
+        schedulers: those that it can draw with.
+        subjects: what it says that it draws well.
+    """
+
+    source: str = ""
+    scheduler: Scheduler = "ddim"
+    steps: int = 20
+    schedulers: tuple[Scheduler, ...] = tuple(SCHEDULERS)
+    subjects: tuple[str, ...] = ()
+
+
+def suits(studio: Studio, source: str) -> Suits:
+    """What suits a base; of one that cannot be told, what suits any. May ask the network for a hub id."""
+    found = studio.bases.check(source)
+    if found.family is None:
+        return Suits(source)
+    family = FAMILIES[found.family]
+    return Suits(source, family.scheduler, family.steps, able(zero_terminal_snr=found.zero_snr), found.subjects)
+
+
+def schedulers(suits: Suits, also: Scheduler | None = None) -> list[tuple[str, str]]:
+    """(title, key) of the schedulers that a base can draw with, and of one more that a form may hold already."""
+    return [(row.title, key) for key, row in SCHEDULERS.items() if key in {*suits.schedulers, also}]
 
 
 def choices(studio: Studio) -> list[tuple[str, str]]:

@@ -17,6 +17,8 @@ from app.html import Child, el, join
 from app.preview.form import HIGHEST, LOWEST, Form, MixRow
 from app.preview.frames import FRAME, OPEN, SHEET, STRIP, frames
 from app.preview.scene import Scene
+from app.preview.styles import Suits
+from app.subjects import known
 from app.texts import TEXTS
 from app.units import duration
 from trainer.config.schedulers import SCHEDULERS
@@ -180,6 +182,14 @@ def sheet(job: JobView | None, scene: Scene) -> Markup:
     sentence = el("p", said.get(job.state, job.message), role="status", aria_live="polite")
     stop = el("button", words.cancel, type="button", data_act="stop") if job.state in OPEN else None
     return el("div", bar, sentence, stop, class_="sheet-status")
+
+
+# ---- subjects
+
+
+def subjects(suits: Suits) -> Markup | None:
+    """What the base draws well, below the prompt."""
+    return known(suits.subjects, TEXTS.preview.subjects_help, keep="subjects")
 
 
 # ---- made before

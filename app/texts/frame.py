@@ -24,6 +24,7 @@ class FrameTexts:
     ended: str = "{name} is finished."
     note: str = "Note"
     comma: str = ", "
+    known_subjects: str = "{count} subjects that this base draws well"
     seconds: str = "{seconds} s"
     minutes: str = "{minutes} min"
     hours: str = "{hours} h {minutes} min"

@@ -131,6 +131,7 @@ class PreviewTexts:
     prompt: str = "Prompt"
     prompt_help: str = "What the picture shows; with the words that call your style it shows more of it."
     prompt_placeholder: str = "a lighthouse on a cliff"
+    subjects_help: str = "One press puts it into the prompt; other words give a picture too, of what is nearest."
     in_training: str = "{name} (in training, step {step})"
     make: str = "Make picture"
     cancel: str = "Stop"

@@ -277,6 +277,7 @@ class TrainTexts:
         "The loss appears with the first steps. It is noisy; look at the pictures, not at small changes of it."
     )
     samples: str = "Pictures while it learns"
+    subjects_help: str = "One press adds it to the prompts above, with the words that call the style."
     samples_waits: str = "The first pictures appear soon: what the base draws before it knows the style."
     sample_at: str = "step {step}"
     sample_base: str = "before"

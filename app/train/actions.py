@@ -20,6 +20,7 @@ from app.texts import TEXTS
 from app.train.dials import DIALS, at, preset_values
 from app.train.settings import form_fields
 from trainer.bases.families import FAMILIES
+from trainer.data.captions import compose
 from trainer.errors import StudioError
 from trainer.studio.drafts import DEFAULT_NAME
 
@@ -222,6 +223,14 @@ class Actions:
         else:
             entry = self._fields.get(what)
             self.studio.drafts.update(run, {what: entry.read(value) if entry else str(value)})
+        return STAY
+
+    def click_subject(self, run: str, data: Mapping[str, Any]) -> Answer:
+        settings = self.studio.drafts.view(run).settings
+        prompts = list(at(settings, "samples.prompts") or ())
+        prompt = compose(str(data["item"]), str(settings.get("trigger") or ""))
+        if prompt not in prompts:
+            self.studio.drafts.update(run, {"samples.prompts": [*prompts, prompt]})
         return STAY
 
     def _turn(self, run: str, name: str, position: int) -> None:

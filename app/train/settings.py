@@ -18,6 +18,7 @@ from trainer.config import Setting, settings
 
 Kind = Literal["choice", "answer", "switch", "whole", "number", "text", "lines"]
 ANSWERS = {"yes": True, "no": False}
+_NOTHING: Mapping[str, Markup | None] = {}
 
 
 class Field:
@@ -76,16 +77,20 @@ def form_fields() -> Iterator[Field]:
             yield Field(setting)
 
 
-def advanced(chosen: Mapping[str, Any], choices: Mapping[str, Any]) -> Markup:
+def advanced(
+    chosen: Mapping[str, Any], choices: Mapping[str, Any], below: Mapping[str, Markup | None] = _NOTHING
+) -> Markup:
     """All of *Advanced*.
 
     Args:
         chosen: what the draft sets, nested; absent is left to the preset.
         choices: dotted setting -> what will be used for what is left to the preset.
+        below: dotted setting -> what stands below its field.
     """
     groups: dict[str, list[Markup]] = {}
     for field in form_fields():
-        groups.setdefault(field.section, []).append(_row(field, at(chosen, field.path), choices.get(field.path)))
+        row = _row(field, at(chosen, field.path), choices.get(field.path), below.get(field.path))
+        groups.setdefault(field.section, []).append(row)
     names = TEXTS.train.section_names
     return join(
         el("fieldset", el("legend", names.get(section, section.capitalize())), rows, class_="settings")
@@ -93,7 +98,7 @@ def advanced(chosen: Mapping[str, Any], choices: Mapping[str, Any]) -> Markup:
     )
 
 
-def _row(field: Field, value: Any, choice: Any) -> Markup:
+def _row(field: Field, value: Any, choice: Any, below: Markup | None) -> Markup:
     name = "set-" + field.path.replace(".", "-")
     control = _control(field, name, value, choice)
     described = f"{name}-help"
@@ -103,6 +108,7 @@ def _row(field: Field, value: Any, choice: Any) -> Markup:
         el("label", field.label, for_=name),
         control,
         el("p", field.help, f" {limits}" if limits else None, id=described, class_="help"),
+        below,
         class_=f"setting {field.kind}",
     )
 

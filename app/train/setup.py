@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from app.html import el
+from app.subjects import known
 from app.texts import TEXTS
 from app.train.dials import DIALS, POSITIONS, Dial, at
 from app.train.settings import advanced as advanced_fields
@@ -75,14 +76,19 @@ def setup(draft: DraftView, plan: PlanView, preset: Mapping[str, float], *, busy
     )
 
 
-def advanced(draft: DraftView, plan: PlanView) -> Markup:
-    """Every setting, folded."""
+def advanced(draft: DraftView, plan: PlanView, subjects: Sequence[str] = ()) -> Markup:
+    """Every setting, folded.
+
+    Args:
+        subjects: what the draft's base says that it draws well.
+    """
     words = TEXTS.train
+    below = {"samples.prompts": known(subjects, words.subjects_help, keep="sample-subjects")}
     return el(
         "details",
         el("summary", words.advanced),
         el("p", words.advanced_hint, class_="help"),
-        advanced_fields(draft.settings, plan.choices),
+        advanced_fields(draft.settings, plan.choices, below),
         el("button", words.reset_all, type="button", class_="small", data_act="reset-settings"),
         class_="advanced",
         data_keep="advanced",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -27,8 +28,12 @@ from app.preview.frames import (
 )
 from app.preview.scene import FAST_SECONDS, UNDO_SECONDS, Pace, Scene
 from app.preview.sheet import Axis, sheet_order, title_of
-from app.preview.view import caption, detail, file_stem, results, sheet, viewer
+from app.preview.styles import schedulers, suits
+from app.preview.view import caption, detail, file_stem, results, sheet, subjects, viewer
+from app.subjects import with_subject
+from trainer.bases.describe import Bases
 from trainer.config import BaseConfig
+from trainer.config.schedulers import SCHEDULERS
 from trainer.errors import ConfigError, StudioError
 from trainer.preview.order import PreviewOrder, StyleUse, live_weights
 from trainer.studio.views import JobState, JobView, PictureView
@@ -480,3 +485,39 @@ def test_what_was_removed_goes_for_good_only_after_a_while(monkeypatch: pytest.M
     monkeypatch.setattr("app.preview.scene.time.time", lambda: 1e12)
     scene.sweep(cast(Any, studio))
     assert studio.orders == {}
+
+
+# ---- what the base draws well
+
+
+@pytest.mark.parametrize(
+    ("prompt", "after"),
+    [
+        ("", "fox"),
+        ("a cat", "fox"),
+        ("a cat, ink style", "fox, ink style"),
+        ("a cat, ink style, at night", "fox, ink style, at night"),
+        ("Ink style", "fox, Ink style"),
+        ("ink style, at night", "fox, ink style, at night"),
+        (" , ", "fox"),
+    ],
+)
+def test_a_subject_takes_the_place_of_the_one_before_and_leaves_the_style(prompt: str, after: str) -> None:
+    assert with_subject(prompt, "fox", ["ink style"]) == after
+
+
+def test_the_bundled_base_brings_its_scheduler_steps_and_subjects() -> None:
+    bases = cast(Any, SimpleNamespace(bases=Bases()))
+    found = suits(bases, "bundled")
+    assert (found.scheduler, found.steps) == ("dpm++_2m", 12)
+    assert "tiger face" in str(subjects(found))
+    offered = {key for _, key in schedulers(found)}
+    assert offered == set(SCHEDULERS) - {"pndm", "dpm++_2m_karras"}
+    assert {key for _, key in schedulers(found, also="pndm")} == offered | {"pndm"}
+
+
+def test_of_a_base_that_cannot_be_told_everything_is_offered_and_nothing_promised(tmp_path: Path) -> None:
+    bases = cast(Any, SimpleNamespace(bases=Bases()))
+    found = suits(bases, str(tmp_path))
+    assert {key for _, key in schedulers(found)} == set(SCHEDULERS)
+    assert subjects(found) is None

@@ -362,6 +362,19 @@ def test_a_dial_sets_its_setting_and_its_middle_leaves_it_to_the_preset(actions:
         actions.set(run, {"set": "dial.volume", "value": "0"})
 
 
+def test_a_subject_that_is_pressed_becomes_a_sample_prompt_once_with_the_trigger(actions: Actions, run: str) -> None:
+    actions.set(run, {"set": "trigger", "value": "ink style"})
+    for subject in ("fox", "owl", "fox"):
+        actions.click(run, {"act": "subject", "item": subject})
+    assert actions.studio.drafts.view(run).settings["samples"]["prompts"] == ["fox, ink style", "owl, ink style"]
+
+
+def test_subjects_are_offered_for_a_base_that_names_some(actions: Actions, run: str) -> None:
+    assert 'data-item="tiger face"' in draw(actions, run)["advanced"]
+    actions.set(run, {"set": "base", "value": ""})
+    assert 'data-act="subject"' not in draw(actions, run)["advanced"]
+
+
 def test_a_pace_puts_the_dials_back_to_the_middle(actions: Actions, run: str) -> None:
     actions.set(run, {"set": "dial.length", "value": "2"})
     actions.set(run, {"set": "train.preset", "value": "quick"})

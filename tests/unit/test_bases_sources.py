@@ -15,11 +15,13 @@ from safetensors.torch import save_file
 from tiny_families import build, original_tensors, save_folder, save_single_file
 
 from trainer.bases.describe import describe
+from trainer.bases.families import BUNDLED
 from trainer.bases.folder import check_manifest
 from trainer.bases.open import load_base
 from trainer.bases.sources import BUNDLED_FOLDER, parse_source
 from trainer.bases.weight_files import choose_weights
 from trainer.config import BaseConfig
+from trainer.config.schedulers import able
 from trainer.errors import BaseError
 
 
@@ -252,6 +254,30 @@ def test_split_weights_are_read(folder: Path) -> None:
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
     split = load_base(BaseConfig(source=str(folder)), device=torch.device("cpu"), dtype=torch.float32)
     assert split.identity == whole.identity
+
+
+def test_the_bundled_base_names_what_it_draws_well_and_shows_styles_on_that() -> None:
+    info = describe("bundled")
+    assert info.zero_snr
+    assert len(info.subjects) == 200
+    assert set(BUNDLED.prompts) <= set(info.subjects)
+
+
+@pytest.mark.parametrize(
+    ("content", "subjects"),
+    [('["fox", 3, "owl"]', ("fox", "owl")), ('{"fox": 1}', ()), ("no JSON", ()), (None, ())],
+)
+def test_a_folder_may_list_what_it_draws_well(folder: Path, content: str | None, subjects: tuple[str, ...]) -> None:
+    if content is not None:
+        (folder / "subjects.json").write_text(content, encoding="utf-8")
+    assert describe(str(folder), offline=True).subjects == subjects
+
+
+def test_a_base_that_ends_in_pure_noise_says_so_and_which_schedulers_are_left(folder: Path) -> None:
+    assert not describe(str(folder), offline=True).zero_snr
+    edit_json(folder / "scheduler" / "scheduler_config.json", rescale_betas_zero_snr=True)
+    assert describe(str(folder), offline=True).zero_snr
+    assert set(able(zero_terminal_snr=False)) - set(able(zero_terminal_snr=True)) == {"dpm++_2m_karras", "pndm"}
 
 
 def test_the_bundled_base_is_as_it_was_sealed() -> None:

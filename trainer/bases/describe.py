@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from trainer.safetensors_file import read_header
 _PACKAGE = Path(__file__).parent
 KNOWN_SECONDS = 60.0
 PROBLEM_KNOWN_SECONDS = 5.0
+SUBJECTS = "subjects.json"
+"""Beside ``model_index.json``: a list of prompts that the base draws well. Nobody needs to have one."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,12 @@ class BaseInfo:
         family: key of its row in `trainer.bases.families.FAMILIES`, None with a ``problem``.
         title: the family's name for people.
         prediction: the stated or, when ``prediction_sure`` is false, the assumed one; loading then probes it.
+        zero_snr: whether its noise schedule ends in pure noise, which some schedulers cannot draw on.
         resolution: side in pixels that it was made for.
         size_bytes: of the weight files that are read.
         download_bytes: what has to be downloaded first; 0 when it is on this machine.
         parameters: number of weights by part: ``denoiser``, ``vae``, ``text``.
+        subjects: prompts that it draws well, where a small base says so; empty for one that knows the world.
         notes: sentences worth knowing.
         problem: why it cannot be used, as a sentence with the way out; None when it can.
     """
@@ -48,10 +53,12 @@ class BaseInfo:
     title: str = ""
     prediction: Prediction = "epsilon"
     prediction_sure: bool = True
+    zero_snr: bool = False
     resolution: int = 0
     size_bytes: int = 0
     download_bytes: int = 0
     parameters: dict[str, int] = dataclasses.field(default_factory=dict)
+    subjects: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     problem: str | None = None
 
@@ -134,9 +141,11 @@ def _of_folder(source: str, kind: SourceKind, folder: Path, detected: Detected, 
         family=detected.family.key,
         title=detected.family.title,
         prediction=detected.prediction or "epsilon",
+        zero_snr=detected.zero_snr,
         resolution=_side(read_json(folder / detected.family.root / "config.json"), folder, detected.family),
         size_bytes=size,
         parameters=parameters,
+        subjects=_subjects(folder / SUBJECTS),
         notes=() if kind == "bundled" else _notes(detected),  # whoever takes ours need not know how it predicts
     )
 
@@ -163,6 +172,7 @@ def _of_hub(source: str, repo: str, revision: str | None, variant: str | None, o
         family=detected.family.key,
         title=detected.family.title,
         prediction=detected.prediction or "epsilon",
+        zero_snr=detected.zero_snr,
         resolution=_side(read_json(found.folder / detected.family.root / "config.json"), found.folder, detected.family),
         size_bytes=size,
         download_bytes=found.download_bytes(variant),
@@ -183,6 +193,7 @@ def _of_file(source: str, path: Path) -> BaseInfo:
         title=family.title,
         prediction=detected.prediction or "epsilon",
         prediction_sure=detected.prediction is not None,
+        zero_snr=detected.zero_snr,
         resolution=_side(read_json(config / family.root / "config.json"), config, family),
         size_bytes=header.size,
         parameters={
@@ -204,6 +215,14 @@ def _side(denoiser: dict[str, Any], folder: Path, family: Family) -> int:
     cells = denoiser.get("sample_size")
     levels = len(read_json(folder / "vae" / "config.json").get("block_out_channels", ())) or 4
     return cells * 2 ** (levels - 1) if isinstance(cells, int) else family.default_side
+
+
+def _subjects(file: Path) -> tuple[str, ...]:
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    return tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, list) else ()
 
 
 def _notes(detected: Detected) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer.bases.families.family import Prediction
-from trainer.config.schedulers import SCHEDULERS, Scheduler
+from trainer.config.schedulers import SCHEDULERS, Scheduler, able
 from trainer.errors import BaseError, ConfigError
 
 _BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
@@ -163,7 +163,7 @@ class Diffusion(Process):
         config = {"clip_sample": False, **self.config, "prediction_type": self.prediction}
         if self.zero_terminal_snr:
             if row.needs_signal:
-                working = ", ".join(key for key, other in SCHEDULERS.items() if not other.needs_signal)
+                working = ", ".join(able(zero_terminal_snr=True))
                 raise ConfigError(
                     f"The scheduler {name!r} {row.needs_signal}, and this base's noise schedule ends in pure noise "
                     f"(zero terminal SNR): choose one of {working}."

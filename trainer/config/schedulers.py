@@ -45,3 +45,8 @@ SCHEDULERS: Mapping[Scheduler, SchedulerRow] = {
         "PLMS", "PNDMScheduler", {"skip_prk_steps": True}, needs_signal="divides by what is left of the picture"
     ),
 }
+
+
+def able(*, zero_terminal_snr: bool) -> tuple[Scheduler, ...]:
+    """The methods that can draw on a noise schedule, which ends in pure noise or does not."""
+    return tuple(key for key, row in SCHEDULERS.items() if not (zero_terminal_snr and row.needs_signal))

@@ -48,7 +48,7 @@ BUNDLED = Bundled(
         "bear",
         "castle",
         "frog",
-        "truck",
+        "delivery truck",
         "octopus",
         "robot",
         "fox",
