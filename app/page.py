@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -14,18 +14,19 @@ from app import api, header
 from app.library import page as library
 from app.preview import page as preview
 from app.refresh import MANY, POLL, SHOWN, Panels, Shown, Updates, answered, render
-from app.shell import Shell, TabName, Visit
+from app.shell import Shell, Visit
 from app.texts import ENGLISH, TEXTS, language
 from app.train import page as train
 
 if TYPE_CHECKING:
     from trainer.studio.studio import Studio
 
-TABS: dict[TabName, Callable[[Shell, gr.Tab], None]] = {
+TABS: Mapping[str, Callable[[Shell, gr.Tab], None]] = {
     "train": train.build,
     "preview": preview.build,
     "library": library.build,
 }
+"""Every tab, in the order of the tab bar; the first one opens where the address names none."""
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -36,14 +37,14 @@ def build(studio: Studio) -> gr.Blocks:
         # First, because a name goes to whoever asks for it first.
         api.build(studio)
         query = gr.Textbox(visible=False)
-        arrivals = {tab: gr.State(Visit()) for tab in TABS}
+        visits = {tab: gr.State(Visit()) for tab in TABS}
         panels = Panels()
         with gr.Row(elem_id="patina-header"):
             panels.place("wordmark", script="wordmark.js", first=render("wordmark", header.wordmark()))
             panels.place("chips", script="header.js")
         with gr.Tabs(elem_id="patina-tabs") as tabs:
-            shell = Shell(studio, tabs, arrivals["train"], arrivals["preview"], arrivals["library"])
-            opened: dict[TabName, gr.Tab] = {}
+            shell = Shell(studio, tabs, visits)
+            opened: dict[str, gr.Tab] = {}
             for name, fill in TABS.items():
                 with gr.Tab(_title(name), id=name, elem_id=f"patina-tab-{name}") as tab:
                     fill(shell, tab)
@@ -53,11 +54,11 @@ def build(studio: Studio) -> gr.Blocks:
     return page
 
 
-def _title(name: TabName) -> str:
+def _title(name: str) -> str:
     return str(getattr(TEXTS.frame, name))
 
 
-def _label(name: TabName) -> dict[str, str]:
+def _label(name: str) -> dict[str, str]:
     return {"label": _title(name)}
 
 
@@ -71,7 +72,7 @@ def _drawn(studio: Studio) -> dict[str, str]:
     }
 
 
-def _arrivals(page: gr.Blocks, shell: Shell, panels: Panels, query: gr.Textbox, opened: dict[TabName, gr.Tab]) -> None:
+def _arrivals(page: gr.Blocks, shell: Shell, panels: Panels, query: gr.Textbox, opened: dict[str, gr.Tab]) -> None:
     """What happens when the page or one of its tabs is opened."""
     timers = {timer for group in shell.timers.values() for timer in group}
 
@@ -79,12 +80,12 @@ def _arrivals(page: gr.Blocks, shell: Shell, panels: Panels, query: gr.Textbox, 
         return {timer: gr.Timer(active=group == name) for group, members in shell.timers.items() for timer in members}
 
     for name, tab in opened.items():
-        tab.select(ticking, inputs=query, outputs=timers, js=_in_page(f"select('{name}')"), **POLL)
+        tab.select(ticking, inputs=query, outputs=timers, js=_in_page(f"select({name!r}, {list(TABS)})"), **POLL)
 
     def arrive(address: str) -> Updates:
         asked = {key: values[-1] for key, values in parse_qs(address.lstrip("?")).items()}
-        name = asked.get("tab", "train")
-        name = name if name in TABS else "train"
+        name = asked.get("tab", "")
+        name = name if name in TABS else next(iter(TABS))
         told: Updates = {}
         if language() != ENGLISH:
             told = {component: gr.update(**words()) for component, words in shell.named.items()}
@@ -92,11 +93,11 @@ def _arrivals(page: gr.Blocks, shell: Shell, panels: Panels, query: gr.Textbox, 
             **told,
             **panels.updates(Shown(), _drawn(shell.studio)),
             shell.tabs: gr.Tabs(selected=name),
-            shell.to_train: Visit(asked.get("run", ""), at=time.time()),
+            shell.visits["train"]: Visit(asked.get("run", ""), at=time.time()),
             **ticking(name),
         }
 
-    outputs = {shell.tabs, shell.to_train, *timers, *panels.all, *shell.named}
+    outputs = {shell.tabs, shell.visits["train"], *timers, *panels.all, *shell.named}
     page.load(arrive, inputs=query, outputs=outputs, js=_in_page("address()"), **POLL)
 
 

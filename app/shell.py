@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
 
 if TYPE_CHECKING:
     from trainer.studio.studio import Studio
 
-TabName = Literal["train", "preview", "library"]
 Component = TypeVar("Component", bound=gr.blocks.Block)
 
 
@@ -43,31 +42,29 @@ class Shell:
     Attributes:
         studio: the open studio.
         tabs: the tab bar; a listener may have it as an output.
-        to_train, to_preview, to_library: hold the last `Visit` to that tab. A tab listens to its own with
-            ``shell.to_preview.change(...)``; others go there by `going`.
+        visits: by tab, the last `Visit` to it. A tab listens to its own with
+            ``shell.visits["preview"].change(...)``; others go there by `going`.
         named: components with texts of their own, and what makes these in the visitor's language.
     """
 
     studio: Studio
     tabs: gr.Tabs
-    to_train: gr.State
-    to_preview: gr.State
-    to_library: gr.State
-    timers: dict[TabName, list[gr.Timer]] = field(default_factory=dict)
+    visits: Mapping[str, gr.State]
+    timers: dict[str, list[gr.Timer]] = field(default_factory=dict)
     named: dict[gr.blocks.Block, Callable[[], Mapping[str, Any]]] = field(default_factory=dict)
 
-    def going(self, tab: TabName) -> list[Any]:
+    def going(self, tab: str) -> list[Any]:
         """Outputs of a listener that leads to another tab; it returns what `visit` makes."""
-        return [getattr(self, f"to_{tab}"), self.tabs]
+        return [self.visits[tab], self.tabs]
 
-    def visit(self, tab: TabName, item: str, *, step: int = 0, prompt: str = "") -> dict[Any, Any]:
+    def visit(self, tab: str, item: str, *, step: int = 0, prompt: str = "") -> dict[Any, Any]:
         """Values for the outputs of `going`: open the tab and tell it what to show."""
         return {
-            getattr(self, f"to_{tab}"): Visit(item, step, prompt, time.time()),
+            self.visits[tab]: Visit(item, step, prompt, time.time()),
             self.tabs: gr.Tabs(selected=tab),
         }
 
-    def ticker(self, tab: TabName, seconds: float = 1.0) -> gr.Timer:
+    def ticker(self, tab: str, seconds: float = 1.0) -> gr.Timer:
         """A timer that ticks only while ``tab`` is open; attach a listener with `app.refresh.POLL`."""
         timer = gr.Timer(seconds, active=False)
         self.timers.setdefault(tab, []).append(timer)

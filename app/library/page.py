@@ -81,7 +81,9 @@ class Listeners:
         self.search.change(self.look, inputs=inputs, outputs=every, **POLL)
         tick = shell.ticker("library", 1.0).tick
         tick(self.follow, inputs={self.page, *inputs}, outputs=every, js=_SHOWN_FIRST, **POLL)
-        shell.to_library.change(told(self.visited), inputs={shell.to_library, *inputs}, outputs=every, **ACTION)
+        shell.visits["library"].change(
+            told(self.visited), inputs={shell.visits["library"], *inputs}, outputs=every, **ACTION
+        )
         leaving = {*every, *shell.going("preview"), *shell.going("train")}
         for name in ("families", "library-note", "shelf", "style"):
             panels.parts[name].click(told(self.act), inputs=inputs, outputs=leaving, **MANY)
@@ -116,7 +118,7 @@ class Listeners:
 
     def visited(self, data: dict[Any, Any]) -> Updates:
         """Another tab sends a style here."""
-        visit: Visit = data[self.shell.to_library]
+        visit: Visit = data[self.shell.visits["library"]]
         data[self.looking].style = visit.item
         return self.look(data)
 

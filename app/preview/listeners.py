@@ -302,7 +302,7 @@ class Listeners:
 
         @told
         def visited(data: dict[Any, Any]) -> Any:
-            visit: Visit = data[shell.to_preview]
+            visit: Visit = data[shell.visits["preview"]]
             scene: Scene = data[parts.scene]
             if not visit.item:
                 return gr.skip()
@@ -318,7 +318,9 @@ class Listeners:
             put = self.filled(form, "prompt", "mixer", "base") | followed
             return {**put, **self.now(scene), parts.modes: gr.Tabs(selected="picture")}
 
-        shell.to_preview.change(visited, inputs={shell.to_preview, *self.form}, outputs=self.outputs, **ACTION)
+        shell.visits["preview"].change(
+            visited, inputs={shell.visits["preview"], *self.form}, outputs=self.outputs, **ACTION
+        )
 
         def offer_bases() -> Any:
             return gr.Dropdown(choices=styles.bases(studio))

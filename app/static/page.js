@@ -1,7 +1,5 @@
 // What the page itself has to know: an address that shows the same after a reload, and which panels it shows.
 
-const TABS = ["train", "preview", "library"];
-
 // The query with some parts set, e.g. ?tab=train&run=run-2026...; an empty value removes a part.
 export const withParts = (href, parts) => {
   const url = new URL(href);
@@ -21,8 +19,9 @@ export const address = () => location.search;
 
 // The tab that is open now. Gradio opens its first tab by itself before the one in the address is opened, and
 // answers to both may come in either order; so until the address has had its way, every answer is about its tab.
-export const tabChooser = (named) => {
-  const asked = TABS.includes(named) ? named : "train";
+// `tabs` are those of the tab bar; an address that names none of them opens the first.
+export const tabChooser = (named, tabs) => {
+  const asked = tabs.includes(named) ? named : tabs[0];
   let arrived = false;
   return (name) => {
     if (!arrived && name !== asked) return asked;
@@ -32,8 +31,8 @@ export const tabChooser = (named) => {
 };
 
 let choose = null;
-export const select = (name) => {
-  choose ??= tabChooser(new URL(location.href).searchParams.get("tab"));
+export const select = (name, tabs) => {
+  choose ??= tabChooser(new URL(location.href).searchParams.get("tab"), tabs);
   const open = choose(name);
   if (open === name) setAddress({ tab: name });
   return open;

@@ -73,7 +73,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
 
         return told(answer, sentence=problem)
 
-    shell.to_train.change(arrive, inputs=shell.to_train, outputs=panels.all, **POLL)
+    shell.visits["train"].change(arrive, inputs=shell.visits["train"], outputs=panels.all, **POLL)
     shell.ticker("train", 1.0).tick(tick, inputs=page, outputs=panels.all, js=SHOWN, **POLL)
     answers = {*panels.all, *shell.going("preview")}
     click = answering(actions.click)

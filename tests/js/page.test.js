@@ -5,6 +5,8 @@ import { inSight } from "../../app/static/train/pictures.js";
 import { fill } from "../../app/static/text.js";
 import { hasEnded, languageCookie } from "../../app/static/header.js";
 
+const TABS = ["train", "preview", "library"];
+
 test("a part of the address is set and an empty one is removed", () => {
   const href = "http://127.0.0.1:7860/?tab=train&run=run-1";
   assert.equal(withParts(href, { run: "run-2" }), "http://127.0.0.1:7860/?tab=train&run=run-2");
@@ -12,15 +14,15 @@ test("a part of the address is set and an empty one is removed", () => {
 });
 
 test("until the address has had its way, every tab that opens is the address's", () => {
-  const choose = tabChooser("library");
+  const choose = tabChooser("library", TABS);
   assert.equal(choose("train"), "library");
   assert.equal(choose("library"), "library");
   assert.equal(choose("train"), "train");
 });
 
 test("an address that names no tab opens the first", () => {
-  assert.equal(tabChooser("cellar")("train"), "train");
-  assert.equal(tabChooser(null)("train"), "train");
+  assert.equal(tabChooser("cellar", TABS)("train"), "train");
+  assert.equal(tabChooser(null, TABS)("train"), "train");
 });
 
 test("braces are filled and unknown ones stay", () => {

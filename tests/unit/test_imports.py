@@ -27,6 +27,7 @@ LAYERS = {
     "trainer.hardware": 1,
     "trainer.presets": 3,
     "trainer.noise": 1,
+    "trainer.optimizers": 1,
     "trainer.randomness": 1,
     "trainer.safetensors_file": 1,
     "trainer.sandbox": 1,

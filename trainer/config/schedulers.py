@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-Scheduler = Literal["ddim", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "unipc", "pndm"]
+from typing import TYPE_CHECKING, Any, Literal
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class SchedulerRow:
     needs_signal: str = ""
 
 
-SCHEDULERS: Mapping[Scheduler, SchedulerRow] = {
+SCHEDULERS: Mapping[str, SchedulerRow] = {
     "ddim": SchedulerRow("DDIM", "DDIMScheduler", draws_noise=True),
     "euler": SchedulerRow("Euler", "EulerDiscreteScheduler"),
     "euler_a": SchedulerRow("Euler a", "EulerAncestralDiscreteScheduler", draws_noise=True),
@@ -45,6 +43,11 @@ SCHEDULERS: Mapping[Scheduler, SchedulerRow] = {
         "PLMS", "PNDMScheduler", {"skip_prk_steps": True}, needs_signal="divides by what is left of the picture"
     ),
 }
+
+if TYPE_CHECKING:
+    Scheduler = str
+else:
+    Scheduler = Literal[*SCHEDULERS]
 
 
 def able(*, zero_terminal_snr: bool) -> tuple[Scheduler, ...]:

@@ -15,11 +15,12 @@ from trainer.adapters.methods import METHODS
 from trainer.adapters.methods.lora import Init
 from trainer.adapters.targets import problem_with
 from trainer.config.schedulers import Scheduler
+from trainer.optimizers import OPTIMIZERS, SCHEDULES
 
 if TYPE_CHECKING:
-    MethodName = str
+    MethodName = OptimizerName = ScheduleName = str
 else:
-    MethodName = Literal[*METHODS]
+    MethodName, OptimizerName, ScheduleName = Literal[*METHODS], Literal[*OPTIMIZERS], Literal[*SCHEDULES]
 
 PresetName = Literal["quick", "balanced", "thorough"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -203,10 +204,9 @@ class AdapterConfig(Section):
 class OptimConfig(Section):
     """How the weights move."""
 
-    optimizer: Literal["adamw", "prodigy", "schedule_free_adamw"] = Field(
+    optimizer: OptimizerName = Field(
         "adamw",
-        description="'adamw' suits the presets' rates; 'prodigy' finds its own rate, so that the style shows without "
-        "tuning but steps are slower; 'schedule_free_adamw' needs no schedule and is as good at any step you stop at.",
+        description="; ".join(f"{name!r} {entry.summary}" for name, entry in OPTIMIZERS.items()) + ".",
     )
     learning_rate: float | None = Field(
         None,
@@ -214,7 +214,7 @@ class OptimConfig(Section):
         le=1,
         description="Size of each step; too high and pictures turn into coloured noise, too low and nothing changes.",
     )
-    schedule: Literal["constant", "cosine"] = Field(
+    schedule: ScheduleName = Field(
         "cosine",
         description="'cosine' slows down towards the end and settles details; 'constant' keeps learning at the same "
         "pace.",

@@ -19,7 +19,7 @@ from trainer.judging.eye import STYLE_LEVELS, SUBJECT_LEVELS, Eye
 from trainer.judging.features import Features
 from trainer.judging.pick import Candidate
 from trainer.judging.scores import StyleScale, copying, drift_score, subject_score, variety_score
-from trainer.preview.generate import Canvas, as_before, denoise, rows_that_fit
+from trainer.preview.generate import draw_latents
 from trainer.preview.order import PreviewRow, PreviewSettings
 
 
@@ -99,8 +99,7 @@ class Judge:
 
     def __post_init__(self) -> None:
         self.eye = Eye(self.base, self.bank)
-        settings = PreviewSettings(steps=self.questions.steps, scheduler=self.questions.scheduler)
-        self.canvas = Canvas.of(self.base, settings)
+        self.settings = PreviewSettings(steps=self.questions.steps, scheduler=self.questions.scheduler)
         self.seen = Features.cat([self.eye.features(latent.unsqueeze(0)) for latent in self.references])
         closed = torch.zeros(1, len(self.bank.names))
         self.plain = self.draw([closed], self.questions.plain)[0]
@@ -118,12 +117,8 @@ class Judge:
             for strength in strengths
             for prompt, seed in zip(prompts, self.questions.seeds, strict=True)
         ]
-        limit = rows_that_fit(self.base, self.canvas)
-        parts = []
-        with as_before(self.base, self.bank), torch.no_grad(), self.bank.packed():
-            for start in range(0, len(wanted), limit):
-                parts.append(denoise(self.base, self.bank, wanted[start : start + limit], self.canvas, _nothing))
-        return list(torch.cat(parts).split(len(prompts)))
+        drawn = draw_latents(self.base, self.bank, wanted, self.settings)
+        return list(torch.stack(drawn).split(len(prompts)))
 
     def at(self, step: int, strengths: Sequence[float]) -> list[tuple[Candidate, Tensor]]:
         """Candidates of the weights that the adapter has at present, and their latents (P, C, h, w).
@@ -163,7 +158,3 @@ class Judge:
             drift=float(drift_score(changed, self.quiet).mean()),
             variety=float(variety.mean()) if len(variety) else 1.0,
         )
-
-
-def _nothing() -> None:
-    """Progress is told by candidate, not by denoising step."""

@@ -66,7 +66,26 @@ def generate(
     max_batch: int | None = None,
     on_step: OnStep | None = None,
 ) -> list[Image.Image]:
-    """Draw one picture a row; ``rows[i].strengths`` are in the order of ``bank.names``.
+    """Draw one picture a row; arguments and errors as for `draw_latents`."""
+    latents = draw_latents(base, bank, rows, settings, max_batch=max_batch, on_step=on_step)
+    pictures = []
+    with torch.no_grad(), base.decoding():
+        for row, latent in zip(rows, latents, strict=True):
+            with _told_of_memory(Canvas.of(base, row.settings or settings)):
+                pictures.append(Image.fromarray(base.decode(latent.unsqueeze(0))[0].numpy()))
+    return pictures
+
+
+def draw_latents(
+    base: Base,
+    bank: Bank,
+    rows: Sequence[PreviewRow],
+    settings: PreviewSettings,
+    *,
+    max_batch: int | None = None,
+    on_step: OnStep | None = None,
+) -> list[Tensor]:
+    """Draw one picture a row and leave it undecoded, (C, h, w); ``rows[i].strengths`` are in the bank's order.
 
     Each row's noise comes from its own generator with the row's seed, so rows with one seed differ by strength alone.
     Gates, training mode and random state are as before afterwards, so a training in progress goes on bit-identically.
@@ -95,15 +114,13 @@ def generate(
         if on_step is not None and not on_step(done, total):
             raise Cancelled
 
-    pictures: dict[int, Image.Image] = {}
+    drawn: dict[int, Tensor] = {}
     with as_before(base, bank), torch.no_grad(), bank.packed():
         for canvas, part in parts:
             with _told_of_memory(canvas):
                 latents = denoise(base, bank, [rows[index] for index in part], canvas, advance)
-                with base.decoding():
-                    for index, latent in zip(part, latents.split(1), strict=True):
-                        pictures[index] = Image.fromarray(base.decode(latent)[0].numpy())
-    return [pictures[index] for index in range(len(rows))]
+            drawn.update(zip(part, latents.unbind(), strict=True))
+    return [drawn[index] for index in range(len(rows))]
 
 
 def _parts(

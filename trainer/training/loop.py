@@ -24,18 +24,11 @@ from trainer.bases.placement import is_out_of_memory
 from trainer.config import RunConfig
 from trainer.errors import RunError
 from trainer.events import Emit, Progress
+from trainer.optimizers import OPTIMIZERS
 from trainer.randomness import stable_seed
 from trainer.training.batches import Batch, Batches
 from trainer.training.checkpoint import Checkpoint
-from trainer.training.optim import (
-    OPTIMIZERS,
-    Average,
-    learning_rate_at,
-    make_optimizer,
-    restore_state,
-    set_learning_rate,
-    state_of,
-)
+from trainer.training.optim import Average, learning_rate_at, make_optimizer, restore_state, set_learning_rate, state_of
 from trainer.training.pausing import Control, Session, Signal
 from trainer.training.processes import average_gradients, open_accelerator, own_passes
 

@@ -1,16 +1,11 @@
-"""How the adapter's weights move: optimizers as a registry, the learning rate over time, an average of the weights.
+"""How an adapter's weights move: its optimizer and what that remembers, the learning rate, an average of the weights.
 
-A new optimizer is one entry of `OPTIMIZERS` (and its name in `trainer.config.sections.OptimConfig`).
+Which optimizers there are is in `trainer.optimizers`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -20,71 +15,7 @@ from torch.optim import Optimizer
 
 from trainer.config import OptimConfig
 from trainer.errors import ConfigError, RunError
-
-Groups = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class OptimizerEntry:
-    """One way to move weights.
-
-    Attributes:
-        make: from parameter groups, each with its ``lr``, to an optimizer over fp32 parameters.
-        usual_rate: what an unset learning rate becomes; None is the preset's.
-        scheduled: whether ``optim.schedule`` applies; the others settle by themselves.
-        one_rate: whether all parts of an adapter must learn at the same rate.
-        exported: a parameter's value in the file, where it is not the one that gradients are taken at.
-    """
-
-    make: Callable[[Groups, OptimConfig], Optimizer]
-    usual_rate: float | None = None
-    scheduled: bool = True
-    one_rate: bool = False
-    exported: Callable[[Optimizer, Parameter], Tensor] | None = None
-
-
-def _adamw(groups: Groups, config: OptimConfig) -> Optimizer:
-    """Fused AdamW (Loshchilov and Hutter 2019); its state exists from the start, so that measuring counts it."""
-    fused = groups[0]["params"][0].device.type in {"cpu", "cuda"}
-    optimizer = torch.optim.AdamW(groups, **_common(config), fused=fused)
-    for parameter in _all_of(optimizer):
-        optimizer.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-    return optimizer
-
-
-def _prodigy(groups: Groups, config: OptimConfig) -> Optimizer:
-    """Prodigy (Mishchenko and Defazio, arXiv 2306.06101): finds its own step size; the rate is a factor on it."""
-    # It prints a sentence about weight decay.
-    with contextlib.redirect_stdout(io.StringIO()):
-        made: Optimizer = _from_package("prodigyopt", "prodigy").Prodigy(
-            groups, **_common(config), use_bias_correction=True, safeguard_warmup=True
-        )
-    return made
-
-
-def _schedule_free(groups: Groups, config: OptimConfig) -> Optimizer:
-    """Schedule-free AdamW (Defazio et al., arXiv 2405.15682): averages its own path instead of slowing down."""
-    optimizer: Any = _from_package("schedulefree", "schedule_free_adamw").AdamWScheduleFree(groups, **_common(config))
-    optimizer.train()
-    return optimizer
-
-
-def _averaged_path(optimizer: Optimizer, parameter: Parameter) -> Tensor:
-    """x of schedule-free AdamW, from y, where gradients are taken, and z: y = beta1 x + (1 - beta1) z."""
-    z = optimizer.state[parameter].get("z")
-    beta1 = optimizer.param_groups[0]["betas"][0]
-    return parameter.detach().clone() if z is None or beta1 == 0 else parameter.detach().lerp(z, 1 - 1 / beta1)
-
-
-OPTIMIZERS: Mapping[str, OptimizerEntry] = {
-    "adamw": OptimizerEntry(_adamw),
-    "prodigy": OptimizerEntry(_prodigy, usual_rate=1.0, one_rate=True),
-    "schedule_free_adamw": OptimizerEntry(_schedule_free, scheduled=False, exported=_averaged_path),
-}
+from trainer.optimizers import OPTIMIZERS, SCHEDULES
 
 
 def make_optimizer(
@@ -112,7 +43,7 @@ def make_optimizer(
     rate = config.learning_rate or 0.0
     return entry.make(
         [{"params": parameters, "lr": rate * factor, "factor": factor} for factor, parameters in groups.items()],
-        config,
+        _common(config),
     )
 
 
@@ -123,13 +54,11 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 
 
 def learning_rate_at(step: int, *, peak: float, steps: int, warmup: int, schedule: str) -> float:
-    """Learning rate of optimizer step ``step`` (from 0): linear warm-up, then constant or half a cosine down to 0."""
+    """Learning rate of optimizer step ``step`` (from 0): linear warm-up, then as the schedule says."""
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
-    if schedule == "constant":
-        return peak
     progress = (step - warmup) / max(1, steps - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return peak * SCHEDULES[schedule](min(1.0, progress))
 
 
 def state_of(optimizer: Optimizer, named: Sequence[tuple[str, Parameter]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -195,19 +124,6 @@ def _common(config: OptimConfig) -> dict[str, Any]:
         "eps": config.epsilon,
         "weight_decay": config.weight_decay,
     }
-
-
-def _from_package(module: str, name: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        raise ConfigError(
-            f"optim.optimizer is {name!r}, which needs the package {module}: pip install {module}, or use 'adamw'."
-        ) from None
-
-
-def _all_of(optimizer: Optimizer) -> list[Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _kept(key: str, value: object) -> bool:

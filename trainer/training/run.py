@@ -28,13 +28,13 @@ from trainer.events import (
     sentence_of,
 )
 from trainer.hardware import machine, physical_cores, pick_device, pick_dtype, set_up_threads
+from trainer.optimizers import OPTIMIZERS
 from trainer.presets import resolve
 from trainer.training.batches import Batches
 from trainer.training.ending import finished, judged_of, written
 from trainer.training.fitting import Fitted, as_found, fit, memory_limit, settle, shared_out
 from trainer.training.log import Log
 from trainer.training.loop import Trainer
-from trainer.training.optim import OPTIMIZERS
 from trainer.training.pausing import Control, Signal, Uncontrolled
 from trainer.training.prepare import Prepared, prepare, read_dataset
 from trainer.training.processes import from_main, open_accelerator

@@ -1,23 +1,16 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
 
 import pytest
 import torch
 from torch.nn import Parameter
 
-from trainer.config import OptimConfig
+from trainer.config import OptimConfig, settings
+from trainer.config.schedulers import SCHEDULERS
 from trainer.errors import ConfigError, RunError
-from trainer.training.optim import (
-    OPTIMIZERS,
-    Average,
-    learning_rate_at,
-    make_optimizer,
-    restore_state,
-    set_learning_rate,
-    state_of,
-)
+from trainer.optimizers import OPTIMIZERS, SCHEDULES
+from trainer.training.optim import Average, learning_rate_at, make_optimizer, restore_state, set_learning_rate, state_of
 
 
 def rates(steps: int, warmup: int, schedule: str) -> list[float]:
@@ -83,8 +76,11 @@ def fresh_parameters() -> list[Parameter]:
     return [Parameter(torch.randn(4, 3, generator=start)), Parameter(torch.zeros(3, 4))]
 
 
-def test_the_settings_offer_the_registry() -> None:
-    assert get_args(OptimConfig.model_fields["optimizer"].annotation) == tuple(OPTIMIZERS)
+def test_the_settings_offer_the_registries() -> None:
+    offered = {path: set(setting.choices) for path, setting in settings().items()}
+    assert offered["optim.optimizer"] == set(OPTIMIZERS)
+    assert offered["optim.schedule"] == set(SCHEDULES)
+    assert offered["samples.scheduler"] == set(SCHEDULERS)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer.bases.families.family import SCENES, Family, Preset, TextEncoderSpec, names_a_class
@@ -67,7 +67,8 @@ SD1 = StableDiffusion(
     configs={"epsilon": "sd1", "v_prediction": "sd1"},
     vae_half=True,
 )
-SD2 = StableDiffusion(
+SD2 = replace(
+    SD1,
     key="sd2",
     title="Stable Diffusion 2",
     text_encoders=(
@@ -80,17 +81,12 @@ SD2 = StableDiffusion(
         ),
     ),
     text_width=1024,
-    guidance=7.0,
-    default_side=512,
-    side_multiple=64,
     name_prefixes=("sd_v2", "stable-diffusion-v2"),
     version_names={"epsilon": "sd_v2", "v_prediction": "sd_v2_v"},
     architectures={"epsilon": "stable-diffusion-v2-512", "v_prediction": "stable-diffusion-v2-768-v"},
-    presets=_PRESETS,
-    prompts=SCENES,
     values_per_rank={"cross": 107_648, "qv": 103_744, "self": 99_840, "attention": 207_488, "all-linear": 382_208},
     configs={"epsilon": "sd2", "v_prediction": "sd2_v"},
     linear_projection=True,
     prediction_in_file=False,
-    vae_half=True,
 )
+"""Stable Diffusion 1 with another text encoder, linear projections, and two kinds of prediction."""
