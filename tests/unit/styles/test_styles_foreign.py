@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trainer.adapters.bank import Bank
 from trainer.adapters.merge import merge, unmerge
 from trainer.adapters.methods import method_of
 from trainer.adapters.weights import LayerWeights
+from trainer.errors import AdapterFileError, RunError
 from trainer.styles.file import StyleFile
 from trainer.styles.fit import attach
 from trainer.styles.inspect import inspect_file
@@ -127,3 +129,138 @@ def test_what_lycoris_writes_changes_each_layer_as_it_does_there(
     torch.testing.assert_close(apart, run(unet, inputs), rtol=1e-3, atol=1e-4)
     unmerge(bank)
     bank.detach()
+
+
+PEFT = {
+    "LoHa": ("LoHaConfig", {"r": 2, "alpha": 3}),
+    "LoHa with cores": ("LoHaConfig", {"r": 2, "alpha": 3, "use_effective_conv2d": True}),
+    "LoKr": ("LoKrConfig", {"r": 2, "alpha": 3}),
+    "LoKr of two factors": ("LoKrConfig", {"r": 1, "alpha": 3, "decompose_both": True, "use_effective_conv2d": True}),
+    "LoRA by pattern": (
+        "LoraConfig",
+        {
+            "r": 2,
+            "lora_alpha": 3,
+            "rank_pattern": {r"down_blocks.*\.conv1": 4},
+            "alpha_pattern": {r".*\.conv[12]": 5, "to_k|proj_in": 7, r"up_blocks\.\d+.*\.attn2\.to_q": 9},
+        },
+    ),
+    "rsLoRA by pattern": (
+        "LoraConfig",
+        {
+            "r": 2,
+            "lora_alpha": 3,
+            "use_rslora": True,
+            "rank_pattern": {"to_q": 4},
+            "alpha_pattern": {"^mid_block.*": 1},
+        },
+    ),
+    "LoRA with biases": (
+        "LoraConfig",
+        {"r": 2, "lora_alpha": 3, "lora_bias": True, "target_modules": ["conv1", "conv2"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", list(PEFT))
+def test_what_peft_writes_changes_each_layer_as_it_does_there(
+    unet: nn.Module, tmp_path: Path, make_unet: Any, form: str
+) -> None:
+    import peft
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    kind, settings = PEFT[form]
+    model = peft.get_peft_model(
+        make_unet(), getattr(peft, kind)(**{"target_modules": ["to_q", "to_k", "conv1", "conv2", "proj_in"]} | settings)
+    )
+    rng = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name or "hada_" in name or "lokr_" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=rng) * 0.2)
+    with warnings.catch_warnings():
+        # That biases have one dimension surprises PEFT's own check of what it saves.
+        warnings.filterwarnings("ignore", message=".*invalid shape")
+        model.save_pretrained(tmp_path)
+    theirs = {
+        path.removeprefix("base_model.model."): module
+        for path, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer)
+    }
+    bank = Bank({"unet": unet})
+    attach(bank, "a", read_style(tmp_path / "adapter_model.safetensors"))
+    assert {path.removeprefix("unet.") for path in bank.layers} == theirs.keys()
+    for path, layer in bank.layers.items():
+        share, module = layer.shares[0], theirs[path.removeprefix("unet.")]
+        found = share.method.merged(share.values(), layer.base, share.rank, share.alpha)
+        wanted = module.get_delta_weight("default").view(layer.weight.shape)
+        torch.testing.assert_close(found["weight"], wanted, rtol=0, atol=1e-5)
+        if "bias" in found:
+            bias = module.lora_B["default"].bias * module.scaling["default"]
+            torch.testing.assert_close(found["bias"], bias, rtol=0, atol=1e-5)
+        assert ("bias" in found) == (form == "LoRA with biases")
+
+
+PLACE = "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_q"
+
+
+def test_glora_of_its_first_versions_is_told_by_its_shapes(unet: nn.Module, tmp_path: Path) -> None:
+    stem, rng = f"lora_unet_{PLACE}", torch.Generator().manual_seed(1)
+    factors = {name: torch.randn(2, 16, generator=rng) for name in ("a1", "b1")}
+    factors |= {name: torch.randn(16, 2, generator=rng) for name in ("a2", "b2")}
+    tensors = {f"{stem}.{name}.weight": tensor for name, tensor in factors.items()}
+    save_file(tensors | {f"{stem}.alpha": torch.tensor(1.0)}, tmp_path / "a.safetensors")
+    bank = Bank({"unet": unet})
+    attach(bank, "a", read_style(tmp_path / "a.safetensors"))
+    (layer,) = bank.layers.values()
+    share = layer.shares[0]
+    found = share.method.merged(share.values(), layer.base, share.rank, share.alpha)["weight"]
+    wanted = 0.5 * (layer.weight @ factors["a2"] @ factors["a1"] + factors["b2"] @ factors["b1"])
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_a_glora_is_not_written_without_the_base_that_it_depends_on(tmp_path: Path) -> None:
+    ones = {"a1": (16, 2), "a2": (2, 16), "b1": (16, 2), "b2": (2, 16)}
+    save_file(
+        {f"lora_unet_{PLACE}.{name}.weight": torch.ones(size) for name, size in ones.items()},
+        tmp_path / "a.safetensors",
+    )
+    with pytest.raises(RunError, match=r"glora does to .* depends on the base"):
+        write_style(tmp_path / "b.safetensors", read_style(tmp_path / "a.safetensors").layers)
+
+
+def test_normalisation_layers_are_left_out_and_the_file_says_how_many(unet: nn.Module, tmp_path: Path) -> None:
+    tensors = {
+        f"diffusion_model.input_blocks.1.1.transformer_blocks.0.{name}": torch.full(size, 0.25)
+        for name, size in {
+            "attn2.to_q.diff": (16, 16),
+            "norm1.diff": (16,),
+            "norm1.diff_b": (16,),
+            "norm2.diff_b": (16,),
+        }.items()
+    }
+    save_file(
+        tensors | {"diffusion_model.input_blocks.1.0.in_layers.0.w_norm": torch.ones(16)}, tmp_path / "a.safetensors"
+    )
+    file = read_style(tmp_path / "a.safetensors", {"unet": [name for name, _ in unet.named_modules()]})
+    assert len(file.layers) == 1
+    assert "changes 3 normalisation layers or lone biases, by at most 1;" in file.notes[0]
+
+
+def test_a_bias_that_the_base_does_not_have_is_refused(unet: nn.Module, tmp_path: Path) -> None:
+    stem = f"lora_unet_{PLACE}"
+    save_file({f"{stem}.diff": torch.ones(16, 16), f"{stem}.diff_b": torch.ones(16)}, tmp_path / "a.safetensors")
+    file = read_style(tmp_path / "a.safetensors")
+    with pytest.raises(AdapterFileError, match=r"changes the bias of .*to_q, which has none"):
+        attach(Bank({"unet": unet}), "a", file)
+    with pytest.raises(RunError, match=r"bias of .* choose kohya's"):
+        write_style(tmp_path / "b.safetensors", file.layers, layout="diffusers")
+
+
+def test_a_small_file_does_not_become_large_in_the_bank(unet: nn.Module, tmp_path: Path) -> None:
+    stem = f"lora_unet_{PLACE}"
+    tensors = {f"{stem}.lokr_w1": torch.ones(4, 4), f"{stem}.lokr_w2": torch.ones(4, 4)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    bank = Bank({"unet": unet})
+    attach(bank, "a", read_style(tmp_path / "a.safetensors"))
+    assert sum(tensor.numel() for tensor in bank.state_dict_of("a").values()) == 4 * 4 * 3

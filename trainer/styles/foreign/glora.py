@@ -58,5 +58,7 @@ class GloraForm(Form):
 def _order(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
     """The factors as the formula has them; in the first versions each pair is turned round."""
     a1, a2, b1, b2 = (shapes[part] for part in _FACTORS)
-    turned = a1[0] == a2[1] == b1[0] == b2[1] and not a1[1] == a2[0] == b1[1] == b2[0]
+    turned = a1[0] == a2[1] == b1[0] == b2[1]
+    # Of a layer that is as wide as it is high both may hold; no rank is as large as the layer.
+    turned = turned and not (a1[1] == a2[0] == b1[1] == b2[0] and a1[1] < a1[0])
     return ("glora_a2", "glora_a1", "glora_b2", "glora_b1") if turned else _FACTORS
