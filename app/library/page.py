@@ -11,7 +11,8 @@ import gradio as gr
 from app.library import view
 from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, render, tell, told
 from app.texts import TEXTS
-from trainer.errors import PatinaError
+from trainer.errors import AlphaUnknown, PatinaError
+from trainer.styles.alpha import Alpha
 
 if TYPE_CHECKING:
     from app.shell import Shell, Visit
@@ -21,12 +22,17 @@ _SHOWN_FIRST = "async (page, ...rest) => [...(await patina.module('page.js')).sh
 
 @dataclass
 class Looking:
-    """What one visitor has open, what the shelf is narrowed to, and what can be undone; only ids and names."""
+    """What one visitor has open, what the shelf is narrowed to, and what can be undone; only ids and names.
+
+    Attributes:
+        waiting: an uploaded file whose alpha is asked for.
+    """
 
     style: str = ""
     family: str = ""
     deleted: str = ""
     note: str = ""
+    waiting: str = ""
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
@@ -100,9 +106,12 @@ class Listeners:
         found = studio.library.cards(search.strip(), looking.family)
         filtered = bool(search.strip() or looking.family)
         opened = view.opened(studio.library.view(looking.style)) if looking.style else None
+        note = view.note(looking.note, undo=bool(looking.deleted))
         return {
             "families": render("families", view.families(everything, looking.family)),
-            "library-note": render("library-note", view.note(looking.note, undo=bool(looking.deleted))),
+            "library-note": render(
+                "library-note", view.alpha_form(Path(looking.waiting).name) if looking.waiting else note
+            ),
             "shelf": render("shelf", view.shelf(found, filtered=filtered)),
             "style": render("style", opened),
         }
@@ -148,7 +157,21 @@ class Listeners:
         elif act == "again":
             draft, looking.style = self.studio.drafts.duplicate(looking.style), ""
             return {**self.look(data), **self.shell.visit("train", draft)}
+        elif act in ("alpha", "alpha-rank") and looking.waiting:
+            self.answered(looking, dict(event.fields), rank=act == "alpha-rank")
+        elif act == "alpha-cancel":
+            looking.waiting = looking.note = ""
         return self.look(data)
+
+    def answered(self, looking: Looking, fields: dict[str, Any], *, rank: bool) -> None:
+        """The alpha that a waiting file did not say was told: take the file in."""
+        by_root = fields.get("counts") == "root"
+        text = "rank" if rank else str(fields.get("alpha", ""))
+        alpha = Alpha.parse(text, by_root=by_root, name=TEXTS.library.alpha)
+        file = Path(looking.waiting)
+        looking.style = self.studio.library.add(file, file.stem, alpha)
+        looking.waiting = ""
+        looking.note = TEXTS.library.imported.format(name=self.studio.library.view(looking.style).card.name)
 
     def rename(self, data: dict[Any, Any], event: gr.EventData) -> Updates:
         """The name of the style that is open was changed."""
@@ -164,9 +187,14 @@ class Listeners:
             yield gr.skip()
             return
         looking.note, looking.deleted = words.importing.format(name=Path(file).name), ""
+        looking.waiting = ""
         yield self.look(data)
         try:
             looking.style = self.studio.library.add(Path(file), Path(file).stem)
+        except AlphaUnknown:
+            looking.waiting, looking.note = str(file), ""
+            yield self.look(data)
+            return
         except PatinaError as error:
             looking.note = str(error)
             tell(str(error))

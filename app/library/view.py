@@ -13,8 +13,10 @@ from app.texts import TEXTS
 from app.train.loss import loss_plot
 from app.units import duration, size
 from trainer.bases.families import FAMILIES, title_of
+from trainer.errors import AdapterFileError
 from trainer.events import Sampled
 from trainer.studio.views import RunView, StyleCard, StyleView
+from trainer.styles.alpha import Alpha
 
 MOST_CHARACTERS = 600
 """Of a value in a file's metadata."""
@@ -93,6 +95,24 @@ def note(sentence: str, *, undo: bool) -> Markup:
     return el("div", el("p", sentence, role="status", aria_live="polite"), back, class_="library-note")
 
 
+def alpha_form(name: str) -> Markup:
+    """Asks for the alpha that a file does not say; its fields come with the click."""
+    words = TEXTS.library
+    number = el("input", type="text", inputmode="decimal", name="alpha", maxlength=20)
+    ways = [el("option", words.alpha_plain, value="plain"), el("option", words.alpha_root, value="root")]
+    fields = [
+        el("label", el("span", words.alpha), number),
+        el("label", el("span", words.alpha_counts), el("select", ways, name="counts")),
+    ]
+    buttons = [
+        el("button", words.alpha_import, type="button", class_="primary", data_act="alpha"),
+        el("button", words.alpha_rank, type="button", data_act="alpha-rank"),
+        el("button", words.alpha_cancel, type="button", data_act="alpha-cancel"),
+    ]
+    asked = el("p", words.alpha_asked.format(name=name), role="status", aria_live="polite")
+    return el("div", asked, el("div", fields, buttons), class_="library-alpha", data_fields="")
+
+
 def opened(style: StyleView) -> Markup:
     """A style over the gallery: its pictures first, what can be done with it, and the rest folded."""
     words, card = TEXTS.library, style.card
@@ -153,6 +173,7 @@ def _pictures(style: StyleView) -> list[Markup]:
 def _facts(style: StyleView) -> Markup:
     words, card, run = TEXTS.library, style.card, style.run
     rows = [(words.base, base_title(card)), (words.rank_label, "" if card.rank is None else str(card.rank))]
+    rows.append((words.alpha, _alpha(style)))
     rows += [(words.size, size(card.size_bytes)), (words.layout, words.layouts[card.layout])]
     rows.append((words.made, time.strftime("%Y-%m-%d %H:%M", time.localtime(card.created))))
     rows.append((words.origin, words.trained_here if card.origin == "trained" else words.imported_from))
@@ -160,6 +181,19 @@ def _facts(style: StyleView) -> Markup:
         rows.append((words.steps, str(run.step)))
         rows.append((words.duration, duration(run.seconds) if run.seconds else ""))
     return el("dl", [(el("dt", name), el("dd", value)) for name, value in rows if value], class_="style-facts")
+
+
+def _alpha(style: StyleView) -> str:
+    """What was answered for a file that did not say its alpha."""
+    words = TEXTS.library
+    try:
+        said = Alpha.kept(style.card.file, style.metadata)
+    except AdapterFileError:
+        return ""
+    if said is None:
+        return ""
+    alpha = words.alpha_is_rank if said.value is None else f"{said.value:g}"
+    return words.alpha_said.format(alpha=f"{alpha} (rsLoRA)" if said.by_root else alpha)
 
 
 def _folded(style: StyleView) -> list[Markup | None]:

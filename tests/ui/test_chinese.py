@@ -45,7 +45,7 @@ SAME_IN_CHINESE = {
     "frame.title", "train.settings.adapter.alpha.0", "train.settings.optim.beta1.0", "train.settings.optim.beta2.0",
     "train.settings.optim.epsilon.0", "train.settings.optim.min_snr_gamma.0", "preview.mixer.trigger",
     "preview.prompt_placeholder", "preview.style_at", "preview.axis_examples.schedulers", "library.layouts.kohya",
-    "library.layouts.diffusers",
+    "library.layouts.diffusers", "library.alpha",
 }  # fmt: skip
 """Names, and a prompt, which the base reads in English."""
 
@@ -239,6 +239,7 @@ def test_a_style_in_the_library_is_told_in_chinese(chinese: None) -> None:
     page = [library.shelf([CARD], filtered=False), library.opened(StyleView(CARD, {}, {}, trained))]
     programs = {"kohya", "ComfyUI", "Forge", "InvokeAI", "diffusers", "PEFT"}
     assert words(*page) <= UNITS | programs
+    assert words(library.alpha_form("")) <= {"alpha", "Alpha", "diffusers", "LoRA", "rsLoRA"}
     assert words(*(library.shelf([], filtered=filtered) for filtered in (False, True))) == {"safetensors"}
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from app.library.view import base_title, by_prompt, card_facts, families, opened, shelf
+from app.library.page import Listeners, Looking
+from app.library.view import alpha_form, base_title, by_prompt, card_facts, families, opened, shelf
+from trainer.errors import ConfigError
 from trainer.events import Sampled, Saved
 from trainer.studio.store import State, Wish
 from trainer.studio.views import RunView, StyleCard, StyleView
+from trainer.styles.alpha import Alpha
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} \"'`"
 CARD = StyleCard(
@@ -112,6 +116,39 @@ def test_pictures_in_the_metadata_are_left_out_and_long_values_are_cut() -> None
 )
 def test_the_base_has_a_name_for_people(base: str, family: str, title: str) -> None:
     assert base_title(replace(CARD, base=base, family=family)) == title
+
+
+def test_an_alpha_that_a_file_does_not_say_is_asked_for_and_the_answer_taken_in() -> None:
+    taken: list[tuple[Path, Alpha]] = []
+
+    def add(file: Path, name: str, alpha: Alpha) -> str:
+        taken.append((file, alpha))
+        return "style-1"
+
+    studio = SimpleNamespace(library=SimpleNamespace(add=add, view=lambda style: StyleView(CARD, {}, {}, None)))
+    asking = Listeners(SimpleNamespace(studio=studio), *[None] * 5)  # type: ignore[arg-type]
+    looking = Looking(waiting="/tmp/ink.safetensors")
+    with pytest.raises(ConfigError, match="Alpha is 'many', but should be"):
+        asking.answered(looking, {"alpha": "many"}, rank=False)
+    assert looking.waiting
+    asking.answered(looking, {"alpha": "16", "counts": "root"}, rank=False)
+    assert (looking.waiting, looking.style) == ("", "style-1")
+    looking.waiting = "/tmp/ink.safetensors"
+    asking.answered(looking, {"alpha": "", "counts": "plain"}, rank=True)
+    assert [alpha for _, alpha in taken] == [Alpha(16.0, by_root=True), Alpha()]
+
+
+def test_the_form_for_alpha_names_the_file_as_text_and_has_its_fields() -> None:
+    form = str(alpha_form(HOSTILE))
+    assert "<img" not in form
+    for part in ('name="alpha"', 'name="counts"', 'data-act="alpha"', 'data-act="alpha-rank"', "data-fields"):
+        assert part in form
+
+
+def test_a_style_says_what_was_told_of_its_alpha() -> None:
+    told = opened(StyleView(CARD, Alpha(16.0, by_root=True).to_metadata(), {}, None))
+    assert "16 (rsLoRA), told at import" in told
+    assert "told at import" not in opened(StyleView(CARD, {"patina.alpha": "{}"}, {}, None))
 
 
 def test_an_empty_library_and_a_vain_search_say_different_things() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from trainer.cli.mending import mending
-from trainer.cli.style_files import Format, Out, Precision, target
+from trainer.cli.style_files import AlphaTold, Format, Out, Precision, RsLora, alpha_told, target
 
 
 def convert(
@@ -16,11 +16,13 @@ def convert(
     out: Out,
     format: Format = "kohya",  # noqa: A002
     precision: Precision = "fp32",
+    alpha: AlphaTold = None,
+    rslora: RsLora = False,
 ) -> None:
     """Write a style file again in another layout or number format; nothing about the style changes."""
     with mending():
-        to = target(out, format, precision)
+        to, told = target(out, format, precision), alpha_told(alpha, rslora=rslora)
         from trainer.styles.read import read_style
         from trainer.workbench.convert import convert as converted
 
-        to.write(converted(read_style(file.expanduser())))
+        to.write(converted(read_style(file.expanduser(), alpha=told)))

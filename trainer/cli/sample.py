@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from trainer.cli.mending import mending, quiet_libraries
 from trainer.cli.options import choices
-from trainer.cli.style_files import progress, style_of
+from trainer.cli.style_files import AlphaTold, RsLora, alpha_told, progress, style_of
 from trainer.config import BaseConfig, Precision, Scheduler, TrainConfig, sentence
 from trainer.errors import ConfigError
 from trainer.preview.order import PlacedStyle, PreviewRow, PreviewSettings
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from trainer.adapters.bank import Bank
     from trainer.bases.base import Base
+    from trainer.styles.alpha import Alpha
 
 MOST_PICTURES = 400
 """On one sheet; more are a slip of the keyboard rather than a wish."""
@@ -59,6 +60,8 @@ def sample(
         str | None,
         typer.Option(metavar="TEXT", help="The base to draw with; without it the one the style was trained on."),
     ] = None,
+    alpha: AlphaTold = None,
+    rslora: RsLora = False,
     seed: Annotated[str, typer.Option(metavar="INTEGER", help="Start noise; the same for every picture.")] = "0",
     steps: Annotated[str, typer.Option(metavar="INTEGER", help="Denoising steps.")] = "20",
     guidance: Annotated[
@@ -79,7 +82,7 @@ def sample(
 ) -> None:
     """Draw pictures with styles: rows are prompts, columns are strengths (or styles, with --compare)."""
     with mending():
-        styles = [style_of(text) for text in adapter or []]
+        styles, told = [style_of(text) for text in adapter or []], alpha_told(alpha, rslora=rslora)
         columns = columns_of(styles, strengths_of(strength), compare=compare)
         width, height = size_of(size)
         asked = {"steps": steps, "guidance": guidance, "scheduler": scheduler, "width": width, "height": height}
@@ -95,7 +98,7 @@ def sample(
         target = _target(out)
 
         quiet_libraries()
-        model, bank = _open([style for style, _ in styles], base, place)
+        model, bank = _open([style for style, _ in styles], base, place, told)
         pictures = _draw(model, bank, rows, settings)
         for path in _save(pictures, rows, settings, columns, prompt, model, bank, target):
             typer.echo(path)
@@ -169,7 +172,9 @@ def _target(out: Path) -> Path:
     return target
 
 
-def _open(styles: Sequence[PlacedStyle], wanted_base: str | None, place: TrainConfig) -> tuple[Base, Bank]:
+def _open(
+    styles: Sequence[PlacedStyle], wanted_base: str | None, place: TrainConfig, alpha: Alpha | None
+) -> tuple[Base, Bank]:
     """The base with the styles in its bank."""
     from trainer.adapters.bank import Bank
     from trainer.bases.open import load_base
@@ -185,7 +190,7 @@ def _open(styles: Sequence[PlacedStyle], wanted_base: str | None, place: TrainCo
     bank = Bank(model.roots)
     for number, style in enumerate(styles, start=1):
         name = style.name if style.name not in bank.names else f"{style.name} ({number})"
-        for note in load_style(bank, model, Path(style.path), name=name):
+        for note in load_style(bank, model, Path(style.path), name=name, alpha=alpha):
             typer.echo(note, err=True)
     return model, bank
 

@@ -15,6 +15,7 @@ from trainer.cli.options import choices
 from trainer.config import FileLayout
 from trainer.errors import ConfigError
 from trainer.preview.order import PlacedStyle
+from trainer.styles.alpha import Alpha
 
 if TYPE_CHECKING:
     from trainer.styles.file import StyleFile
@@ -38,6 +39,15 @@ Energy = Annotated[
         "--energy", metavar="NUMBER", help="Share of each layer's energy (squared norm) to keep, such as 0.95."
     ),
 ]
+AlphaTold = Annotated[
+    str | None,
+    typer.Option(
+        "--alpha",
+        metavar="NUMBER|rank",
+        help="Alpha of a file that does not say it: what it was trained with, or rank, which is what diffusers takes.",
+    ),
+]
+RsLora = Annotated[bool, typer.Option("--rslora", help="That alpha counts by the root of the rank (rsLoRA).")]
 Name = Annotated[str, typer.Option("--name", metavar="TEXT", help="The new style's name.")]
 
 
@@ -57,6 +67,19 @@ class Target:
             typer.echo(note, err=True)
         made.write(self.path, layout=self.layout, dtype=getattr(torch, TYPES[self.precision]))
         typer.echo(self.path)
+
+
+def alpha_told(alpha: str | None, *, rslora: bool) -> Alpha | None:
+    """The options `AlphaTold` and `RsLora` as an answer; None where nothing was told.
+
+    Raises:
+        ConfigError: alpha is neither a number nor ``rank``, or only ``--rslora`` was given.
+    """
+    if alpha is None:
+        if rslora:
+            raise ConfigError("--rslora says how alpha counts: say alpha too, such as --alpha 16 or --alpha rank.")
+        return None
+    return Alpha.parse(alpha, by_root=rslora)
 
 
 def target(out: Path, layout: str, precision: str) -> Target:

@@ -10,6 +10,7 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.errors import AdapterFileError
 from trainer.safetensors_file import read_header
+from trainer.styles.alpha import Alpha
 from trainer.styles.fit import attach
 from trainer.styles.metadata import check_base
 from trainer.styles.read import read_style
@@ -32,14 +33,17 @@ def base_of(paths: Sequence[Path]) -> str:
     raise AdapterFileError(f"{paths[0]} does not say which base it was trained on: name it with --base.")
 
 
-def load_style(bank: Bank, base: Base, path: Path, *, name: str) -> list[str]:
+def load_style(bank: Bank, base: Base, path: Path, *, name: str, alpha: Alpha | None = None) -> list[str]:
     """Load a style file into a bank and return what the user should know about it.
+
+    Args:
+        alpha: for a file that does not say it.
 
     Raises:
         AdapterFileError: the file is unreadable or does not fit the base.
     """
     names = {root: [path for path, _ in model.named_modules()] for root, model in bank.roots.items()}
-    file = read_style(path, names)
+    file = read_style(path, names, alpha=alpha)
     notes = check_base(file.metadata, base_sha256=base.identity, family=base.family.key)
     adapter = attach(bank, name, file)
     return [f"{path.name}: {note}" for note in (*notes, *adapter.notes)]

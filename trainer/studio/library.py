@@ -18,13 +18,14 @@ from trainer.atomic import replace_file
 from trainer.bases.families import title_of
 from trainer.config import FileLayout, RunConfig
 from trainer.errors import AdapterFileError, ImageError, PatinaError, StudioError
-from trainer.safetensors_file import Header, read_header
+from trainer.safetensors_file import Header, copy_with_metadata, read_header
 from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import StyleCard, StyleView
 from trainer.studio.worker.protocol import Convert, Inspect
+from trainer.styles.alpha import KEY, Alpha
 from trainer.styles.headers import Headers
 from trainer.styles.metadata import copy_titled, family_of, rank_of, strength_of
 from trainer.training.run_folder import RunFolder
@@ -33,6 +34,18 @@ THUMBNAILS = 4
 Ask = Callable[[Inspect | Convert], Mapping[str, Any]]
 
 logger = logging.getLogger(__name__)
+
+# Files of ComfyUI, OneTrainer and LyCORIS's wrapper; they are written anew for a download in kohya's names.
+_OTHER_NAMES = (
+    "lycoris_",
+    "diffusion_model.",
+    "text_encoders.",
+    "clip_",
+    "lora_unet.",
+    "lora_te.",
+    "lora_te1.",
+    "lora_te2.",
+)
 
 
 class Library:
@@ -112,23 +125,30 @@ class Library:
             "trigger": card.trigger,
         }
 
-    def add(self, source: Path, name: str = "") -> str:
+    def add(self, source: Path, name: str = "", alpha: Alpha | None = None) -> str:
         """Take a file from elsewhere into the library, checked by the worker; returns its id. Takes seconds.
 
+        Args:
+            alpha: what was answered for a file that does not say it; it is kept in the library's copy.
+
         Raises:
+            AlphaUnknown: the file does not say its alpha, and ``alpha`` is None.
             AdapterFileError: it is no style file that can be used, with the reason, or it is here already.
         """
         try:
-            size = read_header(source, AdapterFileError).size
+            header = read_header(source, AdapterFileError)
         except AdapterFileError as error:
             raise AdapterFileError(str(error).replace(str(source), source.name)) from None
-        self._home.require_space(size, "Importing this style")
+        self._home.require_space(header.size, "Importing this style")
         style_id = new_id("style")
         folder = self._home.styles / style_id
         file = folder / "adapter.safetensors"
         try:
             folder.mkdir(parents=True)
-            shutil.copyfile(source, file)
+            if alpha is None:
+                shutil.copyfile(source, file)
+            else:
+                copy_with_metadata(header, file, alpha.to_metadata())
             weights = self._headers.weights(file)
             twin = self._twin(weights)
             if twin:
@@ -154,9 +174,9 @@ class Library:
                 weights,
             ),
         )
-        header = self._headers.of(file)
-        if header is not None:
-            self._unpack_thumbnail(header, folder)
+        copied = self._headers.of(file)
+        if copied is not None:
+            self._unpack_thumbnail(copied, folder)
         return style_id
 
     def download(self, style_id: str, layout: FileLayout = "kohya") -> Path:
@@ -174,7 +194,9 @@ class Library:
         target.parent.mkdir(parents=True, exist_ok=True)
         for old in target.parent.glob("*.safetensors"):
             old.unlink(missing_ok=True)
-        if layout == card.layout:
+        header = self._headers.of(card.file)
+        as_it_is = header is not None and not header.has(*_OTHER_NAMES) and KEY not in header.metadata
+        if layout == card.layout and as_it_is:
             copy_titled(card.file, target, card.name)
         else:
             name = new_id("convert")
@@ -273,7 +295,7 @@ class Library:
             size_bytes=header.size,
             created=created,
             file=file,
-            layout="kohya" if header.has("lora_") else "diffusers",
+            layout="kohya" if header.has("lora_", *_OTHER_NAMES) else "diffusers",
             thumbnails=thumbnails,
             strength=strength_of(said),
         )

@@ -85,6 +85,10 @@ class Alpha:
         return alpha * math.sqrt(rank) if self.by_root else alpha
 
 
+BEFORE_ASKED = Alpha()
+"""What styles counted by that were taken into a library when nobody asked yet; newer ones carry their answer."""
+
+
 def usable(alpha: float) -> bool:
     """Whether an alpha is a number that an update can be scaled by."""
     return math.isfinite(alpha) and 0 < abs(alpha) <= MAX_ALPHA

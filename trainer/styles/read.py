@@ -97,7 +97,7 @@ def read_style(
     for form, layer, _ in found.values():
         form.check(layer)
     configs = peft_config.read(header)
-    answer = alpha or Alpha.kept(path, header.metadata)
+    answer = Alpha.kept(path, header.metadata) or alpha
     layers: dict[str, LayerWeights] = {}
     tensors = read_tensors(header, keys, raises=AdapterFileError)
     unknown = False
@@ -133,8 +133,9 @@ _THREE_BY_THREE = re.compile(r"unet\.(.*\.(conv1|conv2|(down|up)samplers\.\d+\.c
 
 UNKNOWN_ALPHA = (
     "{path} does not say its alpha, by which its strength is counted: PEFT and diffusers keep it in the file's header "
-    "or in an adapter_config.json beside it, and it is in neither. Say what it was trained with: --alpha and a number, "
-    "or --alpha rank, which is what diffusers takes; and --rslora where that was used."
+    "or in an adapter_config.json beside it, and it is in neither. Say it to patina sample, or to patina convert, "
+    "which writes it into a copy: --alpha and the number it was trained with, or --alpha rank, which is what diffusers "
+    "takes; and --rslora where that was used."
 )
 
 

@@ -21,6 +21,8 @@ from trainer.adapters.methods import as_loras, method_of
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import RunError
 from trainer.styles import peft_config
+from trainer.styles.alpha import BEFORE_ASKED
+from trainer.styles.alpha import KEY as ALPHA_KEY
 from trainer.styles.metadata import TITLE_KEYS
 from trainer.styles.names import NATIVE_TENSORS, flatten, text_path
 from trainer.styles.read import read_style
@@ -105,7 +107,7 @@ def write_style(
             for each, value in native.items():
                 tensors[f"{stem}.{each.diffusers}"] = value.reshape(1, -1, 1, 1) if down.dim() == 4 else value
     # A file in kohya's layout that also holds PEFT's settings is refused by diffusers, which finds alpha twice.
-    header = {key: value for key, value in (metadata or {}).items() if key != peft_config.KEY}
+    header = {key: value for key, value in (metadata or {}).items() if key not in (peft_config.KEY, ALPHA_KEY)}
     if layout == "diffusers":
         shapes = {where: (layer.rank, layer.alpha) for where, layer in level.items()}
         dora = any(layer.method == "dora" for layer in level.values())
@@ -119,7 +121,7 @@ def write_again(source: Path, target: Path, layout: Layout, title: str) -> None:
     Raises:
         AdapterFileError: the source cannot be read.
     """
-    file = read_style(source)
+    file = read_style(source, alpha=BEFORE_ASKED)
     dtype = next(iter(file.layers.values())).down.dtype
     target.parent.mkdir(parents=True, exist_ok=True)
     metadata = {**file.metadata, **dict.fromkeys(TITLE_KEYS, title)}

@@ -15,7 +15,7 @@ from studio_parts import Parts
 
 from trainer.adapters.weights import LayerWeights
 from trainer.config import BaseConfig, RunConfig
-from trainer.errors import AdapterFileError, StudioError
+from trainer.errors import AdapterFileError, AlphaUnknown, StudioError
 from trainer.preview.order import (
     PlacedStyle,
     PreviewOrder,
@@ -27,6 +27,7 @@ from trainer.preview.order import (
     step_of,
     weights_in,
 )
+from trainer.safetensors_file import read_header
 from trainer.studio.folder import StudioFolder
 from trainer.studio.library import Library
 from trainer.studio.store import State
@@ -43,6 +44,7 @@ from trainer.studio.worker.protocol import (
     parse_reply,
     parse_request,
 )
+from trainer.styles.alpha import KEY, Alpha
 from trainer.styles.metadata import copy_titled, sshs_model_hash
 from trainer.styles.read import read_style
 from trainer.styles.write import write_style
@@ -337,6 +339,24 @@ def test_a_style_that_the_worker_refuses_leaves_nothing_behind(parts: Parts, tmp
         library.add(source)
     assert list(parts.home.styles.iterdir()) == []
     assert library.cards() == []
+
+
+def test_an_alpha_that_was_told_stays_with_the_librarys_copy(parts: Parts, tmp_path: Path) -> None:
+    source = adapter(tmp_path / "style.safetensors")
+    ask = Answering()
+    library = shelf(parts, ask)
+    card = library.card(library.add(source, alpha=Alpha(16.0, by_root=True)))
+    assert Alpha.kept(card.file, library.metadata(card)) == Alpha(16.0, by_root=True)
+    assert KEY not in read_header(source, AdapterFileError).metadata
+    library.download(card.id, card.layout)
+    assert isinstance(ask.asked[-1], Convert), "elsewhere nobody knows our key"
+
+
+def test_a_file_that_does_not_say_its_alpha_is_not_taken_in_unasked(parts: Parts, tmp_path: Path) -> None:
+    library = shelf(parts, Answering(error=AlphaUnknown("It does not say its alpha.")))
+    with pytest.raises(AlphaUnknown):
+        library.add(adapter(tmp_path / "style.safetensors"))
+    assert list(parts.home.styles.iterdir()) == []
 
 
 def test_what_is_plainly_no_style_is_refused_without_a_worker(parts: Parts, tmp_path: Path) -> None:

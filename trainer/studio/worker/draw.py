@@ -22,6 +22,7 @@ from trainer.preview.generate import Canvas, generate
 from trainer.preview.order import PlacedStyle, PreviewRow, live_weights, weights_in
 from trainer.preview.png import parameters_of, save_png
 from trainer.studio.worker.protocol import Draw
+from trainer.styles.alpha import BEFORE_ASKED
 from trainer.styles.file import StyleFile
 from trainer.styles.fit import attach
 from trainer.styles.read import read_style
@@ -230,7 +231,7 @@ class WarmBase:
             self._files.move_to_end(identity)
             return self._files[identity]
         path = Path(identity[0])
-        file = checkpoint_as_file(path) if path.is_dir() else read_style(path)
+        file = checkpoint_as_file(path) if path.is_dir() else read_style(path, alpha=BEFORE_ASKED)
         self._files[identity] = file
         if len(self._files) > KEPT_FILES:
             self._files.popitem(last=False)
