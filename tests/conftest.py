@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from trainer.bases.base import Base
@@ -26,6 +27,17 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # The models in the tests are too small to feed many cores; more threads make them slower.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+# The same few examples every time; what a test makes in its folder may be made again.
+settings.register_profile(
+    "patina",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=20,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("patina")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -159,6 +159,7 @@ class Recommended(Event):
 class Finished(Event):
     """The adapter was exported, read back and verified; paths are relative to the run folder.
 
+    ``opens`` says in which programs the file opens, and then, a sentence each, who loses what of it.
     ``picked_step`` is the step whose weights the file holds, and ``picked_strength`` what they are recommended at.
     """
 
@@ -168,6 +169,7 @@ class Finished(Event):
     sheet: str
     verified: tuple[str, ...]
     seconds: float
+    opens: tuple[str, ...] = ()
     picked_step: int | None = None
     picked_strength: float | None = None
 

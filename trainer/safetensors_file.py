@@ -34,6 +34,10 @@ MAX_DIMENSIONS = 16
 
 HASH_KEY = "sshs_model_hash"
 """Metadata key, as kohya and A1111 have it, for the SHA-256 of the bytes after the header."""
+LEGACY_HASH_KEY = "sshs_legacy_hash"
+"""kohya's older hash: of 64 KiB at the second MiB of the file with its ``ss_`` keys alone, 8 digits."""
+SPEC_HASH_KEY = "modelspec.hash_sha256"
+"""The same as `HASH_KEY` with ``0x`` in front, in files that follow the ModelSpec standard."""
 
 # The format's types: bits of one value, and torch's name where torch has the type.
 _TYPES: Mapping[str, tuple[int, str | None]] = {
@@ -185,7 +189,7 @@ def hash_of_tensors(header: Header) -> str:
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a file atomically: whoever looks sees the old file or the whole new one.
 
-    The same tensors and metadata give the same bytes. `HASH_KEY` is added to the metadata.
+    The same tensors and metadata give the same bytes. The hashes above are added to the metadata.
 
     Raises:
         OSError: the folder is missing, full or may not be written.
@@ -203,8 +207,21 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         position += len(block)
         digest.update(block)
         blocks.append(block)
-    head = _spelled({**metadata, HASH_KEY: digest.hexdigest()}, entries)
+    hashes = {HASH_KEY: digest.hexdigest(), LEGACY_HASH_KEY: _legacy_hash(metadata, entries, blocks)}
+    if any(key.startswith("modelspec.") for key in metadata):
+        hashes[SPEC_HASH_KEY] = f"0x{digest.hexdigest()}"
+    head = _spelled({**metadata, **hashes}, entries)
     replace_file(path, lambda file: file.writelines([head, *blocks]))
+
+
+def _legacy_hash(metadata: Mapping[str, str], entries: Mapping[str, Entry], blocks: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    start, stop, position = 1 << 20, (1 << 20) + (1 << 16), 0
+    own = {key: value for key, value in metadata.items() if key.startswith("ss_")}
+    for block in (_spelled(own, entries), *blocks):
+        digest.update(block[max(0, start - position) : max(0, stop - position)])
+        position += len(block)
+    return digest.hexdigest()[:8]
 
 
 def copy_with_metadata(header: Header, target: Path, changes: Mapping[str, str]) -> None:

@@ -63,6 +63,16 @@ def parse_source(text: str) -> Source:
     )
 
 
+def public_name(text: str) -> str:
+    """What others may read of a base: a hub id as it is, of a path its last part; the rest is its owner's business."""
+    try:
+        source = parse_source(text)
+    except BaseError:
+        # The file was moved or unplugged since.
+        source = Source("hub", repo=text) if _HUB_ID.fullmatch(text) else Source("file", Path(text.replace("\\", "/")))
+    return text if source.kind == "bundled" else source.repo or (source.path.name if source.path else "")
+
+
 def _refuse_pickle(path: Path) -> None:
     """Refuse file types that can run code when they are opened, as their names end."""
     if path.suffix.lower() in _PICKLE_ENDINGS:

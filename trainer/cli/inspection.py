@@ -68,6 +68,7 @@ def _facts(found: Inspection) -> Iterable[tuple[str, str]]:
         yield "Base's hash", found.base_sha256
     check = {None: "the file names none", True: "as the file says", False: "NOT what the file says"}
     yield "Weights' hash", f"{found.hash} ({check[found.hash_matches]})"
+    yield "On model sites", f"AutoV2 {found.auto_v2}, AutoV3 {found.auto_v3}"
     known = [layer for layer in found.layers if not math.isnan(layer.norm)]
     if found.finite and known:
         strongest = max(known, key=lambda layer: layer.norm)

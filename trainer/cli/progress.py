@@ -182,6 +182,8 @@ class Terminal:
             self.task = None
         checks = ", ".join(tick.partition(":")[0] for tick in event.verified)
         self.say(f"Done after {duration(event.seconds)}. The file was checked: {checks}.")
+        for line in event.opens:
+            self.say(line)
         self.say(f"Style: {self.folder.path / event.adapter}")
         self.say(f"Sheet: {self.folder.path / event.sheet}")
 

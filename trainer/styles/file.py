@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainer.adapters.methods import method_of
 from trainer.adapters.weights import LayerWeights
-from trainer.bases.families import SDXL, of_text_width
+from trainer.bases.families import SDXL, Family, of_text_width
 
 
 @dataclass(frozen=True)
@@ -46,20 +46,18 @@ def text_width(layers: Mapping[str, LayerWeights]) -> int | None:
     return None
 
 
-def likely_family(layers: Mapping[str, LayerWeights]) -> str | None:
-    """The family of bases that an adapter was made for, for people; None where its layers do not tell."""
+def likely_family(layers: Mapping[str, LayerWeights]) -> Family | None:
+    """The family of bases that an adapter was made for; None where its layers do not tell."""
     width = text_width(layers)
     if width is not None and (family := of_text_width(width)) is not None:
-        return family.title
-    if any(path.startswith("te2.") for path in layers):
-        return SDXL.title
-    return None
+        return family
+    return SDXL if any(path.startswith("te2.") for path in layers) else None
 
 
 def made_for(layers: Mapping[str, LayerWeights]) -> str:
     """A sentence on what an adapter was made for, with a space in front; empty where its layers do not tell."""
     family = likely_family(layers)
     if family is not None:
-        return f" It seems to be made for {family}."
+        return f" It seems to be made for {family.title}."
     width = text_width(layers)
     return f" It is made for text features of width {width}." if width else ""

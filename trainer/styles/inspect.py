@@ -16,7 +16,7 @@ from trainer.adapters.targets import describe
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import title_of
 from trainer.styles.file import StyleFile, likely_family, readers_of
-from trainer.styles.metadata import family_of, sshs_model_hash
+from trainer.styles.metadata import auto_v2, auto_v3, family_of, sshs_model_hash
 from trainer.styles.read import read_style
 
 Value = TypeVar("Value", int, float, str)
@@ -74,6 +74,7 @@ class Inspection:
         base_version, base_name, base_sha256: what the metadata says of its base.
         trigger, title, usage_hint: for its use.
         hash, stored_hash: SHA-256 of the weights' bytes as it is, and as the file says; ``hash_matches`` compares them.
+        auto_v2, auto_v3: what model sites call the file and its weights by.
         finite: whether all values are finite numbers.
         training: facts about its training, by metadata key.
         notes: what else a person should know.
@@ -103,6 +104,8 @@ class Inspection:
     hash: str
     stored_hash: str | None
     hash_matches: bool | None
+    auto_v2: str
+    auto_v3: str
     finite: bool
     training: dict[str, str]
     notes: tuple[str, ...]
@@ -127,6 +130,7 @@ def inspect_file(path: Path | str) -> Inspection:
     file = read_style(path, check_values=False)
     facts = tuple(_facts(where, layer) for where, layer in file.layers.items())
     recorded = family_of(file.metadata)
+    guessed = likely_family(file.layers)
     actual, stored = sshs_model_hash(path), file.metadata.get("sshs_model_hash")
     return Inspection(
         path=str(path),
@@ -141,7 +145,7 @@ def inspect_file(path: Path | str) -> Inspection:
         methods=_different(method_of(layer).name for layer in file.layers.values()),
         targets=describe(layer.path.removeprefix("unet.") for layer in facts if layer.path.startswith("unet.")),
         models=dict(Counter(layer.path.split(".", 1)[0] for layer in facts)),
-        family=title_of(recorded) if recorded else likely_family(file.layers),
+        family=title_of(recorded) if recorded else guessed.title if guessed else None,
         family_guessed=recorded is None,
         base_version=_either(file, "ss_base_model_version", "modelspec.architecture"),
         base_name=_either(file, "ss_sd_model_name"),
@@ -152,6 +156,8 @@ def inspect_file(path: Path | str) -> Inspection:
         hash=actual,
         stored_hash=stored,
         hash_matches=None if stored is None else stored == actual,
+        auto_v2=auto_v2(path),
+        auto_v3=auto_v3(actual),
         finite=all(_finite(layer) for layer in file.layers.values()),
         training={key: file.metadata[key] for key in TRAINING_KEYS if key in file.metadata},
         notes=file.notes + readers_of(file.layers),

@@ -6,6 +6,7 @@ All values are strings. Sources: kohya's sd-scripts (``train_network.py``), the 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 from collections import Counter
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 LARGEST_RANK = 99_999
 TITLE_KEYS = ("ss_output_name", "modelspec.title")
+ORIGINAL_CODE = "https://github.com/Stability-AI/generative-models"
+"""``modelspec.implementation`` of files that name layers as that code does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +36,11 @@ class Provenance:
     Attributes:
         name: of the style and of its file.
         family: key of the base's family; ``version_name`` and ``architecture`` are its names in files.
-        base_name, base_sha256: the base's source, and the identity of its UNet's weights.
-        base_hash: hash of the base's own file, for tools that look models up by it.
+        v2: whether kohya's tools take the base for Stable Diffusion 2.
+        base_name: the base's hub id or its file's name, never a path: the whole world may read it.
+        base_sha256: the identity of its UNet's weights.
+        base_hashes: of the base's own file, old and new, as A1111 looks models up by them; see `checkpoint_hashes`.
+        original_names: whether the layers have the names of Stability's original code.
         prediction: ``epsilon`` or ``v_prediction``.
         zero_terminal_snr: whether the base's noise schedule ends in pure noise.
         rank: or None when layers differ.
@@ -44,6 +50,7 @@ class Provenance:
         clip_skip: how many of the last text-encoder layers were left out.
         started_at, finished_at: seconds since 1970.
         tag_frequency, bucket_info: see `tag_frequency` and `bucket_info`.
+        further: more of kohya's keys, without ``ss_``.
         thumbnail: a data URL, see `thumbnail_url`.
         recommended_strength: at which it was judged best.
         config: the run's settings.
@@ -56,7 +63,9 @@ class Provenance:
     version: str
     base_name: str = ""
     base_sha256: str = ""
-    base_hash: str = ""
+    base_hashes: tuple[str, str] = ("", "")
+    v2: bool = False
+    original_names: bool = False
     prediction: str = "epsilon"
     zero_terminal_snr: bool = False
     rank: int | None = None
@@ -73,6 +82,7 @@ class Provenance:
     finished_at: float | None = None
     tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     bucket_info: Mapping[str, Any] = field(default_factory=dict)
+    further: Mapping[str, Any] = field(default_factory=dict)
     trigger: str = ""
     usage_hint: str = ""
     recommended_strength: float | None = None
@@ -89,13 +99,14 @@ def build(facts: Provenance) -> dict[str, str]:
     values: dict[str, Any] = {
         "ss_output_name": facts.name,
         "ss_base_model_version": facts.version_name,
-        "ss_v2": facts.family == "sd2",
+        "ss_v2": facts.v2,
         "ss_network_module": "networks.lora",
         "ss_network_dim": "Dynamic" if facts.rank is None else facts.rank,
         "ss_network_alpha": "Dynamic" if facts.alpha is None else facts.alpha,
         "ss_network_args": _json(facts.network),
         "ss_sd_model_name": facts.base_name,
-        "ss_sd_model_hash": facts.base_hash,
+        "ss_sd_model_hash": facts.base_hashes[0],
+        "ss_new_sd_model_hash": facts.base_hashes[1],
         "ss_resolution": None if facts.resolution is None else f"({facts.resolution[0]}, {facts.resolution[1]})",
         "ss_num_train_images": facts.images,
         "ss_steps": facts.steps,
@@ -111,10 +122,13 @@ def build(facts: Provenance) -> dict[str, str]:
         "ss_training_started_at": facts.started_at,
         "ss_training_finished_at": facts.finished_at,
         "ss_tag_frequency": _json(facts.tag_frequency),
+        "ss_dataset_dirs": _json({place: {"n_repeats": 1, "img_count": facts.images} for place in facts.tag_frequency}),
         "ss_bucket_info": _json(facts.bucket_info),
+        **{f"ss_{key}": value for key, value in facts.further.items()},
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": f"{facts.architecture}/lora",
-        "modelspec.implementation": "diffusers",
+        "modelspec.implementation": ORIGINAL_CODE if facts.original_names else "diffusers",
+        "modelspec.implementation_version": f"Patina/{facts.version}",
         "modelspec.title": facts.name,
         "modelspec.description": facts.description,
         "modelspec.author": facts.author,
@@ -122,6 +136,7 @@ def build(facts: Provenance) -> dict[str, str]:
         "modelspec.date": None if made is None else datetime.fromtimestamp(made, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "modelspec.resolution": None if facts.resolution is None else f"{facts.resolution[0]}x{facts.resolution[1]}",
         "modelspec.prediction_type": "v" if facts.prediction == "v_prediction" else facts.prediction,
+        "modelspec.encoder_layer": facts.clip_skip + 1 if facts.clip_skip else None,
         "modelspec.trigger_phrase": facts.trigger,
         "modelspec.usage_hint": facts.usage_hint,
         "modelspec.thumbnail": facts.thumbnail,
@@ -153,6 +168,33 @@ def thumbnail_url(picture: Image.Image, side: int = 256) -> str:
     data = io.BytesIO()
     small.save(data, format="JPEG", quality=85, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def checkpoint_hashes(path: Path) -> tuple[str, str]:
+    """A1111's two hashes of a checkpoint, as ``ss_sd_model_hash`` and ``ss_new_sd_model_hash`` hold them.
+
+    The old one is of 64 KiB at the file's second MiB, 8 digits; the new one is SHA-256 of all of it, and its first 10
+    digits are what model sites call AutoV2.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        whole = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(1 << 20)
+        old = hashlib.sha256(file.read(1 << 16)).hexdigest()[:8]
+    return old, whole
+
+
+def auto_v2(path: Path) -> str:
+    """What model sites call a file by: the first 10 digits of its SHA-256, in capitals."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:10].upper()
+
+
+def auto_v3(weights_hash: str) -> str:
+    """What model sites call a style's weights by, whatever its metadata say: from `sshs_model_hash`, in capitals."""
+    return weights_hash[:12].upper()
 
 
 def sshs_model_hash(path: Path) -> str:

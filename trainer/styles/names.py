@@ -9,6 +9,7 @@ original code (``input_blocks_4_1``), whose blocks count through where diffusers
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -59,22 +60,29 @@ _COMPOUND = (
 _WORD = re.compile("(?:" + "|".join(sorted(_COMPOUND, key=len, reverse=True)) + r"|[^_]+)(?=_|$)")
 
 ORIGINAL_BLOCKS = ("input_blocks", "middle_block", "output_blocks")
+_MOST_BLOCKS = 16
 _RESNET = {
+    "in_layers.0": "norm1",
     "in_layers.2": "conv1",
+    "out_layers.0": "norm2",
     "out_layers.3": "conv2",
     "emb_layers.1": "time_emb_proj",
     "skip_connection": "conv_shortcut",
 }
-_OUTSIDE_BLOCKS = {
+_PLACES = {
     "input_blocks.0.0": "conv_in",
+    "out.0": "conv_norm_out",
     "out.2": "conv_out",
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
     "label_emb.0.0": "add_embedding.linear_1",
     "label_emb.0.2": "add_embedding.linear_2",
+    "middle_block.0": "mid_block.resnets.0",
+    "middle_block.1": "mid_block.attentions.0",
+    "middle_block.2": "mid_block.resnets.1",
 }
-_MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
-_BLOCK = re.compile(r"(input_blocks|output_blocks)\.(\d+)\.(\d+)\.(.+)")
+# An upsampler comes last in its block: third behind an attention, second where there is none.
+_UPSAMPLER = re.compile(r"(output_blocks\.\d+)\.1\.conv")
 
 _UNET_PARTS = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in", "conv_out", "time_embedding.", "add_embedding.")
 
@@ -108,35 +116,79 @@ def unflatten(flat: str) -> str:
     return ".".join(_WORD.findall(flat))
 
 
+DIFFUSERS_ROOTS: Mapping[str, str] = {
+    "unet": "unet",
+    "te": "text_encoder",
+    "te1": "text_encoder",
+    "te2": "text_encoder_2",
+}
+"""What diffusers' files put in front of each model's layers."""
+
+
+def kohya_stem(where: str, *, original: bool = False, layers_per_block: int = 2) -> str:
+    """What kohya's layout calls a layer, by its root-qualified path.
+
+    Args:
+        original: name the UNet's layers as Stability's original code does, which SDXL's files do.
+        layers_per_block: as for `to_original`.
+    """
+    root, _, inner = where.partition(".")
+    if root != "unet":
+        inner = text_path(inner)
+    elif original:
+        inner = to_original(inner, layers_per_block) or inner
+    return f"lora_{root}_{flatten(inner)}"
+
+
+def diffusers_stem(where: str) -> str:
+    """What diffusers' layout calls a layer, by its root-qualified path."""
+    root, _, inner = where.partition(".")
+    return f"{DIFFUSERS_ROOTS[root]}.{inner if root == 'unet' else text_path(inner)}"
+
+
 def from_original(path: str, layers_per_block: int = 2) -> str | None:
     """A dotted path of the original code's UNet in diffusers' names; None where it names no layer.
 
     Args:
         layers_per_block: residual layers per block of the UNet; 2 in every released Stable Diffusion.
     """
-    if path in _OUTSIDE_BLOCKS:
-        return _OUTSIDE_BLOCKS[path]
-    head, _, rest = path.partition(".")
-    if head == "middle_block":
-        part, _, rest = rest.partition(".")
-        place = _MIDDLE.get(part)
-        return None if place is None else _within(f"mid_block.{place}", rest)
-    match = _BLOCK.fullmatch(path)
-    if match is None:
-        return None
-    side, number, part, rest = match.group(1), int(match.group(2)), match.group(3), match.group(4)
-    if side == "input_blocks":
-        block, layer = divmod(number - 1, layers_per_block + 1)
-        if rest == "op":
-            return f"down_blocks.{block}.downsamplers.0.conv"
-        stage = f"down_blocks.{block}"
-    else:
-        block, layer = divmod(number, layers_per_block + 1)
-        if rest == "conv":
-            return f"up_blocks.{block}.upsamplers.0.conv"
-        stage = f"up_blocks.{block}"
-    kinds = {"0": f"{stage}.resnets.{layer}", "1": f"{stage}.attentions.{layer}"}
-    return _within(kinds[part], rest) if part in kinds else None
+    return _renamed(_UPSAMPLER.sub(r"\1.2.conv", path), _places(layers_per_block), _RESNET)
+
+
+def to_original(path: str, layers_per_block: int = 2) -> str | None:
+    """A dotted path of diffusers' UNet in the original code's names, the inverse of `from_original`.
+
+    An upsampler is named as behind an attention, which is so in every block of SDXL that has one.
+    """
+    places, leaves = ({ours: theirs for theirs, ours in t.items()} for t in (_places(layers_per_block), _RESNET))
+    return _renamed(path, places, leaves)
+
+
+@functools.cache
+def _places(layers_per_block: int) -> Mapping[str, str]:
+    """The original code's place of every part of a UNet -> diffusers'."""
+    places = dict(_PLACES)
+    for block in range(_MOST_BLOCKS):
+        first, last = (layers_per_block + 1) * block, (layers_per_block + 1) * block + layers_per_block
+        for layer in range(layers_per_block + 1):
+            for part, kind in enumerate(("resnets", "attentions")):
+                if layer < layers_per_block:
+                    places[f"input_blocks.{first + layer + 1}.{part}"] = f"down_blocks.{block}.{kind}.{layer}"
+                places[f"output_blocks.{first + layer}.{part}"] = f"up_blocks.{block}.{kind}.{layer}"
+        places[f"input_blocks.{last + 1}.0.op"] = f"down_blocks.{block}.downsamplers.0.conv"
+        places[f"output_blocks.{last}.2.conv"] = f"up_blocks.{block}.upsamplers.0.conv"
+    return places
+
+
+def _renamed(path: str, places: Mapping[str, str], leaves: Mapping[str, str]) -> str | None:
+    parts = path.split(".")
+    for end in range(len(parts), 0, -1):
+        place, leaf = ".".join(parts[:end]), ".".join(parts[end:])
+        if place in places:
+            if "resnets" in place or "resnets" in places[place]:
+                return f"{places[place]}.{leaves[leaf]}" if leaf in leaves else None
+            return f"{places[place]}.{leaf}" if leaf else places[place]
+    return None
 
 
 def text_path(path: str) -> str:
@@ -160,10 +212,6 @@ def root_at_hand(root: str, roots: Iterable[str]) -> str:
     return other if root not in available and other is not None and other in available else root
 
 
-def _within(place: str, rest: str) -> str:
-    return f"{place}.{_RESNET.get(rest, rest)}" if ".resnets." in place else f"{place}.{rest}"
-
-
 class Places:
     """Finds where a module as a file names it is in Stable Diffusion's models."""
 
@@ -173,7 +221,7 @@ class Places:
             root: {flatten(n if root == "unet" else text_path(n)): n for n in names} for root, names in known.items()
         }
         self._first_encoder = "te1" if two_encoders or "te1" in known else "te"
-        self._layers_per_block = _layers_per_block(known.get("unet", frozenset()))
+        self._layers_per_block = count_layers_per_block(known.get("unet", frozenset()))
         self.original = False
 
     def find(self, module: str) -> str | None:
@@ -238,7 +286,7 @@ _DOTTED_ROOTS: Mapping[str, str | None] = {
 }
 
 
-def _layers_per_block(names: Iterable[str]) -> int:
+def count_layers_per_block(names: Iterable[str]) -> int:
     """Residual layers per block, from the first block's module names; 2 where nothing is known."""
     found = [int(m[1]) for name in names if (m := re.match(r"down_blocks\.0\.resnets\.(\d+)", name))]
     return max(found) + 1 if found else 2

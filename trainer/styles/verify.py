@@ -19,12 +19,15 @@ from torch import Tensor, nn
 from trainer.adapters.bank import Bank
 from trainer.adapters.layers import GatedLayer
 from trainer.adapters.weights import LayerWeights
+from trainer.bases.families import Family
 from trainer.errors import RunError
+from trainer.styles.consumers import losses, opens_in
+from trainer.styles.consumers.proof import prove
 from trainer.styles.file import StyleFile, readers_of
 from trainer.styles.fit import attach
 from trainer.styles.names import NATIVE_TENSORS, installed_path, root_at_hand
 from trainer.styles.read import read_style
-from trainer.styles.write import with_one_alpha
+from trainer.styles.write import Layout, laid_out
 
 MAX_DIFFERENCE_FP32 = 2e-3
 """Largest difference allowed at any pixel, of 1: the order of additions differs between diffusers and the bank."""
@@ -47,12 +50,14 @@ class Tick:
 class Verification:
     """All checks of a file; ``difference`` is the largest one between the two pictures, of 1.
 
-    It is None where diffusers leaves a part of the file out, so that there is nothing to compare.
+    It is None where diffusers leaves a part of the file out, so that there is nothing to compare. ``opens`` says what
+    the programs that people open styles in do with the file: those that take it whole, then who loses what.
     """
 
     path: Path
     ticks: tuple[Tick, ...]
     difference: float | None
+    opens: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """The checks for people."""
@@ -69,6 +74,7 @@ def verify_export(
     steps: int = 3,
     guidance: float = 3.0,
     side: int | None = None,
+    family: Family | None = None,
 ) -> Verification:
     """Load a file through diffusers' ``load_lora_weights`` and compare it with what was trained.
 
@@ -80,6 +86,7 @@ def verify_export(
         expected: what was trained, as `Bank.weights_of` gives it.
         steps: denoising steps of the compared pictures.
         side: their width and height in pixels; None is the base's own, at most 64 latent cells.
+        family: of the base; None is what the file says of it.
 
     Raises:
         RunError: a check failed; the message says which.
@@ -110,12 +117,20 @@ def verify_export(
         return torch.from_numpy(picture)
 
     file = read_style(path)
-    check("read back", *_same_layers(file.layers, with_one_alpha(expected)))
+    check("read back", *_same_layers(file.layers, laid_out(expected, _layout(file))))
+    found = prove(file, family)
+    wrong = next((each for each in found if each.state == "wrong"), None)
+    check(
+        "other programs",
+        wrong is None,
+        f"{wrong.program}: {wrong.why}" if wrong else "the update of each layer is ours",
+    )
+    opens = (opens_in(found), *losses(found)) if found else ()
     native = readers_of(file.layers)
     for sentence in native:
         check("read by", True, sentence.removesuffix("."))
-    if native and file.layout.startswith("kohya"):
-        return Verification(path, tuple(ticks), None)
+    if native and _layout(file) == "kohya":
+        return Verification(path, tuple(ticks), None, opens)
     with _undisturbed(pipeline), torch.no_grad():
         try:
             problem = _load(pipeline, path)
@@ -136,7 +151,11 @@ def verify_export(
             bank.detach()
     difference = float((ours - theirs).abs().max())
     check("same picture", *_same_picture(ours, theirs, pipeline.unet.dtype))
-    return Verification(path, tuple(ticks), difference)
+    return Verification(path, tuple(ticks), difference, opens)
+
+
+def _layout(file: StyleFile) -> Layout:
+    return "kohya" if file.layout.startswith("kohya") else "diffusers"
 
 
 def _roots(pipeline: Any) -> dict[str, nn.Module]:

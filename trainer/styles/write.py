@@ -1,8 +1,8 @@
 """Writing style files that other tools read.
 
-Layouts: ``kohya`` (A1111, Forge, ComfyUI, InvokeAI, SwarmUI and diffusers read it) and ``diffusers``.
-Every reader applies ``alpha / rank``, so that is what `LayerWeights` holds, whatever the method was. What a method
-needs beside two matrices is named by `trainer.styles.names.NATIVE_TENSORS`.
+Layouts: ``kohya``, which nearly every program reads, and ``diffusers``, which diffusers reads alone
+(`trainer.styles.consumers` knows more). Every reader applies ``alpha / rank``, so that is what `LayerWeights` holds,
+whatever the method was. What a method needs beside two matrices is named by `trainer.styles.names.NATIVE_TENSORS`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,34 @@ from torch import Tensor
 from trainer import safetensors_file
 from trainer.adapters.methods import as_loras, method_of
 from trainer.adapters.weights import LayerWeights
+from trainer.bases.families import FAMILIES
 from trainer.errors import RunError
 from trainer.styles import peft_config
 from trainer.styles.alpha import BEFORE_ASKED
 from trainer.styles.alpha import KEY as ALPHA_KEY
-from trainer.styles.metadata import TITLE_KEYS
-from trainer.styles.names import NATIVE_TENSORS, flatten, text_path
+from trainer.styles.file import likely_family
+from trainer.styles.metadata import TITLE_KEYS, family_of
+from trainer.styles.names import DIFFUSERS_ROOTS, NATIVE_TENSORS, diffusers_stem, kohya_stem
 from trainer.styles.read import read_style
 
 Layout = Literal["kohya", "diffusers"]
+
+
+def laid_out(weights: Mapping[str, LayerWeights], layout: Layout) -> dict[str, LayerWeights]:
+    """An adapter as a file in a layout holds it: the same update, with the alphas that the layout's readers expect.
+
+    In diffusers' layout alpha is no tensor, and every program but diffusers takes it for the rank; so it is the rank,
+    and the rest of the scale is multiplied into ``up``.
+    """
+    weights = as_loras(weights)
+    if layout == "kohya":
+        return with_one_alpha(weights)
+    return {
+        path: layer
+        if layer.alpha == layer.rank
+        else dataclasses.replace(layer, up=layer.up.float() * layer.scale, alpha=float(layer.rank))
+        for path, layer in weights.items()
+    }
 
 
 def with_one_alpha(weights: Mapping[str, LayerWeights]) -> dict[str, LayerWeights]:
@@ -58,6 +77,7 @@ def write_style(
     layout: Layout = "kohya",
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype = torch.float32,
+    layers_per_block: int = 2,
 ) -> None:
     """Write an adapter file atomically; the same adapter and metadata give the same bytes.
 
@@ -67,12 +87,13 @@ def write_style(
         metadata: strings for the header; ``sshs_model_hash`` is added, and PEFT's settings are written anew.
         dtype: of the weights. fp32 is the default because a style's file is a few MB anyway, and because what is
             verified, shared or trained further is then exactly what was trained; fp16 halves it.
+        layers_per_block: of the UNet, which the names of Stability's original code count by.
 
     Raises:
         RunError: there is nothing to write, a value is not finite in ``dtype``, or a layer depends on the base.
     """
     path = Path(path)
-    level = with_one_alpha(as_loras(weights))
+    level = laid_out(weights, layout)
     if not level:
         raise RunError(f"{path} was not written: the adapter has no layers.")
     for where, layer in level.items():
@@ -83,16 +104,15 @@ def write_style(
                 f"{path} was not written: it changes the bias of {where}, for which the {layout} layout has no place; "
                 "choose kohya's."
             )
+    original = has_original_names(level, metadata or {})
     tensors: dict[str, Tensor] = {}
     for where, layer in sorted(level.items()):
         down, up = layer.down.detach().to("cpu", dtype), layer.up.detach().to("cpu", dtype)
         native = {n: layer.extra[n.part].detach().to("cpu", dtype) for n in NATIVE_TENSORS if n.method == layer.method}
         if not all(bool(torch.isfinite(tensor).all()) for tensor in (down, up, *native.values())):
             raise RunError(f"{path} was not written: the weights of {where} are not finite.")
-        root, _, inner = where.partition(".")
-        inner = inner if root == "unet" else text_path(inner)
         if layout == "kohya":
-            stem = f"lora_{root}_{flatten(inner)}"
+            stem = kohya_stem(where, original=original, layers_per_block=layers_per_block)
             tensors[f"{stem}.lora_down.weight"] = down
             tensors[f"{stem}.lora_up.weight"] = up
             tensors[f"{stem}.alpha"] = torch.tensor(float(layer.alpha))
@@ -101,7 +121,7 @@ def write_style(
             for each, value in native.items():
                 tensors[f"{stem}.{each.kohya}"] = value.reshape(-1, *[1] * (down.dim() - 1))
         else:
-            stem = f"{_DIFFUSERS_ROOT[root]}.{inner}"
+            stem = diffusers_stem(where)
             tensors[f"{stem}.lora_A.weight"] = down
             tensors[f"{stem}.lora_B.weight"] = up
             for each, value in native.items():
@@ -111,8 +131,16 @@ def write_style(
     if layout == "diffusers":
         shapes = {where: (layer.rank, layer.alpha) for where, layer in level.items()}
         dora = any(layer.method == "dora" for layer in level.values())
-        header[peft_config.KEY] = peft_config.compose(shapes, _DIFFUSERS_ROOT, dora=dora)
+        if "ss_network_alpha" in header:
+            header["ss_network_alpha"] = header.get("ss_network_dim", "Dynamic")
+        header[peft_config.KEY] = peft_config.compose(shapes, DIFFUSERS_ROOTS, dora=dora)
     safetensors_file.write(path, tensors, header)
+
+
+def has_original_names(weights: Mapping[str, LayerWeights], metadata: Mapping[str, str]) -> bool:
+    """Whether kohya's layout names these layers as Stability's original code does: by what is known of the base."""
+    family = FAMILIES.get(family_of(metadata) or "") or likely_family(weights)
+    return family is not None and family.original_names
 
 
 def write_again(source: Path, target: Path, layout: Layout, title: str) -> None:
@@ -126,11 +154,3 @@ def write_again(source: Path, target: Path, layout: Layout, title: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     metadata = {**file.metadata, **dict.fromkeys(TITLE_KEYS, title)}
     write_style(target, file.layers, layout=layout, metadata=metadata, dtype=dtype)
-
-
-_DIFFUSERS_ROOT: Mapping[str, str] = {
-    "unet": "unet",
-    "te": "text_encoder",
-    "te1": "text_encoder",
-    "te2": "text_encoder_2",
-}

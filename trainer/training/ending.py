@@ -86,6 +86,7 @@ def finished(
         adapter=folder.adapter_file.name,
         sheet=folder.sheet_file.name,
         verified=tuple(f"{tick.name}: {tick.detail}" for tick in proof.ticks),
+        opens=proof.opens,
         seconds=time.time() - began,
         picked_step=trainer.exported_step,
         picked_strength=None if judged is None else judged.kept[1],

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
+import torch
 from PIL import Image
 
 from trainer.bases.placement import PARTS, is_out_of_memory
+from trainer.bases.sources import parse_source, public_name
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
+from trainer.errors import BaseError
 from trainer.events import Emit, Phase
-from trainer.styles.metadata import Provenance, bucket_info, build, tag_frequency, thumbnail_url
+from trainer.styles.metadata import Provenance, bucket_info, build, checkpoint_hashes, tag_frequency, thumbnail_url
+from trainer.styles.names import count_layers_per_block
 from trainer.styles.verify import Verification, verify_export
 from trainer.styles.write import write_style
 from trainer.training.loop import Trainer
@@ -46,7 +51,13 @@ def export(
     facts = provenance(
         config, dataset, trained, started_at=started_at, thumbnail=thumbnail, recovered=recovered, strength=strength
     )
-    write_style(folder.adapter_file, weights, layout=config.export.format, metadata=build(facts))
+    write_style(
+        folder.adapter_file,
+        weights,
+        layout=config.export.format,
+        metadata=build(facts),
+        layers_per_block=count_layers_per_block(name for name, _ in base.denoiser.named_modules()),
+    )
     emit(Phase(name="verifying"))
 
     def verified() -> Verification:
@@ -56,6 +67,7 @@ def export(
             weights,
             prompt=config.trigger or "a picture",
             guidance=base.family.guidance,
+            family=base.family,
         )
 
     parts = PARTS if base.placement.parked else ()
@@ -97,8 +109,11 @@ def provenance(
         version_name=family.version_names[base.prediction],
         architecture=family.architectures[base.prediction],
         version=__version__,
-        base_name=base.source,
+        v2=family.v2,
+        original_names=family.original_names and config.export.format == "kohya",
+        base_name=public_name(base.source),
         base_sha256=base.identity,
+        base_hashes=_base_hashes(base.source),
         prediction=base.prediction,
         zero_terminal_snr=base.process.zero_terminal_snr,
         rank=spec.rank,
@@ -120,6 +135,7 @@ def provenance(
         finished_at=time.time(),
         tag_frequency=tag_frequency((example.caption for example in dataset.examples), config.name),
         bucket_info=bucket_info(example.bucket for example in dataset.examples),
+        further=_further(config, trained),
         trigger=config.trigger,
         usage_hint=config.export.usage_hint or ("" if strength is None else f"Recommended strength {strength:g}."),
         recommended_strength=strength,
@@ -131,8 +147,46 @@ def provenance(
     )
 
 
+def _further(config: RunConfig, trained: Trainer) -> dict[str, object]:
+    """kohya's keys for settings that mean the same there; docs/files.md says which have no counterpart, and why."""
+    optim, batches = config.optim, trained.batches
+    images, seen = len(batches.images), trained.exported_step * batches.batch_size * batches.accumulation
+    half = trained.base.dtype != torch.float32
+    return {
+        "batch_size_per_device": batches.batch_size,
+        "cache_latents": True,
+        "caption_dropout_rate": config.data.caption_dropout,
+        "enable_bucket": config.data.buckets,
+        "epoch": math.ceil(seen / images),
+        "flip_aug": config.data.flip,
+        "gradient_accumulation_steps": batches.accumulation,
+        "gradient_checkpointing": bool(config.memory.checkpoint_levels),
+        "lr_scheduler": optim.schedule,
+        "lr_warmup_steps": optim.warmup_steps,
+        "max_grad_norm": optim.max_grad_norm,
+        "min_snr_gamma": optim.min_snr_gamma or "None",
+        "mixed_precision": {torch.float16: "fp16", torch.bfloat16: "bf16"}[trained.base.dtype] if half else "no",
+        "network_dropout": config.adapter.dropout or "None",
+        "num_batches_per_epoch": math.ceil(images / batches.batch_size),
+        "num_reg_images": 0,
+        "optimizer": optim.optimizer,
+    }
+
+
+def _base_hashes(source: str) -> tuple[str, str]:
+    """Of a base in a single file; a folder and a hub id have none that other tools look models up by."""
+    try:
+        found = parse_source(source)
+        return checkpoint_hashes(found.path) if found.kind == "file" and found.path is not None else ("", "")
+    except (BaseError, OSError):
+        # It was moved or unplugged since it was opened; the file is whole without.
+        return "", ""
+
+
 def _shareable(config: RunConfig) -> dict[str, object]:
-    """The settings without where the images lie on the maker's disk."""
+    """The settings without where images and base lie on the maker's disk."""
     settings = config.model_dump(exclude_none=True)
     settings["data"].pop("images", None)
+    settings["base"]["source"] = public_name(config.base.source)
+    settings["base"].pop("config_folder", None)
     return settings

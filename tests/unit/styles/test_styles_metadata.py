@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from trainer import safetensors_file
 from trainer.adapters.bank import Bank
 from trainer.adapters.weights import LayerWeights
+from trainer.bases.sources import public_name
 from trainer.errors import AdapterFileError
 from trainer.styles.inspect import inspect_file
 from trainer.styles.metadata import (
@@ -22,16 +26,19 @@ from trainer.styles.metadata import (
     bucket_info,
     build,
     check_base,
+    checkpoint_hashes,
     family_of,
     sshs_model_hash,
     tag_frequency,
     thumbnail_url,
 )
+from trainer.styles.read import read_style
 from trainer.styles.write import write_style
 
 FACTS = Provenance(
     name="ink",
     family="sd2",
+    v2=True,
     version_name="sd_v2_v",
     architecture="stable-diffusion-v2-768-v",
     version="0.1.0",
@@ -52,6 +59,7 @@ FACTS = Provenance(
     finished_at=1_700_000_090.5,
     tag_frequency=tag_frequency(["cat, ink style", "red apple, ink style", ""], "16_ink"),
     bucket_info=bucket_info([(768, 512), (512, 512), (768, 512)]),
+    further={"optimizer": "adamw"},
     trigger="ink style",
     license="CC-BY-4.0",
     config={"base": {"source": "some/base"}},
@@ -86,11 +94,16 @@ def test_the_header_holds_what_other_tools_look_for() -> None:
         "modelspec.license": "CC-BY-4.0",
         "patina.base_sha256": "ab" * 32,
         "patina.version": "0.1.0",
+        "modelspec.implementation": "diffusers",
+        "modelspec.implementation_version": "Patina/0.1.0",
+        "modelspec.encoder_layer": "2",
+        "ss_optimizer": "adamw",
     }
     assert {key: header[key] for key in expected} == expected
     assert "modelspec.author" not in header
     assert json.loads(header["ss_network_args"])["method"] == "rslora"
     assert json.loads(header["ss_tag_frequency"]) == {"16_ink": {"ink style": 2, "cat": 1, "red apple": 1}}
+    assert json.loads(header["ss_dataset_dirs"]) == {"16_ink": {"n_repeats": 1, "img_count": 16}}
     assert json.loads(header["ss_bucket_info"]) == {
         "buckets": {"0": {"resolution": [512, 512], "count": 1}, "1": {"resolution": [768, 512], "count": 2}}
     }
@@ -98,7 +111,7 @@ def test_the_header_holds_what_other_tools_look_for() -> None:
 
 
 def test_layers_that_differ_are_called_dynamic() -> None:
-    header = build(dataclasses.replace(FACTS, rank=None, alpha=None, clip_skip=0, family="sd1", prediction="epsilon"))
+    header = build(dataclasses.replace(FACTS, rank=None, alpha=None, clip_skip=0, v2=False, prediction="epsilon"))
     assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("Dynamic", "Dynamic")
     assert (header["ss_clip_skip"], header["ss_v2"]) == ("None", "False")
 
@@ -188,3 +201,52 @@ def test_convolutions_have_norms_too(tmp_path: Path) -> None:
     expected = 0.5 * (up.flatten(1) @ down.flatten(1)).norm()
     assert layer.norm == pytest.approx(float(expected), rel=1e-5)
     assert inspect_file(path).targets == "custom: conv_in"
+
+
+def test_a_base_is_named_as_all_the_world_may_read_it(tmp_path: Path) -> None:
+    (tmp_path / "private" / "my-model").mkdir(parents=True)
+    file = tmp_path / "private" / "photoreal.safetensors"
+    file.write_bytes(b"x")
+    assert public_name(str(tmp_path / "private" / "my-model")) == "my-model"
+    assert public_name(str(file)) == "photoreal.safetensors"
+    file.unlink()
+    assert public_name(str(file)) == "photoreal.safetensors", "gone since"
+    assert public_name("C:\\Users\\me\\photoreal.safetensors") == "photoreal.safetensors"
+    assert public_name("some/base") == "some/base"
+    assert public_name("bundled") == "bundled"
+
+
+def test_hashes_are_those_that_model_sites_and_web_uis_look_up(tmp_path: Path) -> None:
+    """Against the definitions: SHA-256 of the file, of its second MiB's first 64 KiB, of the bytes after the header."""
+    checkpoint = tmp_path / "base.safetensors"
+    content = bytes(range(256)) * 5000
+    checkpoint.write_bytes(content)
+    old, new = checkpoint_hashes(checkpoint)
+    assert new == hashlib.sha256(content).hexdigest()
+    assert old == hashlib.sha256(content[1 << 20 : (1 << 20) + (1 << 16)]).hexdigest()[:8]
+
+    style = tmp_path / "style.safetensors"
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    weights = {layer: LayerWeights(torch.randn(256, 1024), torch.randn(1024, 256), 256.0)}
+    write_style(style, weights, metadata=build(FACTS))
+    data = style.read_bytes()
+    weights_hash = hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+    header = read_style(style).metadata
+    assert header["sshs_model_hash"] == weights_hash
+    assert header["modelspec.hash_sha256"] == f"0x{weights_hash}"
+    found = inspect_file(style)
+    assert found.auto_v2 == hashlib.sha256(data).hexdigest()[:10].upper()
+    assert found.auto_v3 == weights_hash[:12].upper()
+
+    ours = {key: value for key, value in header.items() if key.startswith("ss_")}
+    safetensors_file.write(tmp_path / "bare.safetensors", load_file(style), ours)
+    bare = (tmp_path / "bare.safetensors").read_bytes()
+    size = int.from_bytes(bare[:8], "little")
+    table = json.loads(bare[8 : 8 + size])
+    for key in ("sshs_model_hash", "sshs_legacy_hash"):
+        table["__metadata__"].pop(key)
+    head = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    stripped = len(head).to_bytes(8, "little") + head + bare[8 + size :]
+    window = stripped[1 << 20 : (1 << 20) + (1 << 16)]
+    assert header["sshs_legacy_hash"] == hashlib.sha256(window).hexdigest()[:8]

@@ -8,10 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from trainer.adapters.layers import adaptable
-from trainer.styles.names import flatten, from_original, installed_path, root_at_hand, text_path, unflatten
+from trainer.styles.names import (
+    flatten,
+    from_original,
+    installed_path,
+    root_at_hand,
+    text_path,
+    to_original,
+    unflatten,
+)
 
 ATTENTION = ["proj_in", "proj_out"]
 TRANSFORMER = [f"{a}.{p}" for a in ("attn1", "attn2") for p in ("to_q", "to_k", "to_v", "to_out.0")] + [
@@ -102,6 +112,48 @@ def test_original_names_of_sd1_are_a_bijection_onto_its_layers() -> None:
     mapped = [from_original(name) for name in original_names([1, 1, 1, 0], 1, added=False, wider={1, 2})]
     assert len(set(mapped)) == len(mapped)
     assert set(mapped) == adaptable_layers(**SD1)
+
+
+def test_every_layer_of_sdxl_has_one_original_name_of_its_own(sdxl_names: list[str], sdxl_pipeline: Any) -> None:
+    assert {to_original(path) for path in adaptable_layers(**SDXL)} == set(sdxl_names)
+    for layers in (
+        adaptable_layers(**SDXL),
+        {path for path, module in sdxl_pipeline.unet.named_modules() if adaptable(module)},
+    ):
+        names = {path: to_original(path) for path in layers}
+        assert len(set(names.values())) == len(layers)
+        assert all(name is not None and from_original(name) == path for path, name in names.items())
+
+
+BLOCKS = st.integers(0, 9)
+UNET_PLACES = st.one_of(
+    st.builds("down_blocks.{}.downsamplers.0.conv".format, BLOCKS),
+    st.builds("up_blocks.{}.upsamplers.0.conv".format, BLOCKS),
+    st.builds(
+        "{}.{}.{}.{}".format,
+        st.sampled_from(["down_blocks", "up_blocks"]),
+        BLOCKS,
+        st.just("resnets"),
+        st.sampled_from(["0.conv1", "1.conv2", "0.conv_shortcut", "1.time_emb_proj"]),
+    ),
+    st.builds(
+        "{}.{}.attentions.{}.{}".format,
+        st.sampled_from(["down_blocks", "up_blocks"]),
+        BLOCKS,
+        st.integers(0, 1),
+        st.sampled_from(["proj_in", "transformer_blocks.7.attn2.to_out.0", "transformer_blocks.0.ff.net.0.proj"]),
+    ),
+    st.builds("mid_block.{}".format, st.sampled_from(["resnets.1.conv1", "attentions.0.proj_out"])),
+    st.sampled_from(["conv_in", "conv_out", "time_embedding.linear_1", "add_embedding.linear_2"]),
+)
+
+
+@given(path=UNET_PLACES, layers=st.integers(2, 4))
+def test_original_names_lead_back_whatever_the_shape_of_the_unet(path: str, layers: int) -> None:
+    name = to_original(path, layers)
+    assert name is not None
+    assert from_original(name, layers) == path
+    assert from_original(unflatten(flatten(name)), layers) == path
 
 
 def test_original_names_mean_what_diffusers_says(sdxl_names: list[str]) -> None:

@@ -16,7 +16,7 @@ from trainer.adapters.layers import adaptable
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError, RunError
 from trainer.styles.alpha import Alpha
-from trainer.styles.names import flatten, from_original, text_path
+from trainer.styles.names import flatten, text_path, to_original
 from trainer.styles.read import read_style
 from trainer.styles.verify import verify_export
 from trainer.styles.write import write_style
@@ -99,20 +99,11 @@ def test_half_precision_files_are_compared_as_they_were_rounded(sd_pipeline: Any
     verify_export(tmp_path / "a.safetensors", lambda: sd_pipeline, weights, steps=1)
 
 
-def original_of(unet: nn.Module) -> dict[str, str]:
-    """diffusers' paths -> names in the original code, by trying all of them."""
-    places = [
-        f"{side}.{n}.{part}" for side in ("input_blocks", "output_blocks") for n in range(12) for part in range(3)
-    ]
-    places += [f"middle_block.{part}" for part in range(3)]
-    inner = {path.split(".", 4)[-1] for path, module in unet.named_modules() if adaptable(module) and "blocks" in path}
-    inner |= {path.split(".", 3)[-1] for path, module in unet.named_modules() if adaptable(module) and "mid" in path}
-    inner |= {"in_layers.2", "out_layers.3", "emb_layers.1", "skip_connection", "op", "conv"}
-    candidates = (f"{place}.{name}" for place in places for name in inner)
-    return {path: name for name in candidates if (path := from_original(name))}
+def names_of(pipeline: Any) -> list[str]:
+    return [path for path, module in pipeline.unet.named_modules() if adaptable(module)]
 
 
-def test_an_sdxl_file_with_text_encoders_and_original_names_proves_itself(
+def test_an_sdxl_file_proves_itself_under_either_kind_of_names_with_every_layer_of_its_unet(
     sdxl_pipeline: Any, awaken: Any, tmp_path: Path
 ) -> None:
     roots = {"unet": sdxl_pipeline.unet, "te1": sdxl_pipeline.text_encoder, "te2": sdxl_pipeline.text_encoder_2}
@@ -121,7 +112,7 @@ def test_an_sdxl_file_with_text_encoders_and_original_names_proves_itself(
         f"{root}.{path}"
         for root, model in roots.items()
         for path, module in model.named_modules()
-        if adaptable(module) and (root != "unet" or "attn" in path or "conv1" in path) and "projection" not in path
+        if adaptable(module) and "projection" not in path
     ]
     bank.add("a", paths, rank=2, alpha=3.0, seed=0)
     awaken(bank, "a", size=0.1)
@@ -134,15 +125,20 @@ def test_an_sdxl_file_with_text_encoders_and_original_names_proves_itself(
     proof = verify_export(tmp_path / "a.safetensors", lambda: sdxl_pipeline, weights, steps=2)
     assert f"{len(paths)} of {len(paths)} layers" in proof.sentence()
 
-    original = {flatten(path): flatten(name) for path, name in original_of(sdxl_pipeline.unet).items()}
+    assert read_style(tmp_path / "a.safetensors").layout == "kohya, original names"
+
+    # diffusers finds the added embedding under its original name alone.
+    ours = {
+        f"lora_unet_{flatten(to_original(path) or '')}": f"lora_unet_{flatten(path)}"
+        for path in names_of(sdxl_pipeline)
+        if "add_embedding" not in path
+    }
     header = safetensors_file.read_header(tmp_path / "a.safetensors", AdapterFileError)
     renamed = {}
     for key, value in safetensors_file.read_tensors(header, raises=AdapterFileError).items():
         module, part = key.split(".", 1)
-        flat = module.removeprefix("lora_unet_")
-        renamed[f"lora_unet_{original[flat]}.{part}" if flat != module else key] = value
+        renamed[f"{ours.get(module, module)}.{part}"] = value
     safetensors_file.write(tmp_path / "b.safetensors", renamed, {})
-    assert read_style(tmp_path / "b.safetensors").layout == "kohya, original names"
     verify_export(tmp_path / "b.safetensors", lambda: sdxl_pipeline, weights, steps=2)
 
 

@@ -89,6 +89,9 @@ class Family(ABC):
         vae_half: whether the family's VAE is known to stay finite in fp16 whatever its configuration says.
         draws_latents: whether it was trained on latents drawn from the VAE's posterior, not on the posterior's mean.
         clip_skip: whether leaving out the last layers of its text encoders changes anything.
+        original_names: whether style files in kohya's layout call its UNet's layers as Stability's original code does,
+            not as diffusers does.
+        v2: ``ss_v2`` of style files: whether kohya's tools open its members as Stable Diffusion 2.
     """
 
     key: str
@@ -114,6 +117,8 @@ class Family(ABC):
     scheduler: Scheduler = "ddim"
     steps: int = 20
     clip_skip: bool = True
+    original_names: bool = False
+    v2: bool = False
 
     @abstractmethod
     def is_folder(self, model_index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:

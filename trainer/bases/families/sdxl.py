@@ -60,4 +60,6 @@ SDXL = StableDiffusionXL(
     },
     configs={"epsilon": "sdxl", "v_prediction": "sdxl"},
     clip_skip=False,
+    linear_projection=True,
+    original_names=True,
 )

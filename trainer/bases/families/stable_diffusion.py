@@ -88,5 +88,6 @@ SD2 = replace(
     configs={"epsilon": "sd2", "v_prediction": "sd2_v"},
     linear_projection=True,
     prediction_in_file=False,
+    v2=True,
 )
 """Stable Diffusion 1 with another text encoder, linear projections, and two kinds of prediction."""
