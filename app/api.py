@@ -262,6 +262,7 @@ def _run_facts(run: RunView) -> dict[str, Any]:
         "queue_place": run.queue_place,
         "samples": [{"step": s.step, "prompt": s.prompt} for s in run.samples],
         "verified": list(run.verified),
+        "opens": list(run.opens),
         "error": run.error or run.waits,
     }
 

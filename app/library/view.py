@@ -11,8 +11,10 @@ from app.files import download_url, picture_url
 from app.html import Child, el
 from app.texts import TEXTS
 from app.train.loss import loss_plot
+from app.train.monitor import opens
 from app.units import duration, size
-from trainer.bases.families import FAMILIES, title_of
+from trainer.bases.families import BUNDLED, FAMILIES, title_of
+from trainer.config import FileLayout
 from trainer.errors import AdapterFileError
 from trainer.events import Sampled
 from trainer.studio.views import RunView, StyleCard, StyleView
@@ -124,7 +126,7 @@ def opened(style: StyleView) -> Markup:
         "div",
         close,
         el("div", _pictures(style), class_="style-show"),
-        el("div", _title(card), _actions(style), _facts(style), _folded(style), class_="style-about"),
+        el("div", _title(card), _actions(style), _opens(style), _facts(style), _folded(style), class_="style-about"),
         class_="style-dialog", role="dialog", aria_modal="true", aria_label=card.name, tabindex=-1, data_dialog=card.id,
     )  # fmt: skip
     return el("div", el("div", class_="style-backdrop", data_act="close"), inside, class_="style-over")
@@ -146,15 +148,24 @@ def _actions(style: StyleView) -> Markup:
     first = el("button", words.try_it, type="button", class_="primary", data_act="try")
     download = el(
         "a", f"{words.download} ({size(card.size_bytes)})", class_="button", download=True,
-        href=download_url(card.id, card.layout), title=words.download_help[card.layout],
+        href=download_url(card.id, card.layout), title=_opens_in(card, card.layout),
     )  # fmt: skip
     other = "diffusers" if card.layout == "kohya" else "kohya"
     second = el(
         "a", words.download_other.format(layout=words.layouts[other]), class_="button",
-        href=download_url(card.id, other), download=True, title=words.download_help[other],
+        href=download_url(card.id, other), download=True, title=_opens_in(card, other),
     )  # fmt: skip
     delete = el("button", words.delete, type="button", data_act="delete")
     return el("div", first, download, again, second, delete, class_="style-actions")
+
+
+def _opens(style: StyleView) -> Markup | None:
+    return opens(style.run.opens) if style.run is not None else None
+
+
+def _opens_in(card: StyleCard, layout: FileLayout) -> str:
+    words = TEXTS.library
+    return words.download_small if card.family == BUNDLED.key else words.download_help[layout]
 
 
 def _pictures(style: StyleView) -> list[Markup]:

@@ -223,7 +223,7 @@ def _download_help() -> Mapping[str, str]:
     return MappingProxyType(
         {
             "kohya": "Opens in A1111, Forge, ComfyUI, InvokeAI and diffusers",
-            "diffusers": "Opens in diffusers and what is built on it",
+            "diffusers": "For diffusers and stable-diffusion.cpp; other programs read it in part or not at all",
         }
     )
 
@@ -265,6 +265,7 @@ class LibraryTexts:
     try_it: str = "Open in Preview"
     download: str = "Download"
     download_help: Mapping[str, str] = field(default_factory=_download_help)
+    download_small: str = "Opens in Patina and diffusers; no other program knows its base"
     download_other: str = "Download as {layout}"
     again: str = "Train again from these settings"
     delete: str = "Delete"

@@ -184,9 +184,26 @@ def _finished(run: RunView) -> Markup:
             ),
             class_="actions",
         ),
+        opens(run.opens),
         el("p", run.judgement.sentence, class_="pick-why") if run.judgement is not None else None,
         _ticks(run.verified),
         _picks(run),
+    )
+
+
+def opens(found: Sequence[str]) -> Markup | None:
+    """Where the file opens, beside its download; who loses what of it is folded behind."""
+    if not found:
+        return None
+    line, *losses = found
+    if not losses:
+        return el("p", line, class_="opens")
+    return el(
+        "details",
+        el("summary", line),
+        el("ul", [el("li", loss) for loss in losses]),
+        data_keep="opens",
+        class_="opens proof",
     )
 
 

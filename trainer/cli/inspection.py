@@ -35,7 +35,7 @@ def show(found: Inspection, *, every_layer: bool) -> None:
     for label, text in _facts(found):
         # Hashes and paths stay whole, so that they can be copied.
         console.print(f"[dim]{label:<15}[/]{escape(text)}")
-    for note in found.notes:
+    for note in (*found.opens, *found.notes):
         console.print(escape(note))
     if every_layer:
         console.print("\n rank   scale       norm  layer")

@@ -26,7 +26,11 @@ TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The .safetensors file to write.", show_default=False)]
 Format = Annotated[
     str,
-    typer.Option("--format", metavar=choices(FileLayout), help="kohya opens everywhere; diffusers is PEFT's layout."),
+    typer.Option(
+        "--format",
+        metavar=choices(FileLayout),
+        help="kohya opens in nearly every program; diffusers only in diffusers and stable-diffusion.cpp.",
+    ),
 ]
 Precision = Annotated[
     str,

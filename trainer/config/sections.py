@@ -418,7 +418,8 @@ class ExportConfig(Section):
 
     format: FileLayout = Field(
         "kohya",
-        description="'kohya' opens in A1111, Forge, ComfyUI, InvokeAI and diffusers; 'diffusers' is PEFT's own layout.",
+        description="'kohya' opens in A1111, Forge, ComfyUI, InvokeAI, sd-scripts and diffusers; 'diffusers' is PEFT's "
+        "own layout, which only diffusers and stable-diffusion.cpp read whole.",
     )
     author: str = Field("", max_length=200, description="Name written into the file.")
     license: str = Field("", max_length=200, description="Licence written into the file.")

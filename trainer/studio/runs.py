@@ -369,6 +369,7 @@ class Runs:
             adapter=folder.adapter_file if finished is not None and folder.adapter_file.is_file() else None,
             sheet=folder.path / finished.sheet if finished is not None and finished.sheet else None,
             verified=finished.verified if finished is not None else (),
+            opens=finished.opens if finished is not None else (),
             seconds=finished.seconds if finished is not None else None,
             error=failed,
             waits=waits,

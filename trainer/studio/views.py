@@ -129,6 +129,7 @@ class RunView:
         adapter: the finished style file.
         sheet: before/after sheet (PNG).
         verified: what was checked about the file, as short texts.
+        opens: in which programs it opens, and then, a sentence each, who loses what of it.
         judgement: what was said of the kept states and which of them the file holds; None where none was judged.
         phase: what is being done before, between and after the steps, or while the file is written anew; else None.
         error: a sentence, when it failed, or when its file could not be written anew.
@@ -165,6 +166,7 @@ class RunView:
     folder: Path
     waits: str = ""
     judgement: Judgement | None = None
+    opens: tuple[str, ...] = ()
 
 
 # ---- pictures

@@ -15,6 +15,8 @@ from trainer.adapters.methods import method_of
 from trainer.adapters.targets import describe
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import title_of
+from trainer.styles.consumers import losses, opens_in
+from trainer.styles.consumers.proof import prove
 from trainer.styles.file import StyleFile, likely_family, readers_of
 from trainer.styles.metadata import auto_v2, auto_v3, family_of, sshs_model_hash
 from trainer.styles.read import read_style
@@ -77,6 +79,7 @@ class Inspection:
         auto_v2, auto_v3: what model sites call the file and its weights by.
         finite: whether all values are finite numbers.
         training: facts about its training, by metadata key.
+        opens: in which programs it opens, and then, a sentence each, who loses what of it; () where that is not known.
         notes: what else a person should know.
         layers: every layer.
     """
@@ -108,6 +111,7 @@ class Inspection:
     auto_v3: str
     finite: bool
     training: dict[str, str]
+    opens: tuple[str, ...]
     notes: tuple[str, ...]
     layers: tuple[LayerFacts, ...]
 
@@ -128,8 +132,10 @@ def inspect_file(path: Path | str) -> Inspection:
     """
     path = Path(path)
     file = read_style(path, check_values=False)
+    finite = all(_finite(layer) for layer in file.layers.values())
     facts = tuple(_facts(where, layer) for where, layer in file.layers.items())
     recorded = family_of(file.metadata)
+    found = prove(file) if finite else ()
     guessed = likely_family(file.layers)
     actual, stored = sshs_model_hash(path), file.metadata.get("sshs_model_hash")
     return Inspection(
@@ -158,8 +164,9 @@ def inspect_file(path: Path | str) -> Inspection:
         hash_matches=None if stored is None else stored == actual,
         auto_v2=auto_v2(path),
         auto_v3=auto_v3(actual),
-        finite=all(_finite(layer) for layer in file.layers.values()),
+        finite=finite,
         training={key: file.metadata[key] for key in TRAINING_KEYS if key in file.metadata},
+        opens=(opens_in(found), *losses(found)) if found else (),
         notes=file.notes + readers_of(file.layers),
         layers=facts,
     )

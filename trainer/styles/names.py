@@ -133,17 +133,19 @@ def kohya_stem(where: str, *, original: bool = False, layers_per_block: int = 2)
         layers_per_block: as for `to_original`.
     """
     root, _, inner = where.partition(".")
-    if root != "unet":
-        inner = text_path(inner)
-    elif original:
+    if original and root == "unet":
         inner = to_original(inner, layers_per_block) or inner
-    return f"lora_{root}_{flatten(inner)}"
+    return f"lora_{root}_{flatten(_in_files(root, inner))}"
 
 
 def diffusers_stem(where: str) -> str:
     """What diffusers' layout calls a layer, by its root-qualified path."""
     root, _, inner = where.partition(".")
-    return f"{DIFFUSERS_ROOTS[root]}.{inner if root == 'unet' else text_path(inner)}"
+    return f"{DIFFUSERS_ROOTS.get(root, root)}.{_in_files(root, inner)}"
+
+
+def _in_files(root: str, inner: str) -> str:
+    return text_path(inner) if root in ("te", "te1", "te2") else inner
 
 
 def from_original(path: str, layers_per_block: int = 2) -> str | None:

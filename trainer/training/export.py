@@ -9,12 +9,15 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
+from trainer.adapters.bank import Bank
+from trainer.bases.base import Base
 from trainer.bases.placement import PARTS, is_out_of_memory
 from trainer.bases.sources import parse_source, public_name
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.errors import BaseError
+from trainer.errors import BaseError, ConfigError
 from trainer.events import Emit, Phase
+from trainer.styles.consumers import foreseen, losses
 from trainer.styles.metadata import Provenance, bucket_info, build, checkpoint_hashes, tag_frequency, thumbnail_url
 from trainer.styles.names import count_layers_per_block
 from trainer.styles.verify import Verification, verify_export
@@ -22,6 +25,21 @@ from trainer.styles.write import write_style
 from trainer.training.loop import Trainer
 from trainer.training.run_folder import RunFolder
 from trainer.version import __version__
+
+
+def foretold(config: RunConfig, base: Base, bank: Bank, style: str) -> tuple[str, ...]:
+    """What other programs will lose of the file that a training is going to write, said before it begins.
+
+    Raises:
+        ConfigError: diffusers would not take all of it, so that the file could not be proved at the end.
+    """
+    spec = bank[style].spec
+    layers = {path: tuple(bank.layers[path].weight.shape) for path in spec.targets}
+    found = foreseen(layers, base.family, config.export.format, dora=spec.method == "dora")
+    unproved = [each for each in found if each.program == "diffusers" and each.state in ("part", "not")]
+    if unproved:
+        raise ConfigError(f"adapter.targets {config.adapter.targets!r} cannot be trained: {losses(unproved)[0]}")
+    return losses(found)
 
 
 def export(

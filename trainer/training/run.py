@@ -32,6 +32,7 @@ from trainer.optimizers import OPTIMIZERS
 from trainer.presets import resolve
 from trainer.training.batches import Batches
 from trainer.training.ending import finished, judged_of, written
+from trainer.training.export import foretold
 from trainer.training.fitting import Fitted, as_found, fit, memory_limit, settle, shared_out
 from trainer.training.log import Log
 from trainer.training.loop import Trainer
@@ -124,6 +125,8 @@ def _train(
     try:
         with as_found(base):
             add_style(bank, config)
+            for sentence in foretold(config, base, bank, STYLE):
+                emit(Notice(text=sentence))
             emit(Phase(name="measuring"))
             recovery = Recovery(folder.recovery_file)
             asked = config.memory if recovery.changes else None
