@@ -84,7 +84,6 @@ def export(
             base.pipeline,
             weights,
             prompt=config.trigger or "a picture",
-            guidance=base.family.guidance,
             family=base.family,
         )
 

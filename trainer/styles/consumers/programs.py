@@ -192,7 +192,7 @@ def _scripts_merging(path: str, family: Family) -> Iterator[str]:
 def _cpp(path: str, family: Family) -> Iterator[str]:
     if is_inside(path):
         yield kohya_stem(path)
-        if not path.startswith("te2."):
+        if path.startswith("unet."):
             yield diffusers_stem(path)
     if _in_unet(path) and not _EMBEDDING.fullmatch(path):
         yield from _original(path, family)

@@ -27,7 +27,8 @@ SAME = 1e-5
 def prove(file: StyleFile, family: Family | None = None) -> tuple[Opening, ...]:
     """What each program does with a file, with every update computed; () where too little is known to say.
 
-    That is so of a base of unknown family, and of files that are neither in kohya's layout nor in diffusers'.
+    That is so of a base of unknown family, of an alpha that nobody knows, and of files that are neither in kohya's
+    layout nor in diffusers', with LoRA's or DoRA's tensors alone.
 
     Args:
         file: as `trainer.styles.read.read_style` read it.
@@ -38,7 +39,7 @@ def prove(file: StyleFile, family: Family | None = None) -> tuple[Opening, ...]:
     """
     family = family or FAMILIES.get(family_of(file.metadata) or "") or likely_family(file.layers)
     header = read_header(file.path, AdapterFileError)
-    if family is None or not all(map(_is_ours, header.entries)):
+    if family is None or not file.alpha_known or not all(map(_is_ours, header.entries)):
         return ()
     tensors = read_tensors(header, raises=AdapterFileError)
     alphas = {split(key)[0]: float(tensor.float().reshape(-1)[0]) for key, tensor in tensors.items() if _is_alpha(key)}
