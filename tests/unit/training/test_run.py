@@ -22,7 +22,7 @@ from trainer.events import Event, Failed, Finished, Found, Notice, Planned, Samp
 from trainer.studio.worker.draw import checkpoint_as_file
 from trainer.styles.metadata import sshs_model_hash
 from trainer.styles.read import read_style
-from trainer.styles.write import with_one_alpha
+from trainer.styles.write import laid_out
 from trainer.training.pausing import Session, Signal, Uncontrolled
 from trainer.training.run import create, train
 from trainer.training.run_folder import RunFolder
@@ -146,7 +146,7 @@ def test_whatever_the_method_a_run_goes_on_and_its_checkpoints_are_its_file(
     written = read_style(whole.adapter_file).layers
     drawn = checkpoint_as_file(whole.checkpoints / "step-000004").layers
     assert written.keys() == drawn.keys()
-    for path, layer in with_one_alpha(drawn).items():
+    for path, layer in laid_out(drawn, "diffusers").items():
         assert torch.equal(layer.down, written[path].down)
         assert torch.equal(layer.up, written[path].up)
     assert any(float(layer.up.abs().max()) > 0 for layer in written.values())
