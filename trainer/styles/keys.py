@@ -17,7 +17,7 @@ _BARE = {
     "lora_up.weight": "up",
     "lora_mid.weight": "mid",
     "alpha": "alpha",
-    **{native.kohya: native.part for native in NATIVE_TENSORS},
+    **{native.kohya: native.kohya for native in NATIVE_TENSORS},
     **{f"hada_w{i}_{side}": f"hada_w{i}_{side}" for i in (1, 2) for side in "ab"},
     **{f"hada_t{i}": f"hada_t{i}" for i in (1, 2)},
     **{f"lokr_w{i}{side}": f"lokr_w{i}{side}" for i in (1, 2) for side in ("", "_a", "_b")},

@@ -29,6 +29,9 @@ from trainer.styles.metadata import TITLE_KEYS, family_of
 from trainer.styles.names import DIFFUSERS_ROOTS, NATIVE_TENSORS, diffusers_stem, kohya_stem
 from trainer.styles.read import read_style
 
+_KOHYA_ONLY = {"lora with bias": "a change of its bias", "dora by inputs": "DoRA's lengths of columns"}
+"""Methods that only kohya's layout has a place for, and what of them."""
+
 Layout = Literal["kohya", "diffusers"]
 
 
@@ -99,10 +102,10 @@ def write_style(
     for where, layer in level.items():
         if method_of(layer).needs_base:
             raise RunError(f"{path} was not written: what {layer.method} does to {where} depends on the base.")
-        if "bias" in layer.extra and layout != "kohya":
+        if layer.method in _KOHYA_ONLY and layout != "kohya":
             raise RunError(
-                f"{path} was not written: it changes the bias of {where}, for which the {layout} layout has no place; "
-                "choose kohya's."
+                f"{path} was not written: {where} has {_KOHYA_ONLY[layer.method]}, for which the {layout} layout has "
+                "no place; choose kohya's."
             )
     original = has_original_names(level, metadata or {})
     tensors: dict[str, Tensor] = {}
@@ -116,6 +119,9 @@ def write_style(
             tensors[f"{stem}.lora_down.weight"] = down
             tensors[f"{stem}.lora_up.weight"] = up
             tensors[f"{stem}.alpha"] = torch.tensor(float(layer.alpha))
+            if layer.method == "dora by inputs":
+                lengths = layer.extra["magnitude"].detach().to("cpu", dtype)
+                tensors[f"{stem}.dora_scale"] = lengths.reshape(1, -1, *[1] * (down.dim() - 2))
             if "bias" in layer.extra:
                 tensors[f"{stem}.diff_b"] = layer.extra["bias"].detach().to("cpu", dtype)
             for each, value in native.items():

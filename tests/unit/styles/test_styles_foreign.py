@@ -31,6 +31,7 @@ LYCORIS: dict[str, dict[str, Any]] = {
     "LoCon with Tucker's core": {"algo": "locon", "use_tucker": True},
     "LoCon by the root of its rank": {"algo": "locon", "rs_lora": True},
     "DoRA": {"algo": "locon", "dora_wd": True},
+    "DoRA by inputs": {"algo": "locon", "dora_wd": True, "wd_on_out": False},
     "LoHa": {"algo": "loha"},
     "LoHa of a high rank": {"algo": "loha", "linear_dim": 7},
     "LoHa with Tucker's cores": {"algo": "loha", "use_tucker": True},
@@ -117,7 +118,10 @@ def test_what_lycoris_writes_changes_each_layer_as_it_does_there(
         torch.testing.assert_close(found["weight"], weight.view(layer.weight.shape), rtol=0, atol=1e-5)
         if bias is not None:
             torch.testing.assert_close(found["bias"], bias, rtol=0, atol=1e-5)
-        if form not in ("DoRA", "GLoRA"):
+        if form.startswith("DoRA"):
+            assert torch.equal(written[where].extra["magnitude"], file.layers[where].extra["magnitude"])
+            assert written[where].method == file.layers[where].method
+        elif form != "GLoRA":
             pair = written[where]
             again = pair.scale * (pair.up.flatten(1) @ pair.down.flatten(1)).view(layer.weight.shape)
             torch.testing.assert_close(again, weight.view(layer.weight.shape), rtol=0, atol=1e-5)
@@ -253,7 +257,7 @@ def test_a_bias_that_the_base_does_not_have_is_refused(unet: nn.Module, tmp_path
     file = read_style(tmp_path / "a.safetensors")
     with pytest.raises(AdapterFileError, match=r"changes the bias of .*to_q, which has none"):
         attach(Bank({"unet": unet}), "a", file)
-    with pytest.raises(RunError, match=r"bias of .* choose kohya's"):
+    with pytest.raises(RunError, match=r"change of its bias, .* choose kohya's"):
         write_style(tmp_path / "b.safetensors", file.layers, layout="diffusers")
 
 

@@ -144,7 +144,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "two forms at once": (with_parts(hada_w1_a=ones(16, 2)), "lora_down.weight beside LoHa"),
     "a difference of three sides": (parts_of(diff=ones(2, 2, 2)), "do not go together"),
     "norms alone": (parts_of(w_norm=ones(16), b_norm=ones(16)), "nothing but 1 normalisation layers"),
-    "DoRA over inputs": (with_parts(dora_scale=torch.ones(1, 24)), "dora_scale for each input"),
+    "DoRA over inputs": (with_parts(dora_scale=torch.ones(1, 24)), "one value for each of 16 outputs, or of 16 inputs"),
     "DoRA of another layer": (with_parts(dora_scale=torch.ones(9, 1)), "one value for each of 16 outputs"),
     "DoRA without B": (only(f"unet.{PATH}.lora_A.weight", f"unet.{PATH}.lora_magnitude_vector"), "has no up matrix"),
     "VeRA": (only(f"unet.{PATH}.vera_lambda_b"), "made with VeRA"),

@@ -61,7 +61,7 @@ class LohaForm(Form):
 
 def weight_decomposed(form: str, part: str, layer: Layer) -> str | None:
     """What to say where magnitudes of DoRA come with another form than LoRA."""
-    if part != "magnitude":
+    if part not in ("magnitude", "dora_scale"):
         return None
     return f"DoRA's magnitudes on {form} in {layer.where}, which Patina does not read; it reads DoRA on LoRA."
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from trainer.adapters.weights import LayerWeights
-from trainer.styles.foreign.form import Form, Layer, check_size
+from trainer.styles.foreign.form import Form, Layer, Shape, check_size
 from trainer.styles.names import NATIVE_TENSORS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_VECTORS = {native.part: native for native in NATIVE_TENSORS}
+# By the names of their parts: kohya's own, because its shapes say more than those of diffusers.
+_VECTORS = {part: native for native in NATIVE_TENSORS for part in (native.part, native.kohya)}
 
 
 class LoraForm(Form):
@@ -70,23 +71,27 @@ class LoraForm(Form):
             down = torch.einsum("ijkl,jn->inkl", tensors["mid"].float(), down.float().flatten(1))
         for part, native in _VECTORS.items():
             if part in tensors:
-                return LayerWeights(down, up, alpha, native.method, {part: tensors[part].flatten()})
-        if "diff_b" in tensors or "lora_bias" in tensors:
-            own = tensors.get("diff_b")
-            scaled = tensors.get("lora_bias")
-            bias = own if scaled is None else scaled.float() * (alpha / down.shape[0]) + (0 if own is None else own)
-            return LayerWeights(down, up, alpha, "lora with bias", {"bias": bias})
+                columns = _of_inputs(part, tuple(tensors[part].shape), up.shape[0])
+                method = "dora by inputs" if columns else native.method
+                return LayerWeights(down, up, alpha, method, {native.part: tensors[part].flatten()})
+        biases = [tensors["diff_b"].float()] if "diff_b" in tensors else []
+        if "lora_bias" in tensors:
+            biases.append(tensors["lora_bias"].float() * (alpha / down.shape[0]))
+        if biases:
+            return LayerWeights(down, up, alpha, "lora with bias", {"bias": torch.stack(biases).sum(0)})
         return LayerWeights(down, up, alpha)
 
     def _check_vector(self, layer: Layer, part: str, out: int) -> None:
-        shape, name = layer.shape(part), layer.names[part].rpartition(".")[2]
-        if layer.names[part].endswith(_VECTORS[part].kohya) and shape[:1] == (1,) != (out,):
+        shape, inputs = layer.shape(part), layer.shape("down")[1]
+        columns = _of_inputs(part, shape, out)
+        name = part if part == _VECTORS[part].kohya else _VECTORS[part].diffusers
+        if math.prod(shape) != (inputs if columns else out):
             layer.refuse(
-                f"has a {name} for each input of {layer.where}, as older versions of LyCORIS wrote it; Patina reads "
-                "files with one for each output."
+                f"is damaged: {name} of {layer.where} is {shape}, but should hold one value for each of {out} outputs"
+                + (f", or of {inputs} inputs." if columns else ".")
             )
-        if math.prod(shape) != out:
-            name = _VECTORS[part].kohya if name == _VECTORS[part].kohya else _VECTORS[part].diffusers
-            layer.refuse(
-                f"is damaged: {name} of {layer.where} is {shape}, but should hold one value for each of {out} outputs."
-            )
+
+
+def _of_inputs(part: str, shape: Shape, out: int) -> bool:
+    """Whether lengths are those of columns, (1, in[, 1, 1]) in kohya's layout, where those of rows are (out, 1 ...)."""
+    return part == "dora_scale" and len(shape) > 1 and shape[:1] == (1,) != (out,)
