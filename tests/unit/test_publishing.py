@@ -25,10 +25,10 @@ from trainer.errors import PublishError, RunError
 from trainer.events import Finished, Sampled
 from trainer.publishing.card import card, license_of
 from trainer.publishing.parcel import Choices, pack
-from trainer.publishing.privacy import public_metadata
 from trainer.publishing.push import check_repo
 from trainer.publishing.subject import of_file, of_run
 from trainer.styles.metadata import sshs_model_hash
+from trainer.styles.privacy import public_metadata
 from trainer.styles.read import read_style
 from trainer.styles.write import write_style
 from trainer.training.run_folder import RunFolder

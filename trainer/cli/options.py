@@ -33,6 +33,7 @@ SETTINGS: Mapping[str, str] = {
     "device": "train.device",
     "precision": "train.precision",
     "offline": "train.offline",
+    "log_with": "train.log_with",
     "format": "export.format",
 }
 """Parameter of ``patina train`` -> the setting it stands for."""

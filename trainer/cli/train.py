@@ -53,6 +53,7 @@ def train(
     device: Annotated[str | None, setting("device")] = None,
     precision: Annotated[str | None, setting("precision")] = None,
     offline: Annotated[bool | None, setting("offline")] = None,
+    log_with: Annotated[str | None, setting("log_with")] = None,
     format: Annotated[str | None, setting("format")] = None,  # noqa: A002
     set_: Annotated[
         list[str] | None,

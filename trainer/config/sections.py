@@ -309,6 +309,11 @@ class TrainConfig(Section):
         False,
         description="Never go to the network; use only models that are already on this machine.",
     )
+    log_with: Literal["off", "tensorboard", "trackio", "wandb"] = Field(
+        "off",
+        description="Also give losses, samples and settings to an experiment tracker: 'tensorboard' and 'trackio' stay "
+        "on this machine, 'wandb' sends them to Weights & Biases.",
+    )
 
     @field_validator("device")
     @classmethod

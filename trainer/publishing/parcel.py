@@ -15,11 +15,11 @@ from pathlib import Path
 from trainer.atomic import replace_file, write_file
 from trainer.errors import AdapterFileError, PublishError
 from trainer.publishing.card import card
-from trainer.publishing.privacy import public_config, public_metadata, removed
 from trainer.publishing.sidecar import sidecar
 from trainer.publishing.subject import Subject
 from trainer.safetensors_file import copy_with_tensors
 from trainer.styles.metadata import TITLE_KEYS
+from trainer.styles.privacy import public_config, public_metadata, removed
 
 PREVIEW_SIDE = 512
 """Longer side of the preview, pixels."""

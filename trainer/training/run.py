@@ -43,6 +43,7 @@ from trainer.training.recovery import Recovery
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures, due, pictures_drawn
 from trainer.training.steps import Steps
+from trainer.training.tracking import check_installed, tracked
 from trainer.training.validation import Validation, held_out
 
 STYLE = "style"
@@ -91,12 +92,13 @@ def train(folder: RunFolder, *, emit: Emit, control: Control, base: Base | None 
         PatinaError: something the user can mend; the folder keeps what was learned.
     """
     config = folder.config()
+    check_installed(config)
     accelerator = open_accelerator(config.train.device)
     if not accelerator.is_main_process:
         return _train(folder, config, Log(None, lambda event: None), Uncontrolled(), base, accelerator)
-    with folder.held():
+    with folder.held(), tracked(folder, config, emit) as told:
         folder.clear_scratch()
-        log = Log(folder, emit)
+        log = Log(folder, told)
         try:
             return _train(folder, config, log, control, base, accelerator)
         except Exception as error:
