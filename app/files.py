@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PICTURES = "patina/pictures"
 DOWNLOADS = "patina/download"
+SHARED = "patina/share"
 TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
 _FOLDERS = (
     "runs/*/images",
@@ -57,9 +58,14 @@ def picture_url(path: Path, width: int | None = None) -> str:
     return f"{PICTURES}/{quote(inside)}?v={stamp:x}{scaled}"
 
 
-def download_url(style: str, layout: str = "kohya") -> str:
-    """Address that answers with a style's file under its name."""
-    return f"{DOWNLOADS}/{quote(style)}?layout={quote(layout)}"
+def download_url(style: str, layout: str = "kohya", *, half: bool = False) -> str:
+    """Address that answers with a style's file under its name, with ``half`` in fp16."""
+    return f"{DOWNLOADS}/{quote(style)}?layout={quote(layout)}{'&half=1' if half else ''}"
+
+
+def share_url(style: str) -> str:
+    """Address that answers with the zip that was packed of a style."""
+    return f"{SHARED}/{quote(style)}"
 
 
 def _split(path: Path) -> tuple[Path, str]:
@@ -71,19 +77,23 @@ def _split(path: Path) -> tuple[Path, str]:
 
 
 def routes(studio: Studio, home: Path) -> list[BaseRoute]:
-    """The two routes, for the application that serves the page."""
+    """The routes, for the application that serves the page."""
     from starlette.routing import Route
 
     async def picture(request: Request) -> Response:
         return await _in_thread(_picture, home, request.path_params["path"], request.query_params.get("w", ""))
 
     async def download(request: Request) -> Response:
-        layout = request.query_params.get("layout", "kohya")
-        return await _in_thread(_download, studio, request.path_params["style"], layout)
+        layout, half = request.query_params.get("layout", "kohya"), request.query_params.get("half", "")
+        return await _in_thread(_download, studio, request.path_params["style"], layout, half == "1")
+
+    async def shared(request: Request) -> Response:
+        return await _in_thread(_shared, studio, request.path_params["style"])
 
     return [
         Route(f"/{PICTURES}/{{path:path}}", _for_users(picture)),
         Route(f"/{DOWNLOADS}/{{style}}", _for_users(download)),
+        Route(f"/{SHARED}/{{style}}", _for_users(shared)),
     ]
 
 
@@ -142,13 +152,23 @@ def _scaled(path: Path, modified: int, side: int) -> bytes:
     return target.getvalue()
 
 
-def _download(studio: Studio, style: str, layout: str) -> Response:
+def _download(studio: Studio, style: str, layout: str, half: bool) -> Response:
     from starlette.responses import FileResponse, PlainTextResponse
 
     if layout not in ("kohya", "diffusers"):
         return PlainTextResponse("The layout is 'kohya' or 'diffusers'.", status_code=400)
     try:
-        path = studio.library.download(style, cast(Any, layout))
+        path = studio.library.download(style, cast(Any, layout), half=half)
     except PatinaError as error:
         return PlainTextResponse(str(error), status_code=404)
     return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+
+
+def _shared(studio: Studio, style: str) -> Response:
+    from starlette.responses import FileResponse, PlainTextResponse
+
+    try:
+        path, name = studio.sharing.zip(style)
+    except PatinaError as error:
+        return PlainTextResponse(str(error), status_code=404)
+    return FileResponse(path, media_type="application/zip", filename=name)

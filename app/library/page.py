@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from app.library import view
+from app.library.tools import ShareForm
 from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, render, tell, told
 from app.texts import TEXTS
-from trainer.errors import AlphaUnknown, PatinaError
+from trainer.errors import AlphaUnknown, ConfigError, PatinaError
 from trainer.styles.alpha import Alpha
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ class Looking:
     deleted: str = ""
     note: str = ""
     waiting: str = ""
+    share: ShareForm = field(default_factory=ShareForm)
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
@@ -62,6 +66,25 @@ def build(shell: Shell, tab: gr.Tab) -> None:
 
 def _search() -> dict[str, str]:
     return {"label": TEXTS.library.search, "placeholder": TEXTS.library.search_placeholder}
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else None
+
+
+def _strength(text: str) -> float:
+    """A strength that somebody typed.
+
+    Raises:
+        ConfigError: it is no number that a strength could be.
+    """
+    try:
+        strength = float(text.replace(",", "."))
+    except ValueError:
+        strength = math.nan
+    if not abs(strength) <= 4:
+        raise ConfigError(f"The strength is {text!r}, but should be a number from -4 to 4.")
+    return strength
 
 
 class Listeners:
@@ -105,7 +128,9 @@ class Listeners:
             looking.style = ""
         found = studio.library.cards(search.strip(), looking.family)
         filtered = bool(search.strip() or looking.family)
-        opened = view.opened(studio.library.view(looking.style)) if looking.style else None
+        opened = None
+        if looking.style:
+            opened = view.opened(studio.library.view(looking.style), everything, looking.share)
         note = view.note(looking.note, undo=bool(looking.deleted))
         return {
             "families": render("families", view.families(everything, looking.family)),
@@ -161,6 +186,10 @@ class Listeners:
             self.answered(looking, dict(event.fields), rank=act == "alpha-rank")
         elif act == "alpha-cancel":
             looking.waiting = looking.note = ""
+        elif act in ("smaller", "merge"):
+            self.rework(looking, act, event.fields)
+        elif act in ("pack", "push"):
+            self.share(looking, act, event.fields)
         return self.look(data)
 
     def answered(self, looking: Looking, fields: dict[str, Any], *, rank: bool) -> None:
@@ -172,6 +201,30 @@ class Listeners:
         looking.style = self.studio.library.add(file, file.stem, alpha)
         looking.waiting = ""
         looking.note = TEXTS.library.imported.format(name=self.studio.library.view(looking.style).card.name)
+
+    def rework(self, looking: Looking, act: str, fields: Mapping[str, str]) -> None:
+        """Make another style of the one that is open, and open that; the worker does it, which takes seconds."""
+        library, rank = self.studio.library, _whole(fields.get("rank", ""))
+        if act == "smaller":
+            looking.style = library.smaller(looking.style, rank or 1)
+        else:
+            strengths = [_strength(fields.get(name, "")) for name in ("strength", "other_strength")]
+            pairs = zip((looking.style, str(fields.get("other", ""))), strengths, strict=True)
+            looking.style = library.merged(list(pairs), rank)
+        looking.note = TEXTS.library.reworked.format(name=library.view(looking.style).card.name)
+
+    def share(self, looking: Looking, act: str, fields: Mapping[str, str]) -> None:
+        """Pack the style that is open, or send what was packed to the hub."""
+        form, sharing = looking.share, self.studio.sharing
+        if act == "pack":
+            form = ShareForm(None, fields.get("private") == "keep", fields.get("license", ""), fields.get("base", ""))
+            told = {"keep_private": form.keep_private, "license_": form.license, "base": form.base}
+            looking.share = replace(form, packed=sharing.pack(looking.style, **told))
+        elif form.packed is not None and form.packed.style == looking.style:
+            told = {"keep_private": form.keep_private, "license_": form.license, "base": form.base}
+            private = fields.get("hidden") == "private"
+            address = sharing.push(looking.style, str(fields.get("repo", "")), private=private, **told)
+            looking.share = replace(form, sent=address)
 
     def rename(self, data: dict[Any, Any], event: gr.EventData) -> Updates:
         """The name of the style that is open was changed."""

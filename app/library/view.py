@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from app.files import download_url, picture_url
 from app.html import Child, el
+from app.library.tools import ShareForm, rework, share
 from app.texts import TEXTS
 from app.train.loss import loss_plot
 from app.train.monitor import opens
@@ -115,8 +116,13 @@ def alpha_form(name: str) -> Markup:
     return el("div", asked, el("div", fields, buttons), class_="library-alpha", data_fields="")
 
 
-def opened(style: StyleView) -> Markup:
-    """A style over the gallery: its pictures first, what can be done with it, and the rest folded."""
+def opened(style: StyleView, others: Sequence[StyleCard] = (), form: ShareForm | None = None) -> Markup:
+    """A style over the gallery: its pictures first, what can be done with it, and the rest folded.
+
+    Args:
+        others: styles that it can be merged with, as far as their bases agree.
+        form: how it was shared last.
+    """
     words, card = TEXTS.library, style.card
     close = el(
         "button", el("span", "\u00d7", aria_hidden="true"), type="button", class_="style-close", data_act="close",
@@ -126,7 +132,11 @@ def opened(style: StyleView) -> Markup:
         "div",
         close,
         el("div", _pictures(style), class_="style-show"),
-        el("div", _title(card), _actions(style), _opens(style), _facts(style), _folded(style), class_="style-about"),
+        el(
+            "div",
+            _title(card), _actions(style), _opens(style), _facts(style), _folded(style, others, form or ShareForm()),
+            class_="style-about",
+        ),
         class_="style-dialog", role="dialog", aria_modal="true", aria_label=card.name, tabindex=-1, data_dialog=card.id,
     )  # fmt: skip
     return el("div", el("div", class_="style-backdrop", data_act="close"), inside, class_="style-over")
@@ -207,10 +217,13 @@ def _alpha(style: StyleView) -> str:
     return words.alpha_said.format(alpha=f"{alpha} (rsLoRA)" if said.by_root else alpha)
 
 
-def _folded(style: StyleView) -> list[Markup | None]:
-    """How it came to be, and what its file says."""
+def _folded(style: StyleView, others: Sequence[StyleCard], form: ShareForm) -> list[Markup | None]:
+    """What can be made of it, how it came to be, and what its file says."""
     words, run = TEXTS.library, style.run
-    parts: list[Markup | None] = []
+    parts: list[Markup | None] = [
+        _fold("share", words.share, share(style.card, form)),
+        _fold("rework", words.rework, rework(style.card, others)),
+    ]
     if run is not None:
         parts.append(_fold("samples", words.samples, samples(run)))
         parts.append(_fold("learning", words.learning, loss_plot(run.loss_steps, run.losses, run.validation, run.step)))

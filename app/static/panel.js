@@ -59,9 +59,11 @@ const attachClicks = ({ element, trigger }, say) => {
   // A button may lead to something folded elsewhere on the page.
   element.addEventListener("click", (event) => {
     const name = event.target.closest("[data-open]")?.dataset.open;
-    const folded = name && document.querySelector(`details[data-keep="${CSS.escape(name)}"]`);
-    if (!folded) return;
+    if (!name) return;
+    // Where the fold is on a tab that is not there yet, it opens when it comes.
     opened.set(name, true);
+    const folded = document.querySelector(`details[data-keep="${CSS.escape(name)}"]`);
+    if (!folded) return;
     folded.open = true;
     folded.scrollIntoView({ behavior: "smooth", block: "start" });
     folded.querySelector("summary").focus({ preventScroll: true });

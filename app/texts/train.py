@@ -294,6 +294,7 @@ class TrainTexts:
 
     # finished
     open_preview: str = "Open in Preview"
+    share_style: str = "Share"
     download: str = "Download"
     verified: str = "Checked: diffusers opens the file and draws the same picture"
     picks: str = "What was compared"

@@ -42,7 +42,7 @@ class Answer:
 
     run: str | None = None
     notice: Markup | None = None
-    leave: Literal["preview"] | None = None
+    leave: Literal["preview", "library"] | None = None
 
 
 STAY = Answer()
@@ -326,6 +326,9 @@ class Actions:
 
     def click_preview(self, run: str, data: Mapping[str, Any]) -> Answer:
         return Answer(leave="preview")
+
+    def click_share(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return Answer(leave="library")
 
 
 def untouched(summary: RunSummary) -> bool:

@@ -182,6 +182,7 @@ def _finished(run: RunView) -> Markup:
                 class_="button",
                 data_role="download",
             ),
+            el("button", words.share_style, type="button", data_act="share", data_open="style-share"),
             class_="actions",
         ),
         opens(run.opens),

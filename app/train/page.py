@@ -75,7 +75,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
 
     shell.visits["train"].change(arrive, inputs=shell.visits["train"], outputs=panels.all, **POLL)
     shell.ticker("train", 1.0).tick(tick, inputs=page, outputs=panels.all, js=SHOWN, **POLL)
-    answers = {*panels.all, *shell.going("preview")}
+    answers = {*panels.all, *shell.going("preview"), *shell.going("library")}
     click = answering(actions.click)
     change = answering(actions.set)
     upload = answering(lambda run, data: actions.upload(run, data.get("files", [])))

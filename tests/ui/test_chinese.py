@@ -237,8 +237,9 @@ def test_the_header_offers_both_languages_and_says_which_one_is_spoken(chinese: 
 def test_a_style_in_the_library_is_told_in_chinese(chinese: None) -> None:
     trained = run(State.FINISHED, checkpoints=(Saved(step=50, path="x"), Saved(step=100, path="x")), verified=())
     page = [library.shelf([CARD], filtered=False), library.opened(StyleView(CARD, {}, {}, trained))]
-    programs = {"kohya", "ComfyUI", "Forge", "InvokeAI", "diffusers", "PEFT"}
-    assert words(*page) <= UNITS | programs
+    programs = {"kohya", "ComfyUI", "Forge", "InvokeAI", "diffusers", "PEFT", "Hugging", "Face"}
+    written = {"USER", "NAME", "ID", "cc", "by"}
+    assert words(*page) <= UNITS | programs | written
     assert words(library.alpha_form("")) <= {"alpha", "Alpha", "diffusers", "LoRA", "rsLoRA"}
     assert words(*(library.shelf([], filtered=filtered) for filtered in (False, True))) == {"safetensors"}
 

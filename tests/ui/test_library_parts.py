@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from app.library.page import Listeners, Looking
+from app.library.tools import ShareForm
 from app.library.view import alpha_form, base_title, by_prompt, card_facts, families, opened, shelf
 from trainer.errors import ConfigError
 from trainer.events import Sampled, Saved
+from trainer.studio.sharing import PackedView
 from trainer.studio.store import State, Wish
 from trainer.studio.views import RunView, StyleCard, StyleView
 from trainer.styles.alpha import Alpha
@@ -169,3 +171,28 @@ def test_samples_stand_in_strips_from_oldest_to_newest() -> None:
     found = by_prompt([sample(200, 1, "b"), sample(100, 1, "b"), sample(100, 0, "a")])
     assert list(found) == ["a", "b"]
     assert [one.step for one in found["b"]] == [100, 200]
+
+
+def test_a_style_can_be_made_smaller_or_merged_with_one_for_the_same_base() -> None:
+    partner, stranger = replace(CARD, id="run-2", name="Wash"), replace(CARD, id="run-3", name="Big", family="sdxl")
+    page = opened(StyleView(CARD, {}, {}, None), [CARD, partner, stranger])
+    assert re.findall(r'<option value="(run-\d)"', page) == ["run-2"]
+    ranks = [re.findall(r'value="(\d*)"', each) for each in re.findall(r'<select name="rank">(.*?)</select>', page)]
+    assert ranks == [["1", "2", "4"], ["", "4", "8", "16", "32", "64", "128"]]
+    alone = opened(StyleView(replace(CARD, rank=1), {}, {}, None), [CARD])
+    assert 'data-act="smaller"' not in alone, "a rank of one is the least"
+    assert 'data-act="merge"' not in alone
+
+
+def test_what_would_be_sent_is_shown_before_it_can_be_sent() -> None:
+    style = StyleView(CARD, {}, {}, None)
+    assert 'data-act="push"' not in opened(style)
+    packed = PackedView("run-1", {"Ink.safetensors": 300_000, HOSTILE: 1}, ("No licence is named.", HOSTILE))
+    page = opened(style, (), ShareForm(packed, license="mit", sent="https://hub/me/ink"))
+    assert "Ink.safetensors" in page
+    assert "No licence is named." in page
+    assert 'data-act="push"' in page
+    assert "data-ask" in page
+    assert 'href="patina/share/run-1"' in page
+    assert "onerror=alert(1)>" not in page
+    assert 'data-act="push"' not in opened(style, (), ShareForm(replace(packed, style="run-2")))

@@ -121,7 +121,7 @@ def test_the_wipe_shows_the_step_that_is_in_the_file() -> None:
         (view(State.PAUSED), ["resume", "stop", "cancel"]),
         (view(State.FAILED), ["resume", "again"]),
         (view(State.CANCELLED), ["resume", "again"]),
-        (view(State.FINISHED), ["preview", "judge", "again"]),
+        (view(State.FINISHED), ["preview", "share", "judge", "again"]),
     ],
 )
 def test_each_state_offers_what_can_be_done_and_nothing_else(run: RunView, offered: list[str]) -> None:

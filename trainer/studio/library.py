@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,14 +24,14 @@ from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import StyleCard, StyleView
-from trainer.studio.worker.protocol import Convert, Inspect
+from trainer.studio.worker.protocol import Convert, Inspect, Rework
 from trainer.styles.alpha import KEY, Alpha
 from trainer.styles.headers import Headers
 from trainer.styles.metadata import copy_titled, family_of, rank_of, strength_of
 from trainer.training.run_folder import RunFolder
 
 THUMBNAILS = 4
-Ask = Callable[[Inspect | Convert], Mapping[str, Any]]
+Ask = Callable[[Inspect | Convert | Rework], Mapping[str, Any]]
 
 logger = logging.getLogger(__name__)
 
@@ -179,8 +179,50 @@ class Library:
             self._unpack_thumbnail(copied, folder)
         return style_id
 
-    def download(self, style_id: str, layout: FileLayout = "kohya") -> Path:
-        """The style's file under its name, in the wanted layout; another layout than its own takes seconds.
+    def smaller(self, style_id: str, rank: int) -> str:
+        """A new style with the strongest directions alone of another's layers; returns its id. Takes seconds.
+
+        Raises:
+            PatinaError: as of `trainer.workbench.resize.resize`.
+        """
+        card = self.card(style_id)
+        return self._reworked([(card, 1.0)], rank, f"{card.name} {rank}")
+
+    def merged(self, parts: Sequence[tuple[str, float]], rank: int | None = None) -> str:
+        """A new style that is others at once, each an id with its strength; returns its id. Takes seconds.
+
+        Args:
+            rank: most directions of a layer; None keeps all, which is exact.
+
+        Raises:
+            PatinaError: as of `trainer.workbench.merge.merge`.
+        """
+        cards = [(self.card(style_id), strength) for style_id, strength in parts]
+        return self._reworked(cards, rank, " + ".join(card.name for card, _ in cards))
+
+    def _reworked(self, cards: Sequence[tuple[StyleCard, float]], rank: int | None, name: str) -> str:
+        self._home.require_space(sum(card.size_bytes for card, _ in cards), "This style")
+        ask = new_id("rework")
+        target = self._home.downloads / ask / "style.safetensors"
+        target.parent.mkdir(parents=True)
+        sources = tuple((str(card.file), strength) for card, strength in cards)
+        try:
+            self._ask(Rework(ask=ask, sources=sources, rank=rank, target=str(target), name=name[:80]))
+            return self.add(target, name[:80])
+        except PatinaError as error:
+            text = str(error)
+            for card, _ in cards:
+                # Where the studio keeps its files says nothing to whoever chose a style.
+                text = text.replace(str(card.file), card.name)
+            raise type(error)(text) from None
+        finally:
+            shutil.rmtree(target.parent, ignore_errors=True)
+
+    def download(self, style_id: str, layout: FileLayout = "kohya", *, half: bool = False) -> Path:
+        """The style's file under its name, in the wanted layout; another one than its own takes seconds.
+
+        Args:
+            half: in fp16, at half the size.
 
         Raises:
             StudioError: there is no such style, or the worker does not answer.
@@ -188,7 +230,7 @@ class Library:
         """
         card = self.card(style_id)
         self._home.require_space(card.size_bytes, "This download")
-        target = self._home.downloads / style_id / layout / file_name(card.name)
+        target = self._home.downloads / style_id / (f"{layout}-fp16" if half else layout) / file_name(card.name)
         if target.is_file() and target.stat().st_mtime >= card.file.stat().st_mtime:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -196,11 +238,11 @@ class Library:
             old.unlink(missing_ok=True)
         header = self._headers.of(card.file)
         as_it_is = header is not None and not header.has(*_OTHER_NAMES) and KEY not in header.metadata
-        if layout == card.layout and as_it_is:
+        if layout == card.layout and as_it_is and not half:
             copy_titled(card.file, target, card.name)
         else:
-            name = new_id("convert")
-            self._ask(Convert(ask=name, source=str(card.file), target=str(target), layout=layout, name=card.name))
+            ask, source = new_id("convert"), str(card.file)
+            self._ask(Convert(ask=ask, source=source, target=str(target), layout=layout, name=card.name, half=half))
         return target
 
     def rename(self, style_id: str, name: str) -> None:

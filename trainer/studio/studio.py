@@ -19,6 +19,7 @@ from trainer.studio.library import Library
 from trainer.studio.machine import Machine
 from trainer.studio.pictures import Pictures
 from trainer.studio.runs import TRASH_SECONDS, Runs
+from trainer.studio.sharing import Sharing
 from trainer.studio.store import Store
 from trainer.studio.worker.supervisor import Supervisor
 
@@ -37,6 +38,7 @@ class Studio:
         runs: the queue and everything that was started.
         pictures: previews and the gallery.
         library: finished and imported styles.
+        sharing: what is published of a style.
         machine: the device and its worker.
     """
 
@@ -69,6 +71,7 @@ class Studio:
         self.drafts = Drafts(self.home, store, images, self.bases, past, self.machine.device)
         self.runs = Runs(self.home, store, self.drafts, supervisor, images.first)
         self.library = Library(database, self.home, store, self.runs, supervisor.ask)
+        self.sharing = Sharing(self.home, self.library)
         self.pictures = Pictures(self.home, store, jobs, self.library, supervisor)
         self._closed = threading.Event()
         jobs.tidy_up()

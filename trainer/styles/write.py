@@ -149,14 +149,14 @@ def has_original_names(weights: Mapping[str, LayerWeights], metadata: Mapping[st
     return family is not None and family.original_names
 
 
-def write_again(source: Path, target: Path, layout: Layout, title: str) -> None:
-    """Write a file's weights as they are (same number format) in a layout, under a title.
+def write_again(source: Path, target: Path, layout: Layout, title: str, *, half: bool = False) -> None:
+    """Write a file's weights as they are (same number format, or fp16 with ``half``) in a layout, under a title.
 
     Raises:
         AdapterFileError: the source cannot be read.
     """
     file = read_style(source, alpha=BEFORE_ASKED)
-    dtype = next(iter(file.layers.values())).down.dtype
+    dtype = torch.float16 if half else next(iter(file.layers.values())).down.dtype
     target.parent.mkdir(parents=True, exist_ok=True)
     metadata = {**file.metadata, **dict.fromkeys(TITLE_KEYS, title)}
     write_style(target, file.layers, layout=layout, metadata=metadata, dtype=dtype)

@@ -68,6 +68,24 @@ class Convert(Message):
     target: str
     layout: FileLayout
     name: str
+    half: bool = False
+    """Whether in fp16, which halves the file."""
+
+
+class Rework(Message):
+    """Make a new style of others by a tool of the workbench, and write it to ``target``.
+
+    Attributes:
+        sources: files with their strengths; of one the rank is lowered, several are merged.
+        rank: most directions of a layer; None keeps all.
+    """
+
+    type: Literal["rework"] = "rework"
+    ask: str
+    sources: tuple[tuple[str, float], ...]
+    rank: int | None
+    target: str
+    name: str
 
 
 class Judge(Message):
@@ -80,7 +98,7 @@ class Judge(Message):
 
 
 AnyRequest = Annotated[
-    Train | Steer | Draw | CancelDraw | Inspect | Convert | Judge,
+    Train | Steer | Draw | CancelDraw | Inspect | Convert | Rework | Judge,
     Field(discriminator="type"),
 ]
 

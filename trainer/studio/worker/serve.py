@@ -33,6 +33,7 @@ from trainer.studio.worker.protocol import (
     Inspect,
     Judge,
     Leaving,
+    Rework,
     RunEnded,
     Status,
     Steer,
@@ -104,7 +105,7 @@ class Server:
             self.train(request.run)
         elif isinstance(request, Draw):
             self.draw(request, session)
-        elif isinstance(request, Inspect | Convert | Judge):
+        elif isinstance(request, Inspect | Convert | Rework | Judge):
             self.answer(request)
 
     def say(self, doing: Literal["idle", "training", "drawing"], run: str = "") -> None:
@@ -215,7 +216,7 @@ class Server:
 
     # ---- files
 
-    def answer(self, request: Inspect | Convert | Judge) -> None:
+    def answer(self, request: Inspect | Convert | Rework | Judge) -> None:
         """Look into an adapter file or write it anew."""
         from trainer.styles.inspect import inspect_file
         from trainer.styles.read import read_style
@@ -229,8 +230,10 @@ class Server:
                 data = inspect_file(Path(request.path)).to_dict()
             elif isinstance(request, Judge):
                 self._judge(request)
+            elif isinstance(request, Rework):
+                data = {"notes": list(reworked(request))}
             else:
-                write_again(Path(request.source), Path(request.target), request.layout, request.name)
+                write_again(Path(request.source), Path(request.target), request.layout, request.name, half=request.half)
             self.pipe.send(Answer(ask=request.ask, data=data))
         except Exception as error:
             if not isinstance(error, PatinaError):
@@ -251,6 +254,22 @@ class Server:
             judge_again(folder, emit=emit, keep=request.keep, base=self.warm.base_for_training(folder.config()))
         finally:
             self.say("idle")
+
+
+def reworked(request: Rework) -> tuple[str, ...]:
+    """Make and write what a `Rework` asks for; what there is to say of it."""
+    from trainer.styles.alpha import BEFORE_ASKED
+    from trainer.styles.read import read_style
+    from trainer.workbench.merge import Ingredient, merge
+    from trainer.workbench.resize import resize
+
+    files = [(read_style(Path(path), alpha=BEFORE_ASKED), strength) for path, strength in request.sources]
+    if len(files) == 1:
+        made = resize(files[0][0], rank=request.rank, name=request.name)
+    else:
+        made = merge([Ingredient(*each) for each in files], rank=request.rank, name=request.name)
+    made.write(Path(request.target))
+    return made.notes
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from trainer.studio.worker.protocol import (
     Inspect,
     Judge,
     Leaving,
+    Rework,
     RunEnded,
     Status,
     Steer,
@@ -141,7 +142,7 @@ class Supervisor:
             if not state.begun:
                 self._end(job, "cancelled")
 
-    def ask(self, request: Inspect | Convert, timeout: float = 120.0) -> dict[str, Any]:
+    def ask(self, request: Inspect | Convert | Rework, timeout: float = 120.0) -> dict[str, Any]:
         """Have the worker look into a file or convert it, and wait for the answer.
 
         Raises:
@@ -157,7 +158,7 @@ class Supervisor:
             with self._lock:
                 self._asks.pop(request.ask, None)
 
-    def begin(self, request: Inspect | Convert | Judge) -> Future[dict[str, Any]]:
+    def begin(self, request: Inspect | Convert | Rework | Judge) -> Future[dict[str, Any]]:
         """Ask without waiting; the answer, or the error that the worker met, is the future's."""
         future: Future[dict[str, Any]] = Future()
         with self._lock:

@@ -1,0 +1,116 @@
+"""What can be made of the style that is open: smaller, merged with another one, shared. Folded below its facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from app.files import download_url, share_url
+from app.html import Child, el
+from app.texts import TEXTS
+from app.units import size
+from trainer.publishing.card import LICENSES
+from trainer.studio.sharing import PackedView
+from trainer.studio.views import StyleCard
+
+_RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
+_LICENSES = tuple(key for key in LICENSES if key not in ("other", "unknown"))
+
+
+@dataclass(frozen=True)
+class ShareForm:
+    """What was chosen when a style was packed, and what came of it."""
+
+    packed: PackedView | None = None
+    keep_private: bool = False
+    license: str = ""
+    base: str = ""
+    sent: str = ""
+
+
+def rework(card: StyleCard, others: Sequence[StyleCard]) -> list[Child]:
+    """The forms that make a new style of this one."""
+    words = TEXTS.library
+    ranks = [rank for rank in _RANKS if card.rank is None or rank < card.rank]
+    smaller = None
+    if ranks:
+        offered = {str(rank): str(rank) for rank in ranks}
+        smaller = el(
+            "div",
+            _labelled(words.lower_rank, _choice("rank", offered, str(ranks[-1]))),
+            el("button", words.save_smaller, type="button", data_act="smaller"),
+            class_="style-tool", data_fields=True,
+        )  # fmt: skip
+    partners = [other for other in others if other.id != card.id and other.family == card.family]
+    merge: Child = el("p", words.no_partner)
+    if partners:
+        named = {other.id: other.name for other in partners}
+        keep_all = {"": words.every_rank, **{str(rank): str(rank) for rank in _RANKS[2:]}}
+        merge = el(
+            "div",
+            _labelled(words.merge_with, _choice("other", named, partners[0].id)),
+            _labelled(words.own_strength.format(name=card.name), _number("strength")),
+            _labelled(words.other_strength, _number("other_strength")),
+            _labelled(words.rank_label, _choice("rank", keep_all, "")),
+            el("button", words.save_merged, type="button", data_act="merge"),
+            class_="style-tool", data_fields=True,
+        )  # fmt: skip
+    half = el(
+        "a", words.download_half, class_="button", href=download_url(card.id, card.layout, half=True), download=True
+    )
+    return [el("p", words.rework_help), smaller, merge, el("div", half, class_="style-tool")]
+
+
+def share(card: StyleCard, form: ShareForm) -> list[Child]:
+    """The form that packs a style; once it is packed, what would be sent, and how to send it."""
+    words = TEXTS.library
+    privacy = {"strip": words.private_out, "keep": words.private_in}
+    chosen = el(
+        "div",
+        _labelled(words.private, _choice("private", privacy, "keep" if form.keep_private else "strip")),
+        _labelled(words.license, el("input", type="text", name="license", value=form.license, maxlength=100,
+                                    list="style-licenses", placeholder=words.license_hint)),
+        el("datalist", [el("option", value=key) for key in _LICENSES], id="style-licenses"),
+        _labelled(words.base_on_hub, el("input", type="text", name="base", value=form.base, maxlength=200,
+                                        placeholder="USER/NAME")),
+        el("button", words.pack, type="button", data_act="pack"),
+        class_="style-tool", data_fields=True,
+    )  # fmt: skip
+    parts: list[Child] = [el("p", words.share_help), chosen]
+    packed = form.packed
+    if packed is None or packed.style != card.id:
+        return parts
+    files = [el("li", el("span", name), el("span", size(count))) for name, count in packed.files.items()]
+    ask = words.push_ask.format(count=len(packed.files))
+    push = el(
+        "div",
+        _labelled(words.repository, el("input", type="text", name="repo", maxlength=200, placeholder="USER/NAME")),
+        _labelled(words.seen_by, _choice("hidden", {"": words.everybody, "private": words.only_me}, "")),
+        el("button", words.push, type="button", data_act="push", data_ask=ask),
+        class_="style-tool", data_fields=True,
+    )  # fmt: skip
+    return [
+        *parts,
+        el("ul", files, class_="style-parcel"),
+        [el("p", note) for note in packed.notes],
+        el("div", el("a", words.download_zip.format(size=size(packed.size)), class_="button", download=True,
+                     href=share_url(card.id)), class_="style-tool"),
+        el("p", words.push_help),
+        push,
+        el("p", words.sent.format(address=form.sent), role="status") if form.sent else None,
+    ]  # fmt: skip
+
+
+def _choice(name: str, offered: Mapping[str, str], chosen: str) -> Markup:
+    options = [el("option", title, value=key, selected=key == chosen) for key, title in offered.items()]
+    return el("select", options, name=name)
+
+
+def _labelled(title: str, field: Markup) -> Markup:
+    return el("label", el("span", title), field)
+
+
+def _number(name: str) -> Markup:
+    return el("input", type="number", name=name, value="1", step="0.05", min="-4", max="4")

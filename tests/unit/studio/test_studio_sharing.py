@@ -1,0 +1,117 @@
+"""New styles of the library's own, and sharing one: what the studio keeps to itself stays with it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from studio_parts import Parts
+
+from trainer.adapters.weights import LayerWeights
+from trainer.config import RunConfig
+from trainer.errors import AdapterFileError, PublishError, StudioError
+from trainer.studio.library import Library
+from trainer.studio.sharing import Sharing
+from trainer.studio.store import State
+from trainer.studio.worker.protocol import Convert, Inspect, Rework
+from trainer.studio.worker.serve import reworked
+from trainer.styles.inspect import inspect_file
+from trainer.styles.read import read_style
+from trainer.styles.write import write_again, write_style
+from trainer.training.run_folder import RunFolder
+
+PATH = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
+
+
+def worker(request: Inspect | Convert | Rework) -> dict[str, Any]:
+    """What the worker does with a request, without its process."""
+    if isinstance(request, Rework):
+        return {"notes": list(reworked(request))}
+    if isinstance(request, Convert):
+        write_again(Path(request.source), Path(request.target), request.layout, request.name, half=request.half)
+        return {}
+    return inspect_file(request.path).to_dict()
+
+
+@pytest.fixture
+def library(parts: Parts) -> Library:
+    return Library(parts.store.db, parts.home, parts.store, parts.runs, worker)
+
+
+def added(library: Library, folder: Path, name: str, seed: int = 0, **metadata: str) -> str:
+    rng = torch.Generator().manual_seed(seed)
+    layer = LayerWeights(torch.randn(4, 16, generator=rng), torch.randn(16, 4, generator=rng), 4.0)
+    write_style(folder / f"{name}.safetensors", {PATH: layer}, metadata={"patina.family": "sd1", **metadata})
+    return library.add(folder / f"{name}.safetensors")
+
+
+def test_a_smaller_and_a_merged_copy_are_styles_of_their_own(library: Library, tmp_path: Path) -> None:
+    ink, wash = added(library, tmp_path, "Ink", 1), added(library, tmp_path, "Wash", 2)
+    small = library.card(library.smaller(ink, 2))
+    assert (small.name, small.rank) == ("Ink 2", 2)
+    both = library.card(library.merged([(ink, 0.5), (wash, 1.0)]))
+    assert (both.name, both.rank, both.family) == ("Ink + Wash", 8, "sd1")
+    assert {card.name for card in library.cards()} == {"Ink", "Wash", "Ink 2", "Ink + Wash"}
+    layer = read_style(both.file).layers[PATH]
+    one, two = (read_style(library.card(style).file).layers[PATH] for style in (ink, wash))
+    wanted = 0.5 * (one.up @ one.down) + two.up @ two.down
+    torch.testing.assert_close(layer.scale * (layer.up @ layer.down), wanted)
+
+
+def test_a_refusal_names_the_style_and_not_where_the_studio_keeps_it(
+    library: Library, parts: Parts, tmp_path: Path
+) -> None:
+    ink = added(library, tmp_path, "Ink", 1)
+    other = added(library, tmp_path, "Other", 2, **{"patina.family": "sdxl"})
+    with pytest.raises(AdapterFileError, match=r"^Ink is made for Stable Diffusion 1 and Other for"):
+        library.merged([(ink, 1.0), (other, 1.0)])
+    assert list(parts.home.downloads.iterdir()) == []
+    assert len(library.cards()) == 2
+
+
+def test_a_download_in_half_precision_takes_half_the_room(library: Library, tmp_path: Path) -> None:
+    ink = added(library, tmp_path, "Ink")
+    whole, half = library.download(ink), library.download(ink, half=True)
+    assert whole != half
+    assert {layer.down.dtype for layer in read_style(half).layers.values()} == {torch.float16}
+    assert {layer.down.dtype for layer in read_style(whole).layers.values()} == {torch.float32}
+
+
+def test_a_style_is_packed_before_it_can_be_downloaded_or_sent(
+    library: Library, parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharing = Sharing(parts.home, library)
+    ink = added(library, tmp_path, "Ink", ss_tag_frequency='{"my pictures": {"me": 1}}')
+    with pytest.raises(StudioError, match="Nothing is packed"):
+        sharing.zip(ink)
+    packed = sharing.pack(ink, license_="mit", base="someone/base")
+    assert list(packed.files) == ["Ink.safetensors", "Ink.json", "README.md"]
+    assert packed.size > 1000
+    assert any("ss_tag_frequency" in note for note in packed.notes)
+    path, name = sharing.zip(ink)
+    assert name == "Ink.zip"
+    with zipfile.ZipFile(path) as archive:
+        assert b"license: mit" in archive.read("parcel/README.md")
+        assert b"my pictures" not in archive.read("parcel/Ink.safetensors")
+    sent: list[Any] = []
+    monkeypatch.setattr(
+        "trainer.studio.sharing.push", lambda parcel, repo, private: sent.append((repo, private)) or "x"
+    )
+    assert sharing.push(ink, " me/ink ", private=True) == "x"
+    assert sent == [("me/ink", True)]
+    with pytest.raises(PublishError, match="USER/NAME"):
+        sharing.push(ink, "ink")
+    with pytest.raises(PublishError, match="no id on the hub"):
+        sharing.pack(ink, base="/models/base")
+
+
+def test_a_finished_run_is_shared_with_its_settings(library: Library, parts: Parts, tmp_path: Path) -> None:
+    folder = RunFolder(parts.home.runs / "run-1")
+    folder.write_config(RunConfig(name="Ink", trigger="ink style"))
+    write_style(folder.adapter_file, {PATH: LayerWeights(torch.ones(2, 16), torch.ones(16, 2), 2.0)})
+    parts.store.add("run-1", "Renamed", {"name": "Ink", "trigger": "ink style"}, State.FINISHED)
+    packed = Sharing(parts.home, library).pack("run-1")
+    assert list(packed.files) == ["Renamed.safetensors", "README.md", "Renamed.json", "config.toml"]
