@@ -224,7 +224,7 @@ def test_the_settings_are_told_in_chinese(chinese: None) -> None:
 
 
 def test_the_header_offers_both_languages_and_says_which_one_is_spoken(chinese: None) -> None:
-    page = header.chips(MachineView("cpu", "", 2**30, 2**34, "idle", 2**34), None)
+    page = header.chips(MachineView("cpu", "", 2**30, 2**34, "idle"), None)
     assert re.findall(r'<option value="(\w+)"( selected)?>([^<]*)</option>', str(page)) == [
         ("en", "", "English"), ("zh", " selected", "中文"),
     ]  # fmt: skip

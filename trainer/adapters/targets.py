@@ -1,4 +1,4 @@
-"""Which layers of the UNet learn: names for the usual choices, or a regular expression."""
+"""Which layers of the denoiser learn: names for the usual choices, or a regular expression."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ TARGETS: Mapping[str, str] = {
     "attention": r".*\.attn[12]\.(to_[qkv]|to_out\.0)",
     "all-linear": r".*\.(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))",
 }
-"""Name -> regular expression over a layer's dotted path inside the UNet (the whole path must match)."""
+"""Name -> regular expression over a layer's dotted path inside the denoiser (the whole path must match).
+
+The names are those of diffusers' transformer blocks, of which UNets and most transformers of images are built."""
 
 
 def select(model: nn.Module, targets: str) -> list[str]:
@@ -56,10 +58,10 @@ def select(model: nn.Module, targets: str) -> list[str]:
 
 
 def describe(paths: Iterable[str]) -> str:
-    """The named target that a file's UNet layers amount to, or what they are in short.
+    """The named target that a file's layers of the denoiser amount to, or what they are in short.
 
     Args:
-        paths: dotted paths inside the UNet; no model is needed, so *which* blocks exist is not checked.
+        paths: dotted paths inside the denoiser; no model is needed, so *which* blocks exist is not checked.
     """
     kinds = {_kind(path) for path in paths}
     for name, known in _NAMED_KINDS.items():

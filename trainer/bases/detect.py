@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.bases.families import FAMILIES, SD2, Family
+from trainer.bases.families import FAMILIES, Family
 from trainer.bases.families.family import Prediction, names_a_class
 from trainer.bases.weight_files import denoiser_of
 from trainer.errors import BaseError
@@ -60,10 +60,12 @@ def detect_file(header: Header, path: Path) -> Detected:
     ]
     if missing:
         raise BaseError(f"{path} has no {missing[0]} inside; choose the full checkpoint, not one with parts left out.")
-    _refuse_channels(header.shapes.get(f"{DENOISER_PREFIX}input_blocks.0.0.weight", (0, 4))[1], str(path))
+    entrance = header.shapes.get(f"{DENOISER_PREFIX}input_blocks.0.0.weight")
+    if entrance is not None:
+        _refuse_channels(entrance[1], family, str(path))
     marked = "v_pred" in header.shapes
     prediction: Prediction | None = "epsilon" if family.prediction_in_file else None
-    stated = _stated_prediction(header.metadata)
+    stated = _stated_prediction(header.metadata, family)
     # A schedule that ends in pure noise leaves an epsilon model nothing to learn there.
     zero_snr = "ztsnr" in header.shapes
     if marked or zero_snr:
@@ -100,12 +102,12 @@ def detect_settings(
         raise BaseError(f"{where} is the SDXL refiner, which styles are not trained on; choose the SDXL base.")
     if kind not in _PIPELINES:
         raise BaseError(f"{where} is a {kind}; {_TRAINABLE}.")
-    _refuse_channels(int(denoiser.get("in_channels", 4)), where)
     if "EDM" in str(scheduler.get("_class_name", "")):
         raise BaseError(f"{where} uses the EDM noise formulation, which Patina does not train; {_TRAINABLE}.")
     family = next((family for family in FAMILIES.values() if family.is_folder(model_index, denoiser)), None)
     if family is None:
         raise BaseError(f"{where} is a {kind} of a kind that Patina does not know; {_TRAINABLE}.")
+    _refuse_channels(int(denoiser.get("in_channels", family.latent_channels)), family, where)
     stated = scheduler.get("prediction_type", "epsilon")
     if stated not in ("epsilon", "v_prediction"):
         raise BaseError(f"{where} predicts {stated!r}; Patina trains models that predict epsilon or v_prediction.")
@@ -156,16 +158,18 @@ def _refuse_parts(header: Header, path: Path) -> None:
         )
 
 
-def _refuse_channels(channels: int, where: str) -> None:
-    if channels == 9:
+def _refuse_channels(channels: int, family: Family, where: str) -> None:
+    # An inpainting model sees beside the noisy picture a mask and the picture under it.
+    if channels == 2 * family.latent_channels + 1:
         raise BaseError(f"{where} is an inpainting model; {_TRAINABLE}. Choose the model it was made from.")
-    if channels != 4:
+    if channels != family.latent_channels:
         raise BaseError(
-            f"{where} takes {channels} input channels instead of 4, so it does more than draw from text; {_TRAINABLE}."
+            f"{where} takes {channels} input channels instead of {family.latent_channels}, so it does more than draw "
+            f"from text; {_TRAINABLE}."
         )
 
 
-def _stated_prediction(metadata: dict[str, str]) -> Prediction | None:
+def _stated_prediction(metadata: dict[str, str], family: Family) -> Prediction | None:
     """What ModelSpec metadata in the header says, if anything."""
     stated = metadata.get("modelspec.prediction_type", "").lower()
     if stated in ("v", "v_prediction", "v-prediction"):
@@ -173,4 +177,4 @@ def _stated_prediction(metadata: dict[str, str]) -> Prediction | None:
     if stated in ("epsilon", "eps"):
         return "epsilon"
     architecture = metadata.get("modelspec.architecture", "")
-    return next((prediction for prediction, name in SD2.architectures.items() if architecture == name), None)
+    return next((prediction for prediction, name in family.architectures.items() if architecture == name), None)

@@ -82,9 +82,9 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _method_has_its_settings(self) -> RunConfig:
         method = self.adapter.method
-        for setting in ("init", "rate_ratio"):
-            value, having = getattr(self.adapter, setting), methods_with(setting)
-            if value is not None and method not in having:
+        for setting, value in self.adapter:
+            having = methods_with(setting)
+            if having and value is not None and method not in having:
                 raise ValueError(
                     f"adapter.{setting} is {value!r}, but adapter.method {method!r} has no such setting: leave it "
                     f"empty, or choose the method {' or '.join(having)}"

@@ -50,13 +50,6 @@ class Dataset:
     examples: tuple[Example, ...]
     findings: tuple[Finding, ...] = ()
 
-    def bucket_counts(self) -> dict[Size, int]:
-        """How many images each bucket has, in ascending order of size."""
-        counts: dict[Size, int] = {}
-        for example in self.examples:
-            counts[example.bucket] = counts.get(example.bucket, 0) + 1
-        return dict(sorted(counts.items()))
-
     def to_json(self) -> str:
         """This dataset as the text of a dataset.json; `from_json` gives an equal one back."""
         examples = [{**asdict(e), "path": str(e.path)} for e in self.examples]

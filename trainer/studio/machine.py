@@ -45,7 +45,6 @@ class Machine:
             memory_used_bytes=used,
             memory_total_bytes=device.total,
             worker=state,
-            disk_free_bytes=self._home.free_bytes(),
             disk_full=self._supervisor.disk_full,
         )
 

@@ -256,7 +256,6 @@ class MachineView:
         name: such as ``CPU, 2 cores`` or ``RTX 3060``.
         memory_used_bytes, memory_total_bytes: the accelerator's, or the machine's on a CPU.
         worker: ``off``, ``starting``, ``idle``, ``training`` or ``drawing``.
-        disk_free_bytes: on the studio folder's disk.
         disk_full: work waits until there is room on it.
     """
 
@@ -265,5 +264,4 @@ class MachineView:
     memory_used_bytes: int
     memory_total_bytes: int
     worker: Literal["off", "starting", "idle", "training", "drawing"]
-    disk_free_bytes: int
     disk_full: bool = False

@@ -88,6 +88,7 @@ class Family(ABC):
         prediction_in_file: whether a single file tells its prediction type.
         vae_half: whether the family's VAE is known to stay finite in fp16 whatever its configuration says.
         draws_latents: whether it was trained on latents drawn from the VAE's posterior, not on the posterior's mean.
+        latent_channels: of the latents that the denoiser takes.
         clip_skip: whether leaving out the last layers of its text encoders changes anything.
         original_names: whether style files in kohya's layout call its UNet's layers as Stability's original code does,
             not as diffusers does.
@@ -119,6 +120,7 @@ class Family(ABC):
     clip_skip: bool = True
     original_names: bool = False
     v2: bool = False
+    latent_channels: int = 4
 
     @abstractmethod
     def is_folder(self, model_index: Mapping[str, Any], denoiser: Mapping[str, Any]) -> bool:
