@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.base.diffusion import MADE_UP_SHARE
 from tools.base.icon_sets import TRAINING_SETS, IconSet
 from tools.base.measure import GUIDANCE, STEPS
 from tools.base.model_folder import Model
@@ -107,7 +108,8 @@ def card(model: Model, record: Record, *, measurements: dict[str, Any], sheet: s
         *(f"- {sentence}" for sentence in record.sentences),
         "- Text model and UNet jointly: AdamW, timesteps drawn by Min-SNR 5, cosine decay, average of the weights, 10% "
         "empty captions. Captions are the subjects' names, synonyms and plain colours, a third of them followed by a "
-        f'style word, such as "red apple, {TRAINING_SETS[0].key} style".',
+        f'style word, such as "red apple, {TRAINING_SETS[0].key} style"; {MADE_UP_SHARE:.0%} of all end with a '
+        "made-up style instead, so that words which the base does not know leave its subjects alone.",
         "",
         "| icons | style word | licence |",
         "|---|---|---|",
