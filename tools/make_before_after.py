@@ -5,18 +5,21 @@ And one of them as ``app/static/pairs/*.webp``, which the studio's first screen 
     python -m tools.make_before_after RUNS
 
 Trains both styles of ``sample_data`` with the default settings into RUNS, as a newcomer would (one that is there
-already is taken as it is), and draws subjects that are among neither style's images, with the same seeds in every row.
+already is taken as it is), and draws subjects that are among neither style's images, with the same seeds in every row,
+at the strength that judging picked for each style.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 from PIL import Image
 
+from trainer.bases.families import BUNDLED
 from trainer.preview.sheet import contact_sheet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,8 +42,6 @@ SUBJECTS = (
 PAIR = "crab"
 PER_ROW = 6
 SEED = 1
-STRENGTH = 0.75
-"""What was picked for both; full strength shows more of the style and less of the subject."""
 
 
 def patina(*arguments: str | float | Path) -> None:
@@ -62,10 +63,16 @@ def trained(style: str, runs: Path) -> Path:
     return file
 
 
-def drawn(prompts: list[str], out: Path, *options: str | Path) -> list[Image.Image]:
-    """One picture of each prompt, all from the same seed."""
+def picked(style: str, runs: Path) -> float:
+    """The strength that judging picked at the end of the style's training."""
+    return float(json.loads((runs / style / "judgement.json").read_text(encoding="utf-8"))["strength"])
+
+
+def drawn(prompts: list[str], out: Path, *options: str | float | Path) -> list[Image.Image]:
+    """One picture of each prompt, all from the same seed, as Preview draws with this base."""
     wishes = [part for prompt in prompts for part in ("--prompt", prompt)]
-    patina("sample", *wishes, "--seed", SEED, "--strength", STRENGTH, "--out", out, *options)
+    how = ("--scheduler", BUNDLED.scheduler, "--steps", BUNDLED.steps)
+    patina("sample", *wishes, "--seed", SEED, *how, "--out", out, *options)
     return [Image.open(path) for path in sorted(out.glob("[0-9]*.png"))]
 
 
@@ -76,7 +83,9 @@ def main() -> None:
     rows = {"base": drawn(list(SUBJECTS), runs / "base-pictures", "--base", "bundled")}
     for style, trigger in STYLES.items():
         prompts = [f"{subject}, {trigger}" for subject in SUBJECTS]
-        rows[style.replace("_", " ")] = drawn(prompts, runs / f"{style}-pictures", "--adapter", trained(style, runs))
+        file = trained(style, runs)
+        how = ("--adapter", file, "--strength", picked(style, runs))
+        rows[style.replace("_", " ")] = drawn(prompts, runs / f"{style}-pictures", *how)
     names, grid = [], []
     for start in range(0, len(SUBJECTS), PER_ROW):
         for name, pictures in rows.items():

@@ -13,7 +13,7 @@ from app.preview.frames import form_of
 from app.texts import TEXTS
 from trainer.bases.families import FAMILIES
 from trainer.config import BaseConfig
-from trainer.config.schedulers import SCHEDULERS, Scheduler, able
+from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import ConfigError, PatinaError, StudioError
 from trainer.preview.order import PreviewOrder
 from trainer.studio.store import State
@@ -59,7 +59,7 @@ def suits(studio: Studio, source: str) -> Suits:
     if found.family is None:
         return Suits(source)
     family = FAMILIES[found.family]
-    return Suits(source, family.scheduler, family.steps, able(zero_terminal_snr=found.zero_snr), found.subjects)
+    return Suits(source, family.scheduler, family.steps, found.schedulers, found.subjects)
 
 
 def schedulers(suits: Suits, also: Scheduler | None = None) -> list[tuple[str, str]]:

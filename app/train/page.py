@@ -112,7 +112,7 @@ def draw(actions: Actions, run: str) -> dict[str, str]:
         drawn["base"] = draft.base(view, found := actions.bases.seen(view))
         busy = studio.runs.active() is not None
         drawn["setup"] = setup.setup(view, plan, actions.bases.preset_values(view, plan), busy=busy)
-        drawn["advanced"] = setup.advanced(view, plan, found.subjects if found else ())
+        drawn["advanced"] = setup.advanced(view, plan, found)
     else:
         trained = studio.runs.view(run)
         drawn["live"] = el("p", monitor.live(trained), class_="live", aria_live="polite", role="status")

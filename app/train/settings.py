@@ -5,7 +5,7 @@ Nothing about a setting is written here; a new field of `trainer.config` appears
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from markupsafe import Markup
@@ -19,6 +19,7 @@ from trainer.config import Setting, settings
 Kind = Literal["choice", "answer", "switch", "whole", "number", "text", "lines"]
 ANSWERS = {"yes": True, "no": False}
 _NOTHING: Mapping[str, Markup | None] = {}
+_ALL: Mapping[str, Collection[str]] = {}
 
 
 class Field:
@@ -78,7 +79,10 @@ def form_fields() -> Iterator[Field]:
 
 
 def advanced(
-    chosen: Mapping[str, Any], choices: Mapping[str, Any], below: Mapping[str, Markup | None] = _NOTHING
+    chosen: Mapping[str, Any],
+    choices: Mapping[str, Any],
+    below: Mapping[str, Markup | None] = _NOTHING,
+    offered: Mapping[str, Collection[str]] = _ALL,
 ) -> Markup:
     """All of *Advanced*.
 
@@ -86,9 +90,12 @@ def advanced(
         chosen: what the draft sets, nested; absent is left to the preset.
         choices: dotted setting -> what will be used for what is left to the preset.
         below: dotted setting -> what stands below its field.
+        offered: dotted setting -> those of its choices that suit the base; of the others all are offered.
     """
     groups: dict[str, list[Markup]] = {}
     for field in form_fields():
+        if field.path in offered:
+            field.choices = tuple(each for each in field.choices if each in offered[field.path])
         row = _row(field, at(chosen, field.path), choices.get(field.path), below.get(field.path))
         groups.setdefault(field.section, []).append(row)
     names = TEXTS.train.section_names
@@ -120,7 +127,9 @@ def _control(field: Field, name: str, value: Any, choice: Any) -> Markup:
         current = next(word for word, meant in ANSWERS.items() if meant == current)
     if field.kind in ("choice", "answer"):
         free = el("option", TEXTS.train.left_empty, value="", selected=current is None) if field.optional else None
-        return el("select", free, [_option(option, current) for option in field.choices], **shared)
+        # What was chosen for another base stays in sight until something else is.
+        left = (str(current),) if current is not None and current not in field.choices else ()
+        return el("select", free, [_option(option, current) for option in (*field.choices, *left)], **shared)
     if field.kind == "switch":
         return el("input", type="checkbox", checked=bool(current), **shared)
     if field.kind == "lines":

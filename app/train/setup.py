@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from markupsafe import Markup
 
@@ -13,6 +13,7 @@ from app.texts import TEXTS
 from app.train.dials import DIALS, POSITIONS, Dial, at
 from app.train.settings import advanced as advanced_fields
 from app.units import duration, of_total, size
+from trainer.bases.describe import BaseInfo
 from trainer.studio.views import DraftView, PlanView
 
 
@@ -76,19 +77,21 @@ def setup(draft: DraftView, plan: PlanView, preset: Mapping[str, float], *, busy
     )
 
 
-def advanced(draft: DraftView, plan: PlanView, subjects: Sequence[str] = ()) -> Markup:
+def advanced(draft: DraftView, plan: PlanView, base: BaseInfo | None = None) -> Markup:
     """Every setting, folded.
 
     Args:
-        subjects: what the draft's base says that it draws well.
+        base: what is known of the draft's base.
     """
     words = TEXTS.train
-    below = {"samples.prompts": known(subjects, words.subjects_help, keep="sample-subjects")}
+    base = base or BaseInfo("")
+    below = {"samples.prompts": known(base.subjects, words.subjects_help, keep="sample-subjects")}
+    offered = {"samples.scheduler": base.schedulers}
     return el(
         "details",
         el("summary", words.advanced),
         el("p", words.advanced_hint, class_="help"),
-        advanced_fields(draft.settings, plan.choices, below),
+        advanced_fields(draft.settings, plan.choices, below, offered),
         el("button", words.reset_all, type="button", class_="small", data_act="reset-settings"),
         class_="advanced",
         data_keep="advanced",

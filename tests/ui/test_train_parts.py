@@ -375,6 +375,13 @@ def test_subjects_are_offered_for_a_base_that_names_some(actions: Actions, run: 
     assert 'data-act="subject"' not in draw(actions, run)["advanced"]
 
 
+def test_schedulers_that_cannot_draw_with_the_base_are_not_offered(actions: Actions, run: str) -> None:
+    assert 'value="ddim"' in draw(actions, run)["advanced"]
+    assert 'value="pndm"' not in draw(actions, run)["advanced"]
+    actions.set(run, {"set": "samples.scheduler", "value": "pndm"})
+    assert '<option value="pndm" selected>' in draw(actions, run)["advanced"]
+
+
 def test_a_pace_puts_the_dials_back_to_the_middle(actions: Actions, run: str) -> None:
     actions.set(run, {"set": "dial.length", "value": "2"})
     actions.set(run, {"set": "train.preset", "value": "quick"})

@@ -17,6 +17,7 @@ from trainer.bases.hub import cached_copy, look_up
 from trainer.bases.sources import Source, SourceKind, parse_source
 from trainer.bases.weight_files import choose_weights, components_of
 from trainer.config import RunConfig
+from trainer.config.schedulers import Scheduler, able
 from trainer.errors import BaseError
 from trainer.safetensors_file import read_header
 
@@ -61,6 +62,11 @@ class BaseInfo:
     subjects: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     problem: str | None = None
+
+    @property
+    def schedulers(self) -> tuple[Scheduler, ...]:
+        """Those that can draw with it."""
+        return able(zero_terminal_snr=self.zero_snr)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
