@@ -104,12 +104,16 @@ class Progress(Event):
 
 
 class Validated(Event):
-    """Loss on the held-out images with fixed noise, beside the base's own (strength 0)."""
+    """Loss on the held-out images with fixed noise, beside the base's own (strength 0).
+
+    ``gains`` are the shares of the base's loss that the style takes away, from the least noise to the most.
+    """
 
     type: Literal["validated"] = "validated"
     step: int
     loss: float
     base_loss: float
+    gains: tuple[float, ...] = ()
 
 
 class Sampled(Event):

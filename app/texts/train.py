@@ -302,6 +302,20 @@ class TrainTexts:
         "The same prompts, drawn with every saved state at several strengths. Style is how far they went from the base "
         "to your images, subject whether they still show what was asked for."
     )
+    by_noise: str = (
+        "Of the base's error on held-out images the style takes away {low}% under little noise (fine detail), "
+        "{middle}% under half and {high}% under much (layout and colour)."
+    )
+    learned: str = "How each image was learned"
+    learned_help: str = (
+        "How much of the base's error on each of your images the style takes away. Images of one style are learned "
+        "alike; one that stands out may be of another kind, have a caption that does not fit, or be learned by heart."
+    )
+    learned_standing: Mapping[str, str] = field(
+        default_factory=lambda: {"least": "learned least", "most": "learned by heart"}
+    )
+    leave_out: str = "Leave out"
+    leave_out_image: str = "Leave out {image} and train again"
     pick_grid: str = "How well style and subject go together, of 100. Click one to keep it in the file."
     pick_step: str = "Step"
     keep_ask: str = "Let the file hold {name}? It is written and checked anew."

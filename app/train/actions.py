@@ -271,6 +271,9 @@ class Actions:
     def click_again(self, run: str, data: Mapping[str, Any]) -> Answer:
         return Answer(run=self.studio.drafts.duplicate(run))
 
+    def click_leave_out(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return Answer(run=self.studio.drafts.duplicate(run, without=str(data["image"])))
+
     def click_pause(self, run: str, data: Mapping[str, Any]) -> Answer:
         self.studio.runs.pause(run)
         return STAY

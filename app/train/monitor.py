@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -11,12 +12,14 @@ from app.html import el
 from app.texts import TEXTS
 from app.train.loss import loss_plot
 from app.units import duration, size
+from trainer.judging.images import Learned
 from trainer.judging.judgement import Judged, Judgement
 from trainer.judging.pick import joint
 from trainer.studio.store import Wish
 from trainer.studio.views import RunView
 
 STRIP = 384
+THUMB = 96
 LIVE_SHARES = 10
 """A screen reader hears of progress this many times a run."""
 
@@ -189,6 +192,7 @@ def _finished(run: RunView) -> Markup:
         el("p", run.judgement.sentence, class_="pick-why") if run.judgement is not None else None,
         _ticks(run.verified),
         _picks(run),
+        _learned(run),
     )
 
 
@@ -286,6 +290,41 @@ def _grid(judged: Judgement, *, busy: bool) -> Markup:
     )
 
 
+def _learned(run: RunView) -> Markup | None:
+    """How well each training image was learned, those that were learned least first."""
+    judged = run.judgement
+    if judged is None or not judged.images:
+        return None
+    words = TEXTS.train
+    most = max(one.gains[-1] for one in judged.images)
+
+    def row(one: Learned) -> Markup:
+        picture = run.folder / "images" / one.name
+        share = f"{100 * one.gains[-1]:.0f}%"
+        leave = el(
+            "button", words.leave_out, type="button", class_="small", data_act="leave-out", data_image=one.name,
+            aria_label=words.leave_out_image.format(image=one.title),
+        )  # fmt: skip
+        return el(
+            "li",
+            el("img", src=picture_url(picture, THUMB), alt="", loading="lazy") if picture.is_file() else None,
+            el("div", el("b", one.title), el("span", words.learned_standing[one.standing]) if one.standing else None),
+            el("i", style=f"--share:{max(0.0, one.gains[-1] / most if most > 0 else 0.0):.2f}", aria_hidden="true"),
+            el("span", share, class_="value"),
+            leave if one.standing and picture.is_file() else None,
+            class_=one.standing or None,
+        )
+
+    named = [one.title for one in judged.images if one.standing]
+    return el(
+        "details",
+        el("summary", words.learned, el("small", TEXTS.frame.comma.join(named)) if named else None),
+        el("p", words.learned_help, class_="help"),
+        el("ol", [row(one) for one in sorted(judged.images, key=lambda one: one.gains[-1])], class_="learned"),
+        data_keep="learned",
+    )
+
+
 def _ticks(verified: Sequence[str]) -> Markup | None:
     """What was proved about the file: the most telling in a line, all of it folded."""
     if not verified:
@@ -340,4 +379,17 @@ def losses(run: RunView) -> Markup | None:
         return None
     plot = loss_plot(run.loss_steps, run.losses, run.validation, run.step if run.state == "finished" else run.steps)
     body = plot or el("p", words.loss_waits, class_="help")
-    return el("section", el("header", el("h2", words.loss)), body, class_="card", aria_label=words.loss)
+    return el("section", el("header", el("h2", words.loss)), body, _by_noise(run), class_="card", aria_label=words.loss)
+
+
+def _by_noise(run: RunView) -> Markup | None:
+    """What the style does on held-out images, by how much noise lies on them: a mean hides where it helps."""
+    gains = run.validation[-1].gains if run.validation else ()
+    if not gains:
+        return None
+    third = max(1, len(gains) // 3)
+    low, high = statistics.fmean(gains[:third]), statistics.fmean(gains[-third:])
+    middle = statistics.fmean(gains[third:-third] or gains)
+    said = {"low": low, "middle": middle, "high": high}
+    line = TEXTS.train.by_noise.format(**{name: f"{100 * gain:.0f}" for name, gain in said.items()})
+    return el("p", line, class_="help")

@@ -17,6 +17,7 @@ from app.train.actions import Actions
 from app.train.page import DRAWN, draw
 from trainer.errors import ConfigError, StudioError
 from trainer.events import Phase, Sampled
+from trainer.judging.images import learned
 from trainer.judging.judgement import Judged, Judgement
 from trainer.studio.store import State, Wish
 from trainer.studio.studio import Studio
@@ -94,6 +95,19 @@ def test_while_the_file_is_written_anew_nothing_else_can_be_kept() -> None:
     assert TEXTS.train.phases["exporting"] in page
     assert len(re.findall(r'<button[^>]*disabled[^>]*data-act="keep"', page)) == 4
     assert 'data-act="judge"' not in page
+
+
+def test_images_that_stand_out_are_named_and_can_be_left_out(tmp_path: Path) -> None:
+    names = [f"{index}.png" for index in range(6)]
+    (tmp_path / "runs" / "r" / "images").mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / "runs" / "r" / "images" / name)
+    images = learned(names, [[0.2, 0.2, 0.2, 0.2, 0.2, 0.01]])
+    told = judged(images=images).titled({"5.png": "<i>odd</i>.jpg"})
+    page = str(monitor.progress(view(State.FINISHED, judgement=told, folder=tmp_path / "runs" / "r"), next_up=False))
+    assert re.findall(r'data-act="leave-out" data-image="(.*?)"', page) == ["5.png"]
+    assert "&lt;i&gt;odd&lt;/i&gt;.jpg" in page
+    assert TEXTS.train.learned_standing["least"] in page
 
 
 def test_the_outline_follows_what_the_user_kept() -> None:

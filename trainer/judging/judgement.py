@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainer.errors import RunError
+from trainer.judging.images import Learned, learned
 from trainer.judging.pick import Candidate, pick, sentence
 
 FILE = "judgement.json"
@@ -64,6 +65,7 @@ class Judgement(BaseModel):
         base_pictures: the strip of the base's pictures of the same prompts.
         prompts: of the strips' pictures, left to right.
         seconds: that judging took.
+        images: how well each training image was learned at ``image_steps``; empty where that was not measured.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -79,6 +81,8 @@ class Judgement(BaseModel):
     base_pictures: str = ""
     prompts: tuple[str, ...] = ()
     seconds: float = 0.0
+    images: tuple[Learned, ...] = ()
+    image_steps: tuple[int, ...] = ()
 
     @property
     def kept(self) -> tuple[int, float]:
@@ -98,6 +102,15 @@ class Judgement(BaseModel):
                 return one
         known = ", ".join(f"{one.step}@{one.strength:g}" for one in self.candidates)
         raise RunError(f"Step {step} at strength {strength:g} was not judged; there are {known}.")
+
+    def titled(self, titles: Mapping[str, str]) -> Judgement:
+        """This with what the user calls the images (``titles``, by file name) instead of their files' names."""
+        sentence = self.sentence
+        for name in {one.copied for one in self.candidates if one.copied}:
+            sentence = sentence.replace(name, titles.get(name, name))
+        candidates = [one.model_copy(update={"copied": titles.get(one.copied, one.copied)}) for one in self.candidates]
+        images = [one.model_copy(update={"title": titles.get(one.name, one.name)}) for one in self.images]
+        return self.model_copy(update={"sentence": sentence, "candidates": tuple(candidates), "images": tuple(images)})
 
     def to_json(self) -> str:
         """As the file holds it."""
@@ -122,9 +135,15 @@ def conclude(
     *,
     prompts: Sequence[str] = (),
     base_pictures: str = "",
+    gains: Mapping[int, Sequence[float]] | None = None,
     seconds: float = 0.0,
 ) -> Judgement:
-    """Pick among candidates, each with the path of its pictures, and say why."""
+    """Pick among candidates, each with the path of its pictures, and say why.
+
+    Args:
+        image_names: of the training images.
+        gains: how well each of them was learned (`trainer.judging.images`), by step.
+    """
     candidates = [candidate for candidate, _ in found]
     chosen = pick(candidates)
     return Judgement(
@@ -137,6 +156,8 @@ def conclude(
         base_pictures=base_pictures,
         prompts=tuple(prompts),
         seconds=seconds,
+        images=learned(image_names, list(gains.values())) if gains else (),
+        image_steps=tuple(gains or ()),
     )
 
 

@@ -73,8 +73,12 @@ class Drafts:
         """What `create_from_samples` would lead to, as `plan` says of the draft."""
         return self._plan(_changed({"name": DEFAULT_NAME}, _sample_settings(sample)), sample.images)
 
-    def duplicate(self, run_id: str) -> str:
-        """A new draft with a run's settings, images and captions. Returns its id."""
+    def duplicate(self, run_id: str, *, without: str = "") -> str:
+        """A new draft with a run's settings, images and captions. Returns its id.
+
+        Args:
+            without: file name of an image to leave out; it can be brought back.
+        """
         run = self._store.get(run_id)
         tree = copy.deepcopy(run.settings)
         images = tree.get("data", {}).pop("images", "")
@@ -83,10 +87,16 @@ class Drafts:
         self._store.set_settings(target, _checked(tree))
         if self._images.images(run_id):
             self._images.copy(run_id, target)
+            if without:
+                self._images.remove(target, Path(without).stem)
         elif images and Path(images).is_dir():
             # A run of the command line: its images lie wherever the user has them.
             self._add_folder(target, Path(images))
         return target
+
+    def image_titles(self, run_id: str) -> dict[str, str]:
+        """File name of each of a run's images -> the name it was uploaded with."""
+        return {self._images.path(run_id, image.id).name: image.name for image in self._images.images(run_id)}
 
     def update(self, run_id: str, values: Mapping[str, Any]) -> None:
         """Set settings by dotted path, e.g. ``{"optim.learning_rate": 1e-4}``; None resets to *chosen for you*.

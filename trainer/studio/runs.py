@@ -265,6 +265,10 @@ class Runs:
         message = standing.failed.message if standing.failed is not None and state is State.FAILED else ""
         self._store.add(folder.path.name, config.name, settings, state, created, message)
 
+    def _judgement(self, run_id: str, folder: RunFolder) -> Judgement | None:
+        found = judgement_of(folder)
+        return found and found.titled(self._drafts.image_titles(run_id))
+
     def _step_aside(self, run: RunRow) -> None:
         started = RunFolder(self._home.run(run.id)).events_file.is_file()
         self._store.move_to(run.id, State.PAUSED if started else State.DRAFT)
@@ -364,7 +368,7 @@ class Runs:
             samples_per_second=standing.samples_per_second,
             seconds_left=standing.time_left(settings) if run.state is State.TRAINING else None,
             plan=standing.planned,
-            judgement=judgement_of(folder) if finished is not None else None,
+            judgement=self._judgement(run.id, folder) if finished is not None else None,
             notices=tuple(standing.notices),
             adapter=folder.adapter_file if finished is not None and folder.adapter_file.is_file() else None,
             sheet=folder.path / finished.sheet if finished is not None and finished.sheet else None,

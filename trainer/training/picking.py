@@ -23,12 +23,16 @@ from trainer.training.loop import Trainer
 from trainer.training.prepare import Prepared
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import unseen_prompts
-from trainer.training.validation import held_out
+from trainer.training.validation import Validation, held_out
 
 PASSES_PER_SAMPLE = 3
 """A training sample costs about three rows through the denoiser: forward, and activation gradients for twice that."""
 MOST_CHECKPOINTS = 5
 MOST_REFERENCES = 32
+IMAGE_LEVELS = 3
+"""Noise levels at which each training image is measured."""
+IMAGE_SHARE = 0.2
+"""Of the passes that judging may take, at most so much goes into that."""
 CELL = 128
 """Side of a picture in a strip, pixels."""
 Counted = Callable[[int, int], None]
@@ -66,12 +70,18 @@ def judge(
     samples = trainer.step * trainer.batches.batch_size * trainer.batches.accumulation
     passes = int(config.judging.share * samples * PASSES_PER_SAMPLE)
     candidates = len(states) * len(strengths)
+    shown = prepared.training[:MOST_REFERENCES]
+    each = Validation(trainer.base, shown, prepared.features, seed=config.train.seed, levels=IMAGE_LEVELS)
+    on_images = each.passes * (len(states) + 1)
+    if on_images > IMAGE_SHARE * passes and not anyway:
+        on_images = 0
+    passes -= on_images
     subjects = config.samples.prompts or unseen_prompts(trainer.base.family.prompts, dataset, 12)
     questions = affordable(subjects, config.trigger, candidates=candidates, passes=passes)
     if len(questions.subjects) < 2 or (questions.passes(candidates) > passes and not anyway):
         return None
     base, bank = trainer.base, trainer.bank
-    references = [image.mean[0] for image in prepared.training[:MOST_REFERENCES]]
+    references = [image.mean[0] for image in shown]
     told(0, len(states))
     shutil.rmtree(folder.path / PICTURES, ignore_errors=True)
     own = trainer.weights_now()
@@ -81,8 +91,11 @@ def judge(
         )
         plain = _strip(folder, "base", _pixels(judging, judging.plain))
         found: list[tuple[Candidate, str]] = []
+        gains: dict[int, tuple[float, ...]] = {}
         for number, (step, weights) in enumerate(sorted(states.items())):
             trainer.take(weights)
+            if on_images:
+                gains[step] = each.measure(trainer).by_image
             for candidate, latents in judging.at(step, strengths):
                 name = f"step-{step:06d}-{candidate.strength:g}"
                 found.append((candidate, _strip(folder, name, _pixels(judging, latents))))
@@ -94,6 +107,7 @@ def judge(
         _names(dataset, config)[:MOST_REFERENCES],
         prompts=judging.questions.prompts,
         base_pictures=plain,
+        gains=gains,
         seconds=time.monotonic() - began,
     )
     write(folder, judgement)

@@ -109,7 +109,7 @@ class Steps:
             self._draw(step)
             if self.validation is not None:
                 losses = self.validation.measure(self.trainer)
-                self.emit(Validated(step=step, loss=losses.style, base_loss=losses.base))
+                self.emit(Validated(step=step, loss=losses.style, base_loss=losses.base, gains=losses.by_level))
 
     def _save(self) -> None:
         made = self.trainer.checkpoint()

@@ -1,10 +1,11 @@
-"""Does the style carry over to new pictures? Loss on held-out images with noise that never changes."""
+"""How well are images explained? Loss with noise that never changes: of held-out images, and of those trained on."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 
@@ -14,6 +15,7 @@ from trainer.training.batches import Batches, TrainingImage
 from trainer.training.loop import Trainer
 
 LEVELS = 8
+Grid = tuple[tuple[float, ...], ...]
 
 
 def held_out(count: int, share: float, seed: int) -> list[int]:
@@ -29,57 +31,98 @@ def held_out(count: int, share: float, seed: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean squared error over the grid: with the adapter at strength 1, and with the base alone."""
+    """Mean squared errors, by noise level and image: with the adapter at strength 1, and of the base alone."""
 
-    style: float
-    base: float
+    styled: Grid
+    plain: Grid
+
+    @property
+    def style(self) -> float:
+        """Mean with the adapter."""
+        return _mean(self.styled)
+
+    @property
+    def base(self) -> float:
+        """Mean of the base alone."""
+        return _mean(self.plain)
 
     @property
     def gain(self) -> float:
         """Share of the base's loss that the style took away."""
-        return 1 - self.style / self.base if self.base else 0.0
+        return _gain(self.style, self.base)
+
+    @property
+    def by_level(self) -> tuple[float, ...]:
+        """That share at each noise level, from the least noise to the most: a mean hides where a style is learned."""
+        return tuple(_gain(fmean(mine), fmean(bases)) for mine, bases in zip(self.styled, self.plain, strict=True))
+
+    @property
+    def by_image(self) -> tuple[float, ...]:
+        """That share for each image."""
+        images = zip(zip(*self.styled, strict=True), zip(*self.plain, strict=True), strict=True)
+        return tuple(_gain(fmean(mine), fmean(bases)) for mine, bases in images)
+
+
+def _mean(grid: Grid) -> float:
+    return fmean(value for level in grid for value in level)
+
+
+def _gain(style: float, base: float) -> float:
+    return 1 - style / base if base else 0.0
 
 
 class Validation:
-    """A fixed grid of (image, timestep, noise): every image at `LEVELS` evenly spread noise levels.
+    """A fixed grid of (image, timestep, noise): every image at a few evenly spread noise levels.
 
     Args:
         base: what is measured.
-        images: the held-out images.
+        images: what it is measured on.
         features: text features as in `Batches`.
         seed: the run's seed; the grid depends on nothing else.
         batch_size: images in a forward pass.
+        levels: how many noise levels.
     """
 
     def __init__(
-        self, base: Base, images: Sequence[TrainingImage], features: TextFeatures, *, seed: int, batch_size: int = 8
+        self,
+        base: Base,
+        images: Sequence[TrainingImage],
+        features: TextFeatures,
+        *,
+        seed: int,
+        batch_size: int = 8,
+        levels: int = LEVELS,
     ) -> None:
         self.base = base
         self.batches = Batches(base, images, features, batch_size=1, seed=stable_seed(seed, "validation"))
         self.members = _by_shape(images, batch_size)
-        self.levels = base.process.levels(LEVELS)
-        self._base_loss: float | None = None
+        self.levels = base.process.levels(levels)
+        self._plain: Grid | None = None
+
+    @property
+    def passes(self) -> int:
+        """Rows through the denoiser that a measurement takes."""
+        return len(self.levels) * sum(len(members) for members in self.members)
 
     def measure(self, trainer: Trainer) -> Losses:
         """Loss now, and the base's (computed once). Gates, training mode and random state are left as they were."""
         from trainer.preview.generate import as_before
 
         with as_before(self.base, trainer.bank), torch.no_grad():
-            if self._base_loss is None:
+            if self._plain is None:
                 trainer.bank.close()
-                self._base_loss = self._mean(trainer)
+                self._plain = self._errors()
             trainer.bank.set_strengths({trainer.style: 1.0})
-            return Losses(self._mean(trainer), self._base_loss)
+            return Losses(self._errors(), self._plain)
 
-    def _mean(self, trainer: Trainer) -> float:
-        total, count = 0.0, 0
+    def _errors(self) -> Grid:
+        found = torch.zeros(len(self.levels), sum(len(members) for members in self.members), dtype=torch.float64)
         for level, timestep in enumerate(self.levels):
             for group, members in enumerate(self.members):
                 batch = self.batches.compose(members, level * 1000 + group)
                 batch = replace(batch, timesteps=torch.full_like(batch.timesteps, timestep))
-                total += float(self.base.errors(*batch.inputs).sum())
-                count += len(members)
-        return total / count
+                found[level, members] = self.base.errors(*batch.inputs).cpu().double()
+        return tuple(tuple(level) for level in found.tolist())
 
 
 def _by_shape(images: Sequence[TrainingImage], batch_size: int) -> list[list[int]]:

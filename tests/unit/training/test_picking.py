@@ -63,6 +63,10 @@ def test_the_file_holds_the_state_that_is_recommended_and_another_can_be_kept(
         with Image.open(folder.path / one.pictures) as strip:
             assert strip.size == (128 * len(judgement.prompts), 128)
 
+    assert judgement.image_steps == (30, 60)
+    assert [one.name for one in judgement.images] == sorted(one.name for one in judgement.images)
+    assert all(len(one.gains) == 2 and one.gains[0] != one.gains[1] for one in judgement.images)
+
     finished = said[-1]
     assert isinstance(finished, Finished)
     assert (finished.picked_step, finished.picked_strength) == judgement.kept

@@ -41,6 +41,19 @@ def test_the_grid_never_changes_and_measuring_leaves_no_trace(
     assert trainer.bank.strengths.tolist() == [[0.5]]
 
 
+def test_levels_and_images_are_the_mean_seen_from_two_sides(base: Base, materials: Prepared, trainer: Trainer) -> None:
+    images = [*materials.validation, *materials.training]
+    validation = Validation(base, images, materials.features, seed=1, levels=3)
+    trainer.run(control=Uncontrolled(), emit=lambda _: None, after_step=lambda _: None)
+    losses = validation.measure(trainer)
+    assert (len(losses.by_level), len(losses.by_image)) == (3, len(images))
+    assert validation.passes == 3 * len(images)
+    assert min(losses.by_level) <= losses.gain <= max(losses.by_level)
+    assert min(losses.by_image) <= losses.gain <= max(losses.by_image)
+    alone = Validation(base, images[:1], materials.features, seed=1, levels=3).measure(trainer)
+    assert losses.by_image[0] == pytest.approx(alone.gain, abs=1e-4)
+
+
 def test_training_shows_in_it(base: Base, materials: Prepared, trainer: Trainer) -> None:
     validation = Validation(base, materials.validation, materials.features, seed=1)
     trainer.run(control=Uncontrolled(), emit=lambda _: None, after_step=lambda _: None)
