@@ -160,7 +160,7 @@ def _actions(style: StyleView) -> Markup:
         "a", f"{words.download} ({size(card.size_bytes)})", class_="button", download=True,
         href=download_url(card.id, card.layout), title=_opens_in(card, card.layout),
     )  # fmt: skip
-    other = "diffusers" if card.layout == "kohya" else "kohya"
+    other: FileLayout = "diffusers" if card.layout == "kohya" else "kohya"
     second = el(
         "a", words.download_other.format(layout=words.layouts[other]), class_="button",
         href=download_url(card.id, other), download=True, title=_opens_in(card, other),

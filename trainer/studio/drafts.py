@@ -15,7 +15,7 @@ from trainer.data.captions import compose, find_replace, from_names
 from trainer.data.doctor import about_the_set
 from trainer.data.folder import list_images
 from trainer.errors import PatinaError, StudioError
-from trainer.studio.estimate import PastRuns, estimate, file_bytes, resolved, side_multiple
+from trainer.studio.estimate import PastRuns, estimate, file_bytes, foretold, resolved, side_multiple
 from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.images import DraftImages
 from trainer.studio.machine import Device
@@ -194,6 +194,7 @@ class Drafts:
         full = resolved(config, info, count)
         expected = estimate(full, info, device, self._past)
         notes = list(info.notes)
+        notes += foretold(full, info)
         if expected.memory_bytes > device.available:
             way = (
                 "Before it starts, Patina looks for the fastest settings that fit, and says so if there are none."

@@ -7,6 +7,7 @@ Diffusion 1.5 at 512 pixels: 1.81 TFLOP for 860 M weights and 4,096 cells; SDXL 
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import statistics
@@ -17,17 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from trainer.adapters.methods import METHODS
-from trainer.adapters.targets import TARGETS
+from trainer.adapters.targets import TARGETS, matching
 from trainer.bases.describe import BaseInfo
 from trainer.bases.families import FAMILIES
 from trainer.bases.sources import BUNDLED_FOLDER
+from trainer.bases.unet_layers import unet_layers_in
 from trainer.bases.weight_files import choose_weights
-from trainer.config import RunConfig
-from trainer.errors import BaseError
+from trainer.config import FileLayout, RunConfig
+from trainer.errors import BaseError, ConfigError
 from trainer.presets import resolve
 from trainer.safetensors_file import read_header
 from trainer.studio.database import Database
 from trainer.studio.machine import Device, DeviceKind, cores
+from trainer.styles.consumers import foreseen, losses
 
 FLOP_PER_WEIGHT_AND_CELL = 0.4
 ACTIVATION_BYTES_PER_PIXEL = 9_000
@@ -118,6 +121,28 @@ def file_bytes(config: RunConfig, info: BaseInfo) -> int | None:
     # PiSSA's files hold what the adapter ends with and what it began with.
     rank = (config.adapter.rank or 0) * (2 if config.adapter.init == "pissa" else 1)
     return None if values is None else 4 * values * rank + _HEADER_BYTES
+
+
+def foretold(config: RunConfig, info: BaseInfo) -> tuple[str, ...]:
+    """What other programs will lose of the run's file, a sentence each; () where its layers are not known yet."""
+    family = FAMILIES.get(info.family or "")
+    if family is None:
+        return ()
+    local = info.kind in ("bundled", "folder")
+    folder = _folder(info) if local else BUNDLED_FOLDER.parent / "configs" / family.configs[info.prediction]
+    dora = config.adapter.method == "dora"
+    return _losses(folder / family.root, family.key, config.adapter.targets, config.export.format, dora=dora)
+
+
+@functools.lru_cache(maxsize=32)
+def _losses(folder: Path, family: str, targets: str, layout: FileLayout, *, dora: bool) -> tuple[str, ...]:
+    try:
+        layers = unet_layers_in(folder)
+        chosen = {f"unet.{path}": layers[path] for path in matching(TARGETS.get(targets, targets), list(layers))}
+    except (OSError, ValueError, ConfigError):
+        # A base of another build, or an expression that is complained about elsewhere.
+        return ()
+    return losses(foreseen(chosen, FAMILIES[family], layout, dora=dora)) if chosen else ()
 
 
 def _values_in(base: Path, denoiser: str, pattern: str) -> int | None:

@@ -69,6 +69,7 @@ _RESNET = {
     "emb_layers.1": "time_emb_proj",
     "skip_connection": "conv_shortcut",
 }
+_RESNET_BACK = {ours: theirs for theirs, ours in _RESNET.items()}
 _PLACES = {
     "input_blocks.0.0": "conv_in",
     "out.0": "conv_norm_out",
@@ -162,8 +163,12 @@ def to_original(path: str, layers_per_block: int = 2) -> str | None:
 
     An upsampler is named as behind an attention, which is so in every block of SDXL that has one.
     """
-    places, leaves = ({ours: theirs for theirs, ours in t.items()} for t in (_places(layers_per_block), _RESNET))
-    return _renamed(path, places, leaves)
+    return _renamed(path, _places_back(layers_per_block), _RESNET_BACK)
+
+
+@functools.cache
+def _places_back(layers_per_block: int) -> Mapping[str, str]:
+    return {ours: theirs for theirs, ours in _places(layers_per_block).items()}
 
 
 @functools.cache

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from studio_parts import Parts
 
+from trainer.bases.describe import BaseInfo
+from trainer.config import RunConfig
 from trainer.errors import ConfigError, StudioError
 from trainer.studio import estimate
 from trainer.studio.images import MAX_SIDE, copy_size
@@ -264,6 +266,25 @@ def test_a_plan_that_needs_more_memory_than_is_free_says_what_to_do(parts: Parts
     parts.past.note("earlier", estimate.kind_of(full, "cpu"), 2.0, 2**60)
     (note,) = [note for note in parts.drafts.plan(draft).notes if "free at the moment" in note]
     assert note.endswith("Close other programs, or choose a smaller resolution or batch.")
+
+
+def test_the_plan_says_what_other_programs_will_lose(parts: Parts, draft: str) -> None:
+    (note,) = [note for note in parts.drafts.plan(draft).notes if "A1111" in note]
+    assert "no base of this kind is known there" in note
+
+    info = BaseInfo("some/base", kind="hub", family="sd1")
+    for targets, said in (
+        ("attention", ()),
+        ("self", ("InvokeAI does not open it",)),
+        ("conv_in|.*attn2.*", ("leave out 1 of 65 layers (conv_in)",)),
+        ("no layer at all", ()),
+        ("(", ()),
+    ):
+        config = RunConfig()
+        config.adapter.targets = targets
+        found = estimate.foretold(config, info)
+        assert len(found) == len(said)
+        assert all(each in sentence for each, sentence in zip(said, found, strict=True))
 
 
 def test_a_plan_without_images_or_with_a_bad_base_says_the_problem(parts: Parts, draft: str) -> None:

@@ -82,7 +82,7 @@ def test_every_named_target_opens_whole_in_every_program_but_where_the_base_cann
             assert {program for program, state in states(found).items() if state != "whole"} == alone, (family, targets)
     found = foreseen(layers_of(unets["sd1"], "self"), SD1, "kohya")
     (sentence,) = losses(found)
-    assert sentence.startswith("InvokeAI does not open it: it tells a style's base by attn2.to_k")
+    assert sentence.startswith("InvokeAI does not open it: a style's base is told by attn2.to_k")
     assert sentence.endswith("as 'attention' does.")
     assert "InvokeAI" not in opens_in(found)
     assert opens_in(found).startswith("Opens in A1111, Forge, ComfyUI, ")
@@ -134,7 +134,10 @@ def test_dora_says_for_each_program_what_it_does_with_the_lengths(unets: dict[st
     layers = layers_of(unets["sd1"], "cross")
     kohya = foreseen(layers, SD1, "kohya", dora=True)
     assert opens_in(kohya) == "Opens in Patina only."
-    assert any(each.startswith("A1111 and InvokeAI: it takes") for each in losses(kohya))
+    assert any(
+        each.startswith("A1111 and InvokeAI open it, but DoRA's lengths are taken for those of columns")
+        for each in losses(kohya)
+    )
     assert opens_in(foreseen(layers, SD1, "diffusers", dora=True)) == "Opens in diffusers and Patina only."
 
 
@@ -257,11 +260,14 @@ def test_alpha_in_the_header_alone_is_a_wrong_strength_elsewhere_and_said_so(tmp
     save_file(parts, tmp_path / "a.safetensors", {"lora_adapter_metadata": header, "ss_base_model_version": "sd_v1"})
     found = by_program(prove(read_style(tmp_path / "a.safetensors")))
     assert found["ComfyUI"].state == "wrong"
-    assert found["ComfyUI"].why == "it applies the style at 2 times its strength"
+    assert found["ComfyUI"].why == "at 2 times its strength"
     assert found["diffusers"].state == "whole"
     opens = inspect_file(tmp_path / "a.safetensors").opens
     assert opens[0] == "Opens in diffusers and Patina only."
-    assert any("ComfyUI" in line and "2 times its strength; choose kohya's layout" in line for line in opens)
+    assert any(
+        "ComfyUI" in line and "open it, but at 2 times its strength" in line and "choose kohya's layout" in line
+        for line in opens
+    )
 
 
 def test_a_weight_that_is_named_twice_is_not_taken_twice(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ from trainer.config import parse
 from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
 from trainer.events import Event, Failed, Finished, Found, Notice, Planned, Sampled, Saved, Started, Validated
 from trainer.studio.worker.draw import checkpoint_as_file
+from trainer.styles.consumers.programs import PROGRAMS
 from trainer.styles.metadata import sshs_model_hash
 from trainer.styles.read import read_style
 from trainer.styles.write import laid_out
@@ -73,6 +75,10 @@ def test_a_run_leaves_everything_that_was_promised(settings: dict, base: Base, t
     assert said[-1] is finished
     assert any("28 of 28 layers" in tick for tick in finished.verified)
     assert any("same picture" in tick for tick in finished.verified)
+    assert finished.opens[0] == "Opens in diffusers and Patina only."
+    (before,) = [notice.text for notice in of_type(said, Notice) if "A1111" in notice.text]
+    assert before in finished.opens, "it was said before the training"
+    assert said.index(next(e for e in said if isinstance(e, Notice) and e.text == before)) < said.index(planned)
     for event in of_type(said, Sampled):
         with Image.open(folder.path / event.path) as picture:
             assert "Steps: 2" in picture.text["parameters"]
@@ -92,7 +98,23 @@ def test_the_file_says_how_it_was_made(settings: dict, base: Base, tmp_path: Pat
     assert facts["sshs_model_hash"] == sshs_model_hash(folder.adapter_file)
     assert json.loads(facts["ss_tag_frequency"])["ink"]["ink style"] == 6
     assert "images" not in json.loads(facts["patina.config"])["data"], "nobody's folder names leave the machine"
+    assert json.loads(facts["ss_dataset_dirs"]) == {"ink": {"n_repeats": 1, "img_count": 6}}
+    assert facts["ss_base_model_version"] == "patina_icons_v1", "no tool may take it for Stable Diffusion 1"
+    assert (facts["ss_v2"], facts["ss_sd_model_name"]) == ("False", "bundled")
+    assert (facts["ss_optimizer"], facts["ss_num_batches_per_epoch"]) == ("adamw", "3")
+    assert not [key for key, value in facts.items() if str(tmp_path) in value]
     assert facts["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+
+
+def test_what_cannot_be_proved_in_the_end_is_refused_in_the_beginning(
+    settings: dict, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No layer of a UNet of today is lost by diffusers in our files; a version that loses some is stood in for."""
+    none = replace(next(each for each in PROGRAMS if each.title == "diffusers"), names=lambda path, family: iter(()))
+    monkeypatch.setattr("trainer.styles.consumers.openings.PROGRAMS", (none,))
+    with pytest.raises(ConfigError, match=r"'cross' cannot be trained: diffusers does not open it: there is no place"):
+        run(settings, tmp_path / "run", base)
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_the_same_seed_gives_the_same_file_and_another_seed_another(settings: dict, base: Base, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def _sentence(group: Sequence[Opening]) -> str:
             leave = "leave" if several else "leaves"
             said = f"{programs} {leave} out {len(one.left_out)} of {one.layers} layers ({examples}{more}): {one.why}"
         case _:
-            said = f"{programs}: {one.why}"
+            said = f"{programs} {'open' if several else 'opens'} it, but {one.why}"
     return f"{said}; {one.way_out}." if one.way_out else f"{said}."
 
 
@@ -144,15 +144,15 @@ def _opening(program: Program, tensors: FileTensors, order: Sequence[str], famil
         way_out = _way_out(program, left_out, family, kohya=kohya)
         too_many = program.unmatched is not None and homeless > program.unmatched
         if not ours or too_many or program.whole:
-            why = f"it has no place for {len(left_out)} of {len(order)} layers"
+            why = f"there is no place for {len(left_out)} of {len(order)} layers"
             return Opening(program.title, "not", nothing, tuple(order), why, way_out)
         return Opening(program.title, "part", ours, left_out, program.why_left_out, way_out)
     if tensors.lengths:
         read = program.reads_header and not kohya
-        why = "" if read else f"it {program.lengths}"
+        why = "" if read else program.lengths
         return Opening(program.title, "whole" if read else "otherwise", ours, (), why, "")
     listed = web_ui_family(tensors.metadata) if program.title == "A1111" else None
-    why = f"it lists the style among those of {listed.title}" if listed and listed.key != family.key else ""
+    why = f"it is listed among the styles of {listed.title}" if listed and listed.key != family.key else ""
     return Opening(program.title, "otherwise" if why else "whole", ours, (), why)
 
 

@@ -21,9 +21,6 @@ from trainer.styles.names import diffusers_stem, flatten, kohya_stem, text_path,
 KNOWN = frozenset({SD1.key, SD2.key, SDXL.key})
 """Families that other programs open bases of."""
 
-Lengths = str
-"""What becomes of DoRA's lengths: ``read``, or a sentence's part on what is done instead."""
-
 _IN_BLOCKS = re.compile(
     r"unet\.(?:down_blocks\.\d+|up_blocks\.\d+|mid_block)\."
     r"(?:attentions\.\d+\.(?:proj_in|proj_out|transformer_blocks\.\d+\.(?:attn[12]\.(?:to_[qkv]|to_out\.0)|ff\.net\.(?:0\.proj|2)))"
@@ -53,12 +50,12 @@ class Program:
         whole: it fails where a single name has no place.
         exact_shapes: a convolution of one pixel is none to it that can stand for a linear layer.
         reads_header: it knows alpha where only the header says it.
-        lengths: what it does with DoRA's.
+        lengths: what becomes of DoRA's, in a file that has them as kohya's layout does.
     """
 
     title: str
     names: Names
-    why_left_out: str = "it has no place for them"
+    why_left_out: str = "there is no place for them"
     families: frozenset[str] | None = KNOWN
     refuses: Callable[[FileTensors, Family], str | None] = lambda tensors, family: None
     together: Callable[[str, Family], tuple[str, ...]] = lambda path, family: ()
@@ -66,7 +63,7 @@ class Program:
     whole: bool = False
     exact_shapes: bool = False
     reads_header: bool = False
-    lengths: Lengths = "leaves out DoRA's lengths"
+    lengths: str = "DoRA's lengths are left out"
 
 
 def original_stem(path: str, family: Family) -> str | None:
@@ -167,11 +164,11 @@ def invoke_family(tensors: FileTensors) -> Family | None:
 
 def _invoke_refuses(tensors: FileTensors, family: Family) -> str | None:
     if not tensors.named("lora_"):
-        return "it reads no file of Stable Diffusion in this layout"
+        return "files for Stable Diffusion in this layout are not read there"
     found = invoke_family(tensors)
     if found is None:
-        return "it tells a style's base by attn2.to_k, attn2.to_v or text encoders, and this one adapts none of them"
-    return None if found.key == family.key else f"it takes the style for one of {found.title}"
+        return "a style's base is told by attn2.to_k, attn2.to_v or text encoders, of which this one adapts none"
+    return None if found.key == family.key else f"the style is taken for one of {found.title}"
 
 
 def _scripts(path: str, family: Family) -> Iterator[str]:
@@ -211,9 +208,9 @@ def _diffusers(path: str, family: Family) -> Iterator[str]:
         yield from _original(path, family)
 
 
-_OUTSIDE_ONLY = "it adapts nothing outside the UNet's blocks"
-_COLUMNS = "takes DoRA's lengths for those of columns"
-_BASE_ROWS = "divides by the lengths of the base's rows, which comes close to DoRA"
+_INSIDE_ONLY = "nothing outside the UNet's blocks is adapted there"
+_COLUMNS = "DoRA's lengths are taken for those of columns"
+_BASE_ROWS = "rows are divided by their lengths in the base, which comes close to DoRA"
 
 PROGRAMS: tuple[Program, ...] = (
     Program(
@@ -227,8 +224,8 @@ PROGRAMS: tuple[Program, ...] = (
     Program(title="SwarmUI", names=_comfy, lengths=_BASE_ROWS),
     Program(title="InvokeAI", names=_invoke, refuses=_invoke_refuses, whole=True, lengths=_COLUMNS),
     Program(title="diffusers", names=_diffusers, families=None, reads_header=True),
-    Program(title="sd-scripts", names=_scripts, why_left_out=_OUTSIDE_ONLY, exact_shapes=True),
-    Program(title="sd-scripts' merging", names=_scripts_merging, why_left_out=_OUTSIDE_ONLY),
+    Program(title="sd-scripts", names=_scripts, why_left_out=_INSIDE_ONLY, exact_shapes=True),
+    Program(title="sd-scripts' merging", names=_scripts_merging, why_left_out=_INSIDE_ONLY),
     Program(title="stable-diffusion.cpp", names=_cpp, together=_cpp_together),
 )
 

@@ -75,7 +75,7 @@ class _Layers:
         much = f"at {ratios[0]:.3g} times its strength" if same else "at another strength in each layer"
         where = "" if len(ratios) == len(self._ours) else f" in {len(ratios)} of {len(self._ours)} layers"
         way_out = "choose kohya's layout" if not next(iter(opening.taken.values())).startswith("lora_") else ""
-        return dataclasses.replace(opening, state="wrong", why=f"it applies the style {much}{where}", way_out=way_out)
+        return dataclasses.replace(opening, state="wrong", why=f"{much}{where}", way_out=way_out)
 
     def _difference(self, path: str, stem: str, scale: float) -> float:
         key = (path, stem, scale)
