@@ -141,6 +141,19 @@ def test_dora_says_for_each_program_what_it_does_with_the_lengths(unets: dict[st
     assert opens_in(foreseen(layers, SD1, "diffusers", dora=True)) == "Opens in diffusers and Patina only."
 
 
+def test_lengths_of_columns_are_read_by_the_web_uis_and_left_out_by_others() -> None:
+    path = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+    shapes = {
+        f"{kohya_stem(path)}.{part}": shape
+        for part, shape in {"lora_down.weight": (4, 768), "lora_up.weight": (640, 4), "dora_scale": (1, 768)}.items()
+    }
+    found = openings(FileTensors.of(shapes), [path], SD1)
+    assert opens_in(found) == "Opens in A1111, Forge, ComfyUI, SwarmUI and InvokeAI."
+    (sentence,) = losses(found)
+    assert "diffusers" in sentence
+    assert "DoRA's lengths are left out" in sentence
+
+
 @pytest.mark.parametrize(
     ("targets", "family", "opens"),
     [

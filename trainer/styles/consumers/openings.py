@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainer.bases.families import Family
-from trainer.styles.consumers.programs import KNOWN, PROGRAMS, Program, is_inside, normal, original_stem, web_ui_family
+from trainer.styles.consumers.programs import (
+    KNOWN,
+    LEFT_OUT,
+    PROGRAMS,
+    Program,
+    is_inside,
+    normal,
+    original_stem,
+    web_ui_family,
+)
 from trainer.styles.consumers.tensors import DOWN, UP, FileTensors, shape_of
 from trainer.styles.names import diffusers_stem, kohya_stem
 
@@ -146,10 +155,10 @@ def _opening(program: Program, tensors: FileTensors, order: Sequence[str], famil
         if not ours or too_many or program.whole:
             why = f"there is no place for {len(left_out)} of {len(order)} layers"
             return Opening(program.title, "not", nothing, tuple(order), why, way_out)
-        return Opening(program.title, "part", ours, left_out, program.why_left_out, way_out)
-    if tensors.lengths:
-        read = program.reads_header and not kohya
-        why = "" if read else program.lengths
+        return Opening(program.title, "part", ours, left_out, "they have no place there", way_out)
+    if lengths := tensors.lengths:
+        read = program.columns if lengths == "columns" else program.reads_header and not kohya
+        why = "" if read else LEFT_OUT if lengths == "columns" else program.lengths
         return Opening(program.title, "whole" if read else "otherwise", ours, (), why, "")
     listed = web_ui_family(tensors.metadata) if program.title == "A1111" else None
     why = f"it is listed among the styles of {listed.title}" if listed and listed.key != family.key else ""

@@ -31,6 +31,8 @@ _EMBEDDING = re.compile(r"unet\.(?:time|add)_embedding\..*")
 _TEXT = re.compile(r"te[12]?\.text_model\.encoder\.layers\.\d+\.(?:self_attn\.(?:[qkv]|out)_proj|mlp\.fc[12])")
 _TEXT_ATTENTION = re.compile(r"(te[12]?\..*self_attn)\.([qkv]|out)_proj")
 
+LEFT_OUT = "DoRA's lengths are left out"
+
 Names = Callable[[str, Family], Iterator[str]]
 """A layer's root-qualified path and the family -> every name under which a program takes it."""
 
@@ -42,7 +44,6 @@ class Program:
     Attributes:
         title: for people.
         names: see `Names`; a layer without one is left out.
-        why_left_out: what is said of layers left out.
         families: keys of the families that it opens bases of; None is all.
         refuses: why it does not open a file at all; None when it does.
         together: paths that are taken only when all of their group are there -> the group, or None.
@@ -50,12 +51,12 @@ class Program:
         whole: it fails where a single name has no place.
         exact_shapes: a convolution of one pixel is none to it that can stand for a linear layer.
         reads_header: it knows alpha where only the header says it.
-        lengths: what becomes of DoRA's, in a file that has them as kohya's layout does.
+        lengths: what becomes of DoRA's lengths of rows, in kohya's layout.
+        columns: whether it reads lengths of columns, as they are meant.
     """
 
     title: str
     names: Names
-    why_left_out: str = "there is no place for them"
     families: frozenset[str] | None = KNOWN
     refuses: Callable[[FileTensors, Family], str | None] = lambda tensors, family: None
     together: Callable[[str, Family], tuple[str, ...]] = lambda path, family: ()
@@ -63,7 +64,8 @@ class Program:
     whole: bool = False
     exact_shapes: bool = False
     reads_header: bool = False
-    lengths: str = "DoRA's lengths are left out"
+    lengths: str = LEFT_OUT
+    columns: bool = False
 
 
 def original_stem(path: str, family: Family) -> str | None:
@@ -208,7 +210,6 @@ def _diffusers(path: str, family: Family) -> Iterator[str]:
         yield from _original(path, family)
 
 
-_INSIDE_ONLY = "nothing outside the UNet's blocks is adapted there"
 _COLUMNS = "DoRA's lengths are taken for those of columns"
 _BASE_ROWS = "rows are divided by their lengths in the base, which comes close to DoRA"
 
@@ -218,14 +219,15 @@ PROGRAMS: tuple[Program, ...] = (
         names=_web_ui,
         together=_web_ui_together,
         lengths=_COLUMNS,
+        columns=True,
     ),
-    Program(title="Forge", names=_comfy, unmatched=12, lengths=_BASE_ROWS),
-    Program(title="ComfyUI", names=_comfy, lengths=_BASE_ROWS),
-    Program(title="SwarmUI", names=_comfy, lengths=_BASE_ROWS),
-    Program(title="InvokeAI", names=_invoke, refuses=_invoke_refuses, whole=True, lengths=_COLUMNS),
+    Program(title="Forge", names=_comfy, unmatched=12, lengths=_BASE_ROWS, columns=True),
+    Program(title="ComfyUI", names=_comfy, lengths=_BASE_ROWS, columns=True),
+    Program(title="SwarmUI", names=_comfy, lengths=_BASE_ROWS, columns=True),
+    Program(title="InvokeAI", names=_invoke, refuses=_invoke_refuses, whole=True, lengths=_COLUMNS, columns=True),
     Program(title="diffusers", names=_diffusers, families=None, reads_header=True),
-    Program(title="sd-scripts", names=_scripts, why_left_out=_INSIDE_ONLY, exact_shapes=True),
-    Program(title="sd-scripts' merging", names=_scripts_merging, why_left_out=_INSIDE_ONLY),
+    Program(title="sd-scripts", names=_scripts, exact_shapes=True),
+    Program(title="sd-scripts' merging", names=_scripts_merging),
     Program(title="stable-diffusion.cpp", names=_cpp, together=_cpp_together),
 )
 

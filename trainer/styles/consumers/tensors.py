@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 DOWN = ("lora_down.weight", "lora_A.weight")
 UP = ("lora_up.weight", "lora_B.weight")
@@ -44,9 +45,13 @@ class FileTensors:
         return any(stem.startswith(starts) for stem in self.parts)
 
     @property
-    def lengths(self) -> bool:
-        """Whether it holds lengths of rows, as DoRA has them."""
-        return any(part in LENGTHS for parts in self.parts.values() for part in parts)
+    def lengths(self) -> Literal["rows", "columns"] | None:
+        """Whose lengths it holds, as DoRA has them: of each weight's rows or, as some tools write it, its columns."""
+        for parts in self.parts.values():
+            shape, up = shape_of(parts, LENGTHS), shape_of(parts, UP)
+            if shape is not None and up is not None:
+                return "columns" if len(shape) > 1 and shape[0] == 1 != up[0] and LENGTHS[0] in parts else "rows"
+        return None
 
 
 def split(key: str) -> tuple[str, str]:
