@@ -13,7 +13,7 @@ from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import FAMILIES, Family
 from trainer.errors import AdapterFileError
 from trainer.safetensors_file import read_header, read_tensors
-from trainer.styles.consumers.openings import Opening, openings
+from trainer.styles.consumers.opening import Opening, openings
 from trainer.styles.consumers.programs import PROGRAMS, Program
 from trainer.styles.consumers.tensors import DOWN, PARTS, UP, FileTensors, split
 from trainer.styles.file import StyleFile, likely_family
