@@ -31,7 +31,7 @@ LYCORIS: dict[str, dict[str, Any]] = {
     "LoCon with Tucker's core": {"algo": "locon", "use_tucker": True},
     "LoCon by the root of its rank": {"algo": "locon", "rs_lora": True},
     "DoRA": {"algo": "locon", "dora_wd": True},
-    "DoRA by inputs": {"algo": "locon", "dora_wd": True, "wd_on_out": False},
+    "DoRA by inputs": {"algo": "locon", "dora_wd": True, "wd_on_output": False},
     "LoHa": {"algo": "loha"},
     "LoHa of a high rank": {"algo": "loha", "linear_dim": 7},
     "LoHa with Tucker's cores": {"algo": "loha", "use_tucker": True},
@@ -42,6 +42,15 @@ LYCORIS: dict[str, dict[str, Any]] = {
     "LoKr the other way round": {"algo": "lokr", "factor": 4, "unbalanced_factorization": True},
     "GLoRA": {"algo": "glora"},
     "whole differences": {"algo": "full"},
+}
+
+
+MADE_WITH = {
+    "DoRA": {"dora"},
+    "DoRA by inputs": {"dora by inputs"},
+    "GLoRA": {"glora"},
+    "whole differences": {"lora", "lora with bias"},
+    **{form: {form[:4].lower()} for form in LYCORIS if form.startswith(("LoHa", "LoKr"))},
 }
 
 
@@ -106,6 +115,7 @@ def test_what_lycoris_writes_changes_each_layer_as_it_does_there(
     saved(network, path)
     file = read_style(path, {"unet": [name for name, _ in unet.named_modules()]})
     assert file.layout == "LyCORIS wrapper"
+    assert MADE_WITH.get(form, {"lora"}) == {layer.method for layer in file.layers.values()}
     assert {f"lycoris_{flatten(where.removeprefix('unet.'))}" for where in file.layers} == wanted.keys()
     bank = Bank({"unet": unet})
     attach(bank, "a", file)

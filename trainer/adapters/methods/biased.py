@@ -21,9 +21,7 @@ class Biased(Foreign):
     summary: ClassVar[str] = "is LoRA that changes biases, too"
     source: ClassVar[str] = "differences of whole models; PEFT's lora_bias"
     parts: ClassVar[tuple[str, ...]] = ("bias",)
-    readers: ClassVar[str] = (
-        "It changes biases, which Patina and ComfyUI read, A1111 and Forge in part, and others leave out"
-    )
+    readers: ClassVar[str] = "It also changes biases, which Patina and ComfyUI read and other programs may leave out"
 
     def gate_factors(self, rank: int, alpha: float) -> tuple[float, ...]:
         return (1.0,)

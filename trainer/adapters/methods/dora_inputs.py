@@ -28,8 +28,8 @@ class DoraInputs(Foreign):
     summary: ClassVar[str] = "is DoRA with a length for each input"
     source: ClassVar[str] = "LyCORIS, OneTrainer"
     readers: ClassVar[str] = (
-        "It is DoRA with a length for each input, which Patina, LyCORIS and OneTrainer read, A1111, Forge and ComfyUI "
-        "nearly so, and diffusers not at all"
+        "It is DoRA with a length for each input, as OneTrainer and LyCORIS write it; Patina reads it as they do, and "
+        "diffusers leaves the lengths out"
     )
     parts: ClassVar[tuple[str, ...]] = ("magnitude",)
 
