@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from tiny_families import TinyModel, save_folder
 from typer.testing import CliRunner
 
@@ -82,3 +84,15 @@ def test_what_cannot_be_done_is_said_in_a_sentence(
     (line,) = output.splitlines()
     assert said in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ink.safetensors"]
+
+
+def test_convert_takes_an_alpha_that_the_file_does_not_say_and_writes_it_down(tmp_path: Path) -> None:
+    place = "base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
+    lost, told = tmp_path / "lost.safetensors", tmp_path / "told.safetensors"
+    save_file({f"{place}.lora_A.weight": torch.ones(4, 16), f"{place}.lora_B.weight": torch.ones(16, 4)}, lost)
+    assert "alpha unknown" in patina("inspect", lost)
+    assert "does not say its alpha" in patina("convert", lost, "--out", told, code=2)
+    assert "say alpha too" in patina("convert", lost, "--out", told, "--rslora", code=2)
+    assert "--alpha is 'much'" in patina("convert", lost, "--out", told, "--alpha", "much", code=2)
+    patina("convert", lost, "--out", told, "--alpha", "6", "--rslora")
+    assert {layer.scale for layer in read_style(told).layers.values()} == {3.0}
