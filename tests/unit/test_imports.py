@@ -40,6 +40,7 @@ LAYERS = {
     "trainer.publishing": 3,
     "trainer.training": 3,
     "trainer.workbench": 3,
+    "trainer.study": 4,
     "trainer.public": 4,
     "trainer.studio": 4,
     "trainer.cli": 5,

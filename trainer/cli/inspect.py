@@ -9,21 +9,39 @@ from typing import Annotated
 import typer
 
 from trainer.cli.mending import mending
+from trainer.errors import ConfigError
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file with a style.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     layers: Annotated[bool, typer.Option("--layers", help="List every layer with its norm.")] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Say instead which directions this style shares with another."),
+    ] = None,
+    directions: Annotated[
+        str, typer.Option(metavar="inputs|outputs|A", help="With --against: what updates read, write, or A alone.")
+    ] = "inputs",
+    heat_map: Annotated[
+        Path | None, typer.Option("--heat-map", metavar="PNG", help="With --against, a file for its heat maps.")
+    ] = None,
 ) -> None:
     """Show a style file's layout, rank, alpha, targets, base, trigger, hashes and how much it changes."""
     with mending(as_json=as_json):
+        if against is not None:
+            from trainer.cli.overlap import compare
+
+            return compare(file, against, directions, heat_map, as_json=as_json)
+        if heat_map is not None:
+            raise ConfigError("--heat-map compares two styles: name the other one with --against.")
         from trainer.styles.inspect import inspect_file
 
         found = inspect_file(file.expanduser())
         if as_json:
             typer.echo(json.dumps(found.to_dict(), indent=1))
-            return
+            return None
         from trainer.cli.inspection import show
 
         show(found, every_layer=layers)
+        return None

@@ -106,7 +106,7 @@ def provenance(
     trained: Trainer,
     *,
     started_at: float,
-    thumbnail: Image.Image,
+    thumbnail: Image.Image | None = None,
     recovered: Sequence[str] = (),
     strength: float | None = None,
 ) -> Provenance:
@@ -158,7 +158,7 @@ def provenance(
         recommended_strength=strength,
         author=config.export.author,
         license=config.export.license,
-        thumbnail=thumbnail_url(thumbnail),
+        thumbnail="" if thumbnail is None else thumbnail_url(thumbnail),
         description=" ".join(recovered),
         config={**_shareable(config), **({"recovery": list(recovered)} if recovered else {})},
     )

@@ -37,7 +37,11 @@ _SIGNALS = (Signal.GO, Signal.PAUSE, Signal.STOP)
 
 
 class Diverged(RunError):
-    """The loss is no longer a number."""
+    """The loss is no longer a number; ``styles`` are the adapters whose loss it is, where several learn."""
+
+    def __init__(self, message: str, styles: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.styles = tuple(styles)
 
 
 @dataclass(frozen=True)
@@ -385,5 +389,6 @@ def diverged(step: int, styles: Sequence[str] = ()) -> Diverged:
     whose = f" of {' and '.join(map(repr, styles))}" if styles else ""
     return Diverged(
         f"Training{whose} came apart before step {step}: the loss is no longer a number. "
-        "Try again with a tenth of the learning rate, or with precision fp32."
+        "Try again with a tenth of the learning rate, or with precision fp32.",
+        styles,
     )

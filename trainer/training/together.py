@@ -50,6 +50,8 @@ def train_together(
                 parameters = [parameter for trainer in active for parameter in trainer.parameters]
                 losses = average_gradients(active[0].accelerator, parameters, losses)
             lost = [t.style for t, loss in zip(active, losses, strict=True) if not math.isfinite(loss)]
+            # Weights that are no numbers make none of the others' losses either: infinity times a gate of 0 is none.
+            lost = [t.style for t in active if lost and not _finite(t)] or lost
             if lost and not active[0].scaler.is_enabled():
                 for trainer in active:
                     trainer.optimizer.zero_grad(set_to_none=True)
@@ -82,6 +84,10 @@ def _accumulate_together(bank: Bank, trainers: Sequence[Trainer]) -> list[float]
                 total = total + trainer.scaler.scale(trainer.share(loss))
             total.backward()
     return torch.stack([torch.stack(found).mean() for found in losses.values()]).tolist()
+
+
+def _finite(trainer: Trainer) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in trainer.parameters)
 
 
 def _shape(drawn: tuple[Trainer, Batch]) -> tuple[int, ...]:

@@ -1,0 +1,88 @@
+"""Which directions two styles share (`trainer.workbench.subspaces`), in a terminal, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from trainer.errors import ConfigError
+
+
+def compare(first: Path, second: Path, side: str, picture: Path | None, *, as_json: bool) -> None:
+    """Compare two style files layer kind by layer kind.
+
+    Args:
+        side: a name of `trainer.workbench.subspaces.SIDES`.
+        picture: where the heat maps go, if anywhere.
+
+    Raises:
+        ConfigError: an unknown side, or styles that change no layer in common.
+        AdapterFileError: a file is no style.
+        RunError: the picture cannot be written.
+    """
+    from trainer.styles.read import read_style
+    from trainer.workbench.subspaces import SIDES, overlaps
+
+    chosen = next((known for known in SIDES if known == side), None)
+    if chosen is None:
+        raise ConfigError(f"--directions is {side!r}, but should be one of {', '.join(SIDES)}.")
+    target = None if picture is None else _free(picture.expanduser())
+    found = overlaps(read_style(first.expanduser()), read_style(second.expanduser()), chosen)
+    if target is not None:
+        from trainer.atomic import replace_file
+        from trainer.workbench.heatmap import heatmap
+
+        drawn = heatmap(
+            found, title=f"What {first.stem} and {second.stem} share: {SIDES[chosen]}", names=(first.stem, second.stem)
+        )
+        replace_file(target, lambda file: drawn.save(file, "PNG", optimize=True))
+    if as_json:
+        kinds = [
+            {
+                "kind": one.kind,
+                "layers": one.layers,
+                "similarity": one.similarity.tolist(),
+                "by_chance": one.by_chance.tolist(),
+            }
+            for one in found
+        ]
+        typer.echo(json.dumps({"directions": chosen, "kinds": kinds}, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("Layers", "", "Strongest", "by chance", "All", "by chance", "Ranks"):
+        table.add_column(title, justify="left" if title == "Layers" else "right")
+    for one in found:
+        rows, columns = one.similarity.shape
+        table.add_row(
+            one.kind,
+            str(len(one.layers)),
+            f"{one.similarity[0, 0]:.2f}",
+            f"{one.by_chance[0, 0]:.2f}",
+            f"{one.similarity[-1, -1]:.2f}",
+            f"{one.by_chance[-1, -1]:.2f}",
+            f"{rows}, {columns}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"Subspace similarity from 0 to 1 ({SIDES[chosen]}): of the strongest direction of each, and of all.",
+        markup=False,
+    )
+    if target is not None:
+        console.print(f"The heat maps are in {target}.", markup=False, soft_wrap=True)
+
+
+def _free(path: Path) -> Path:
+    """A place for a picture where nothing is overwritten."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"--heat-map {path} should end in .png.")
+    if path.exists():
+        raise ConfigError(f"--heat-map {path} exists already: choose another name, so that nothing is overwritten.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--heat-map {path} cannot be written: there is no folder {path.parent}.")
+    return path

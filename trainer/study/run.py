@@ -1,0 +1,439 @@
+"""A study from its plan to its file: as many arms in one pass as there is room for, and nothing is done twice.
+
+The folder holds ``study.json``, which grows as arms are done, a style file for each of them, and while arms are in
+training a checkpoint of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from trainer.adapters.bank import Bank
+from trainer.bases.base import Base
+from trainer.bases.placement import is_out_of_memory
+from trainer.config import RunConfig, overlay, parse
+from trainer.data.dataset import Dataset
+from trainer.errors import ConfigError, DoesNotFit
+from trainer.events import Emit, Notice, Phase
+from trainer.hardware import machine, physical_cores, set_up_threads
+from trainer.judging.judge import MOST_SUBJECTS, Judge, Questions
+from trainer.presets import resolve
+from trainer.randomness import stable_seed
+from trainer.study import result
+from trainer.study.arms import Arm, Kind, arms_of
+from trainer.study.result import Measured, Study
+from trainer.styles.metadata import build
+from trainer.styles.write import write_style
+from trainer.training import checkpoint as checkpoints
+from trainer.training.batches import Batches
+from trainer.training.export import provenance
+from trainer.training.fitting import as_found, measure, memory_limit, settle, step_down, tidy
+from trainer.training.loop import Diverged, Trainer
+from trainer.training.picking import MOST_REFERENCES
+from trainer.training.prepare import Prepared, prepare, read_dataset
+from trainer.training.processes import open_accelerator
+from trainer.training.run import open_base
+from trainer.training.run_folder import RunFolder
+from trainer.training.samples import unseen_prompts
+from trainer.training.together import train_together
+from trainer.training.validation import Validation
+from trainer.version import __version__
+
+DRAWS = 4
+"""Of noise for each held-out image and level; the grid of one draw is `trainer.training.validation.Validation`."""
+USUAL_SHARE = 0.25
+"""Of the images that are held out where the settings do not say."""
+MOST_TOGETHER = 8
+IN_TRAINING = "in_training"
+SAVE_SECONDS = 60.0
+TELL_SECONDS = 0.5
+_ROOM = 0.6
+"""Share of the free memory that passes of several arms may fill."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Where a study stands.
+
+    Attributes:
+        arms, seed: in training at the moment.
+        done, total: steps of all arms and seeds, those of earlier calls left out.
+        seconds_left: by the speed so far; None before there is one.
+    """
+
+    arms: tuple[str, ...]
+    seed: int
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+def run(
+    kind: Kind,
+    config: RunConfig,
+    folder: Path,
+    *,
+    seeds: int = 3,
+    ranks: Sequence[int] = (),
+    scores: bool = False,
+    together: int | None = None,
+    emit: Emit = lambda event: None,
+    told: Callable[[Pace], None] = lambda pace: None,
+    base: Base | None = None,
+) -> Study:
+    """Do a study, or what is left of it in its folder.
+
+    Args:
+        config: what all arms share; ``train.seed`` is the first seed, the others follow it. Without a
+            ``data.validation_share`` it is `USUAL_SHARE`.
+        folder: made when it is not there; an earlier call's study in it goes on.
+        ranks: of a study of ranks.
+        scores: also judge what each arm draws (`trainer.judging`).
+        together: most arms in one pass; None is as many as memory has room for, `MOST_TOGETHER` at most.
+        told: of the pace, a few times a second.
+        base: that of ``config`` when it is loaded already; it is left as it was.
+
+    Raises:
+        PatinaError: something the user can mend; the folder keeps what was done.
+    """
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}, but a study needs at least 1.")
+    if not config.data.validation_share:
+        config = config.model_copy(deep=True)
+        config.data.validation_share = USUAL_SHARE
+    place = RunFolder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with place.held():
+        place.clear_scratch()
+        base = base or open_base(config, emit, open_accelerator())
+        for note in base.notes:
+            emit(Notice(text=note))
+        set_up_threads(config.train.threads or physical_cores())
+        emit(Phase(name="reading", detail=config.data.images))
+        dataset = read_dataset(place, config, base)
+        arms = arms_of(kind, base, config, ranks)
+        emit(Phase(name="caching"))
+        prepared = prepare(dataset, config, base, place.cache)
+        planned = _planned(kind, config, base, dataset, prepared, arms, seeds)
+        earlier = result.read(folder)
+        study = planned if earlier is None else planned.going_on(earlier)
+        result.write(study, folder)
+        bench = _Bench(base, prepared, dataset, config, folder, study, scores, together, emit, told)
+        try:
+            with as_found(base):
+                settle(base, config.memory)
+                bench.work()
+        finally:
+            bench.bank.detach()
+    return bench.study
+
+
+def _planned(
+    kind: Kind,
+    config: RunConfig,
+    base: Base,
+    dataset: Dataset,
+    prepared: Prepared,
+    arms: Sequence[Arm],
+    seeds: int,
+) -> Study:
+    common = resolve(config, base.family, resolution=base.resolution, images=len(prepared.training))
+    settings = common.model_dump(include={"trigger", "data", "adapter", "optim"})
+    settings["data"].pop("images")
+    settings["train"] = {"steps": common.train.steps}
+    known = [(example.name, example.sha256, example.caption) for example in dataset.examples]
+    return Study(
+        kind=kind,
+        version=__version__,
+        style=config.name,
+        base=base.title,
+        base_sha256=base.identity,
+        dataset=hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16],
+        settings=settings,
+        training=len(prepared.training),
+        held_out=len(prepared.validation),
+        draws=DRAWS,
+        seeds=tuple(config.train.seed + number for number in range(seeds)),
+        arms=result.facts_of(arms),
+    )
+
+
+class _Bench:
+    """Where the arms are trained and measured; ``study`` is what is done so far."""
+
+    def __init__(
+        self,
+        base: Base,
+        prepared: Prepared,
+        dataset: Dataset,
+        config: RunConfig,
+        folder: Path,
+        study: Study,
+        scores: bool,
+        together: int | None,
+        emit: Emit,
+        told: Callable[[Pace], None],
+    ) -> None:
+        self.base, self.prepared, self.dataset, self.config = base, prepared, dataset, config
+        self.folder, self.study, self.scores, self.emit, self.told = folder, study, scores, emit, told
+        self.most = together
+        self.bank = Bank(base.roots)
+        self.memory = config.memory
+        self.configs: dict[str, RunConfig] = {}
+        self.judge: Judge | None = None
+        self.grids = [
+            Validation(base, prepared.validation, prepared.features, seed=stable_seed(config.train.seed, "study", draw))
+            for draw in range(study.draws)
+        ]
+        steps = int(study.settings["train"]["steps"])
+        self.total = steps * sum(len(study.missing(seed)) for seed in study.seeds)
+        self.done = 0
+        self.began = self.said = time.monotonic()
+        if scores and len(prepared.training) < 2:
+            raise ConfigError("--scores compares pictures with the training images, and needs at least two of them.")
+
+    def work(self) -> None:
+        """Train and measure what is missing, all arms with one seed before the next."""
+        for seed in self.study.seeds:
+            if self.most is None and self.study.missing(seed):
+                self.most = self._room(self.study.missing(seed), seed)
+            while arms := self.study.missing(seed):
+                self.wave(arms[: self.most], seed)
+        shutil.rmtree(self.folder / IN_TRAINING, ignore_errors=True)
+
+    def wave(self, arms: Sequence[result.ArmFacts], seed: int) -> None:
+        """Train some arms with one seed in shared passes, measure them, and write that down."""
+        began = time.monotonic()
+        trainers = [trainer for arm in arms if (trainer := self._trainer(arm, seed)) is not None]
+        for trainer in trainers:
+            self._go_on_from_checkpoint(trainer, seed)
+        told = tuple(trainer.style for trainer in trainers)
+        alongside = len(trainers)
+        while trainers:
+            try:
+                self._train(trainers, lambda: self._tell(told, seed))
+                break
+            except Diverged as trouble:
+                for trainer in [t for t in trainers if t.style in trouble.styles]:
+                    trainers.remove(trainer)
+                    self._give_up(trainer, seed, "came apart: its loss was no longer a number")
+        seconds = (time.monotonic() - began) / max(1, alongside)
+        for trainer in trainers:
+            self._finish(trainer, seed, seconds, alongside)
+        for trainer in trainers:
+            self._forget(trainer, seed)
+
+    def _trainer(self, arm: result.ArmFacts, seed: int) -> Trainer | None:
+        """A trainer of an arm in the bank, at step 0; None when it cannot be trained on this base, which is noted."""
+        values = self.config.model_dump()
+        overlay(values, {**arm.changes, "train.seed": seed, "name": f"{self.study.style[:40]} {arm.name} seed {seed}"})
+        config = resolve(
+            parse(values), self.base.family, resolution=self.base.resolution, images=len(self.prepared.training)
+        )
+        adapter = config.adapter
+        assert adapter.rank is not None
+        try:
+            self.bank.add(
+                arm.name,
+                adapter.targets,
+                rank=adapter.rank,
+                alpha=adapter.alpha,
+                method=adapter.method,
+                settings=adapter.model_dump(),
+                dropout=adapter.dropout,
+                seed=seed,
+            )
+        except ConfigError as error:
+            self._note(Measured(arm=arm.name, seed=seed, values=0, layers=0, rank=adapter.rank, note=str(error)))
+            return None
+        batches = Batches(
+            self.base,
+            self.prepared.training,
+            self.prepared.features,
+            batch_size=config.optim.batch_size or 1,
+            accumulation=config.optim.gradient_accumulation,
+            images_per_pass=self.memory.micro_batch,
+            seed=seed,
+            caption_dropout=config.data.caption_dropout,
+        )
+        trainer = Trainer(self.base, self.bank, arm.name, batches, config)
+        self.configs[arm.name] = config
+        return trainer
+
+    def _go_on_from_checkpoint(self, trainer: Trainer, seed: int) -> None:
+        found, _ = checkpoints.newest(self._resting(trainer, seed))
+        if found is not None:
+            trainer.restore(found)
+            self.done += trainer.step
+
+    def _train(self, trainers: Sequence[Trainer], tell: Callable[[], None]) -> None:
+        """All steps of all trainers; where memory runs out, fewer at once or a step in smaller parts."""
+        try:
+            self._advance(trainers, tell)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            trouble = MemoryError(str(error))
+        else:
+            return
+        for trainer in trainers:
+            trainer.optimizer.zero_grad(set_to_none=True)
+        tidy(self.base.device)
+        if len(trainers) > 1:
+            self.most = middle = len(trainers) // 2
+            self.emit(Notice(level="warning", text=f"Memory ran out: from here on {middle} arms at most share a pass."))
+            for half in (trainers[:middle], trainers[middle:]):
+                self._train(half, tell)
+            return
+        config = self.configs[trainers[0].style].model_copy(update={"memory": self.memory})
+        lower = step_down(config, self.base.levels)
+        if lower is None:
+            raise DoesNotFit(
+                "Memory ran out although every saving is in use: close other programs, or study a smaller base or "
+                "data.resolution. What is done stays in the folder."
+            ) from trouble
+        self.memory = self.memory.model_copy(
+            update={
+                "micro_batch": lower.micro_batch,
+                "checkpoint_levels": lower.checkpoint_levels,
+                "park_encoders": lower.park_encoders,
+            }
+        )
+        settle(self.base, self.memory)
+        trainers[0].batches.images_per_pass = lower.micro_batch
+        self._train(trainers, tell)
+
+    def _advance(self, trainers: Sequence[Trainer], tell: Callable[[], None]) -> None:
+        """Train to the end, and save where they stand once a minute."""
+
+        def after_step(trainer: Trainer, loss: float) -> None:
+            self.done += 1
+            tell()
+
+        while any(trainer.step < trainer.settings.steps for trainer in trainers):
+            before, until = self.done, time.monotonic() + SAVE_SECONDS
+            train_together(
+                trainers,
+                go_on=lambda before=before, until=until: self.done == before or time.monotonic() < until,
+                after_step=after_step,
+            )
+            for trainer in trainers:
+                if trainer.step < trainer.settings.steps:
+                    where = self._resting(trainer, trainer.settings.seed)
+                    checkpoints.save(trainer.checkpoint(), where, keep=1)
+
+    def _finish(self, trainer: Trainer, seed: int, seconds: float, alongside: int) -> None:
+        """Measure an arm that is trained, keep its style, and write both down."""
+        name = trainer.style
+        with trainer.as_exported():
+            found = [grid.measure(trainer) for grid in self.grids]
+            scores = self._scores(trainer) if self.scores else {}
+        loss = sum(each.style for each in found) / len(found)
+        base_loss = sum(each.base for each in found) / len(found)
+        if not torch.isfinite(torch.tensor(loss)):
+            return self._give_up(trainer, seed, "came apart: its loss is no number", forget=False)
+        file = Path("styles") / f"{_slug(name)}-{seed}.safetensors"
+        (self.folder / "styles").mkdir(exist_ok=True)
+        weights = self.bank.weights_of(name, trainer.weights_to_export())
+        facts = provenance(self.configs[name], self.dataset, trainer, started_at=time.time())
+        write_style(self.folder / file, weights, metadata=build(facts))
+        self._note(
+            Measured(
+                **_size(trainer),
+                seed=seed,
+                loss=loss,
+                scores=scores,
+                seconds=seconds,
+                alongside=alongside,
+                file=file.as_posix(),
+            ),
+            base_loss,
+        )
+        return None
+
+    def _give_up(self, trainer: Trainer, seed: int, why: str, *, forget: bool = True) -> None:
+        self._note(Measured(**_size(trainer), seed=seed, note=why))
+        self.emit(Notice(level="warning", text=f"{trainer.style}, seed {seed}, {why}."))
+        if forget:
+            self.done += trainer.settings.steps - trainer.step
+            self._forget(trainer, seed)
+
+    def _note(self, measured: Measured, base_loss: float | None = None) -> None:
+        self.study = self.study.with_measured(measured, self.study.base_loss if base_loss is None else base_loss)
+        result.write(self.study, self.folder)
+
+    def _forget(self, trainer: Trainer, seed: int) -> None:
+        self.bank.remove(trainer.style)
+        shutil.rmtree(self._resting(trainer, seed), ignore_errors=True)
+
+    def _scores(self, trainer: Trainer) -> dict[str, float]:
+        if self.judge is None:
+            references = [image.mean[0].to(self.base.device) for image in self.prepared.training[:MOST_REFERENCES]]
+            subjects = self.config.samples.prompts or unseen_prompts(self.base.family.prompts, self.dataset, 12)
+            self.judge = Judge(
+                self.base,
+                self.bank,
+                trainer.style,
+                [self.base.scale_latents(reference) for reference in references],
+                Questions(subjects=tuple(subjects[:MOST_SUBJECTS]), trigger=self.config.trigger),
+            )
+        self.judge.style = trainer.style
+        candidate, _ = self.judge.at(trainer.step, (1.0,))[0]
+        return {
+            "style": candidate.style_mean,
+            "subject": candidate.subject_mean,
+            "copying": max(candidate.nearness),
+            "drift": candidate.drift,
+            "variety": candidate.variety,
+        }
+
+    def _room(self, arms: Sequence[result.ArmFacts], seed: int) -> int:
+        """How many arms memory has room for in one pass, by real passes of the first that can be trained."""
+        trainer = next((found for arm in arms if (found := self._trainer(arm, seed)) is not None), None)
+        if trainer is None:
+            return 1
+        device = self.base.device
+        before = torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+        try:
+            needs = max(1, measure(trainer).memory_bytes - before)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            needs = machine(device).total
+        trainer.optimizer.zero_grad(set_to_none=True)
+        self.bank.remove(trainer.style)
+        limit = memory_limit(self.config, device)
+        free = machine(device).available if limit is None else max(0, limit - before)
+        return max(1, min(MOST_TOGETHER, int(_ROOM * free / needs)))
+
+    def _resting(self, trainer: Trainer, seed: int) -> Path:
+        """Where an arm's checkpoint lies while it is in training."""
+        return self.folder / IN_TRAINING / f"{_slug(trainer.style)}-{seed}"
+
+    def _tell(self, arms: tuple[str, ...], seed: int) -> None:
+        now = time.monotonic()
+        if now - self.said < TELL_SECONDS and self.done < self.total:
+            return
+        self.said = now
+        left = (now - self.began) / self.done * (self.total - self.done) if self.done else None
+        self.told(Pace(arms, seed, self.done, self.total, left))
+
+
+def _size(trainer: Trainer) -> dict[str, object]:
+    adapter = trainer.bank[trainer.style]
+    values = sum(p.numel() for _, p in adapter.parameters if p.requires_grad)
+    return {"arm": trainer.style, "values": values, "layers": len(adapter.spec.targets), "rank": adapter.spec.rank}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,139 @@
+"""Which directions two styles have in common, and how far a style turns up what the base already does.
+
+Sources: Hu et al. 2021 (LoRA), arXiv 2106.09685, sections 7.2 and 7.3.
+
+Shapes: out, in of a layer; r rank; an update is ``dW = scale B A`` (out, in).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainer.adapters.methods import as_loras
+from trainer.adapters.weights import LayerWeights
+from trainer.errors import ConfigError
+from trainer.styles.file import StyleFile
+from trainer.workbench.lowrank import factors, spectrum
+
+Side = Literal["inputs", "outputs", "A"]
+SIDES: Mapping[Side, str] = {
+    "inputs": "what the update looks at: the right singular vectors of B A",
+    "outputs": "what the update writes: the left singular vectors of B A",
+    "A": "the right singular vectors of A alone, as in the paper",
+}
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two styles share in the layers of one kind, on average.
+
+    Attributes:
+        kind: what the layers' names end with, such as ``attn2.to_q``.
+        layers: their paths.
+        similarity: phi(i, j), (r1, r2), from 0 (nothing) to 1 (one subspace within the other); entry [i - 1, j - 1] is
+            of the i strongest directions of the one style and the j strongest of the other.
+        by_chance: what it would be for random subspaces, (r1, r2).
+    """
+
+    kind: str
+    layers: tuple[str, ...]
+    similarity: Tensor
+    by_chance: Tensor
+
+
+def directions(layer: LayerWeights, side: Side = "inputs") -> Tensor:
+    """A layer's directions, strongest first, as orthonormal rows: (r, in), or (r, out) of ``outputs``; fp64.
+
+    A is random before training and stays close to that while B is small, so the order of A's own directions says
+    little about a short training; that of ``B A`` is the order of what the style does.
+    """
+    up, down = factors(layer)
+    if side == "A":
+        return torch.linalg.svd(down, full_matrices=False).Vh
+    found = spectrum(up, down)
+    return found.right if side == "inputs" else found.left.T
+
+
+def similarity(first: Tensor, second: Tensor) -> Tensor:
+    """``phi(i, j) = ||U_i^T V_j||_F^2 / min(i, j)`` of all leading subspaces (equation 4 of the paper), (r1, r2).
+
+    Args:
+        first, second: orthonormal rows, (r1, d) and (r2, d).
+    """
+    shared = (first @ second.T).square().cumsum(0).cumsum(1)
+    rows = torch.arange(1, first.shape[0] + 1, dtype=shared.dtype)
+    columns = torch.arange(1, second.shape[0] + 1, dtype=shared.dtype)
+    return shared / torch.minimum(rows[:, None], columns)
+
+
+def by_chance(first: int, second: int, width: int) -> Tensor:
+    """What `similarity` is on average for random subspaces of a space of ``width`` dimensions: max(i, j) / width."""
+    rows, columns = torch.arange(1, first + 1).double(), torch.arange(1, second + 1).double()
+    return torch.maximum(rows[:, None], columns) / width
+
+
+def overlaps(first: StyleFile, second: StyleFile, side: Side = "inputs") -> list[Overlap]:
+    """What two styles share, layer kind by layer kind; layers of other shapes or in one style alone are left out.
+
+    Raises:
+        ConfigError: the styles have no layer in common.
+    """
+    one, other = as_loras(first.layers), as_loras(second.layers)
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for path in one:
+        if path in other and _shape(one[path]) == _shape(other[path]) and _moves(one[path]) and _moves(other[path]):
+            kinds[_kind(path)].append(path)
+    if not kinds:
+        raise ConfigError("The two styles change no layer in common, so there are no directions to compare.")
+    return [_overlap(kind, paths, one, other, side) for kind, paths in sorted(kinds.items())]
+
+
+def amplification(layer: LayerWeights, weight: Tensor) -> tuple[float, float]:
+    """How far a style turns up directions that its layer hardly uses (section 7.3 and table 7 of the paper).
+
+    With U and V the update's singular vectors, the norm of ``U^T W V`` is what the frozen weight does along the
+    update's directions, and the amplification factor is ``||dW|| / ||U^T W V||`` (Frobenius norms).
+
+    Args:
+        weight: the frozen one, (out, in[, kh, kw]).
+
+    Returns:
+        The factor, and what it would be along W's own strongest directions, ``||dW|| / ||W_r||`` with W_r the best
+        approximation of rank r.
+    """
+    found = spectrum(*factors(layer))
+    frozen = weight.detach().double().flatten(1)
+    own = torch.linalg.svdvals(frozen)[: len(found.sizes)]
+    size = found.energy**0.5
+    along = float(torch.linalg.matrix_norm(found.left.T @ frozen @ found.right.T))
+    return size / max(along, 1e-300), size / max(float(own.norm()), 1e-300)
+
+
+def _overlap(
+    kind: str, paths: Sequence[str], one: Mapping[str, LayerWeights], other: Mapping[str, LayerWeights], side: Side
+) -> Overlap:
+    """The mean over layers, as far as the smallest ranks among them reach."""
+    pairs = [(directions(one[path], side), directions(other[path], side)) for path in paths]
+    rows, columns = min(len(a) for a, _ in pairs), min(len(b) for _, b in pairs)
+    found = [similarity(a[:rows], b[:columns]) for a, b in pairs]
+    chance = [by_chance(rows, columns, a.shape[1]) for a, _ in pairs]
+    return Overlap(kind, tuple(paths), torch.stack(found).mean(0), torch.stack(chance).mean(0))
+
+
+def _shape(layer: LayerWeights) -> tuple[int, int]:
+    return layer.up.shape[0], layer.down[0].numel()
+
+
+def _moves(layer: LayerWeights) -> bool:
+    return bool(layer.up.any()) and bool(layer.down.any())
+
+
+def _kind(path: str) -> str:
+    within = path.rpartition("transformer_blocks.")[2].partition(".")[2]
+    return within or path.rpartition(".")[2]
