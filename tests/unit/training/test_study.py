@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -10,10 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import ImageColor
+from rich.console import Console
+from typer.testing import CliRunner
 
 from trainer.adapters.bank import Bank
 from trainer.adapters.methods import METHODS
 from trainer.bases.base import Base
+from trainer.cli import app
+from trainer.cli.study import show
 from trainer.config import RunConfig, parse
 from trainer.errors import ConfigError
 from trainer.study import run as running
@@ -300,3 +305,39 @@ def test_scores_are_those_of_judging(base: Base, config: RunConfig, folder: Fres
     config.samples.prompts = ["cat face", "red heart"]
     found = run("rank", config, folder("study"), seeds=1, ranks=(1,), scores=True, base=base)
     assert found.measured[0].scores.keys() == {"style", "subject", "copying", "drift", "variety"}
+
+
+# ---- in the terminal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["speed", "IMAGES"], "'speed' is no study: write one of placement, rank, methods."),
+        (["methods", "IMAGES", "--ranks", "1,2"], "--ranks belongs to a study of ranks"),
+        (["rank", "IMAGES", "--ranks", "1;2"], "--ranks is '1;2', but should be whole numbers"),
+        (["rank", "IMAGES", "--steps", "0"], "--steps is '0'"),
+        (["rank", "EMPTY"], "There are no images in"),
+    ],
+)
+def test_what_cannot_be_studied_is_said_before_anything_is_loaded(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    places = {"IMAGES": str(image_folder), "EMPTY": str(tmp_path / "empty")}
+    told = CliRunner().invoke(app, ["study", *(places.get(text, text) for text in arguments)])
+    assert told.exit_code == 2
+    assert said in told.output
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_the_table_says_what_the_seeds_allow_to_say() -> None:
+    page = io.StringIO()
+    show(made_up(first={1: 1.0, 2: 1.1}, near={1: 1.1, 2: 1.0}), Console(file=page, width=120))
+    text = page.getvalue()
+    assert "first" in text
+    assert "first is best, but these seeds cannot tell it from near." in " ".join(text.split())
+    page = io.StringIO()
+    show(made_up(first={1: 1.0}).model_copy(update={"seeds": (1,)}), Console(file=page, width=120))
+    assert "One seed shows no spread: what is best here may be luck." in " ".join(page.getvalue().split())

@@ -112,7 +112,8 @@ def test_patina_inspect_compares_two_files_and_draws_them(tmp_path: Path) -> Non
     assert kind["layers"] == [PATH]
     expected = similarity(directions(layer(3, 1)), directions(layer(3, 2)))
     assert torch.allclose(torch.tensor(kind["similarity"]).double(), expected, atol=1e-6)
-    assert Image.open(png).size[0] > 200
+    with Image.open(png) as picture:
+        assert picture.size[0] > 200
     again = CliRunner().invoke(app, ["inspect", *files, "--heat-map", str(png)])
     assert again.exit_code == 2
     assert "exists already" in again.output
