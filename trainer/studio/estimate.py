@@ -13,7 +13,7 @@ import re
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,9 @@ def _losses(folder: Path, family: str, targets: str, layout: FileLayout, *, dora
     except (OSError, ValueError, ConfigError):
         # A base of another build, or an expression that is complained about elsewhere.
         return ()
-    return losses(foreseen(chosen, FAMILIES[family], layout, dora=dora)) if chosen else ()
+    # As `trainer.training.export.foretold` does.
+    own = replace(FAMILIES[family], text_width=None)
+    return losses(foreseen(chosen, own, layout, dora=dora)) if chosen else ()
 
 
 def _values_in(base: Path, denoiser: str, pattern: str) -> int | None:

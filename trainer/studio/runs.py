@@ -98,7 +98,19 @@ class Runs:
             if before is not None and before[0] == inputs:
                 return before[1]
             count = before[1].version[1] + 1 if before is not None else 0
-            view = self._view(run, standing, phase, place, waits, failed, (run.created, count))
+            folder = RunFolder(self._home.run(run_id))
+            judged = run.state is State.FINISHED and standing.finished is not None
+            view = RunView.of(
+                run,
+                standing,
+                folder,
+                phase=phase,
+                judgement=self._judgement(run_id, folder) if judged else None,
+                place=place,
+                waits=waits,
+                failed=failed,
+                version=(run.created, count),
+            )
             self._shown[run_id] = (inputs, view)
             return view
 
@@ -329,68 +341,6 @@ class Runs:
             thumbnail=self._home.run(run.id) / last if last else self._first_image(run.id),
             message=run.message,
         )
-
-    def _view(
-        self,
-        run: RunRow,
-        standing: Standing,
-        phase: Phase | None,
-        place: int | None,
-        waits: str,
-        failed: str,
-        version: tuple[float, int],
-    ) -> RunView:
-        folder = RunFolder(self._home.run(run.id))
-        # The worker's own word is newer, and tells of parts done; without one (another studio's run) the log's is left.
-        doing = phase if phase is not None else standing.phase
-        rewritten = run.state is State.FINISHED and phase is not None
-        if not (run.state is State.TRAINING or rewritten) or (doing is not None and doing.name == "training"):
-            doing = None
-        finished = standing.finished if run.state is State.FINISHED else None
-        settings = chosen_settings(folder, run)
-        return RunView(
-            id=run.id,
-            name=run.name,
-            trigger=str(run.settings.get("trigger", "")),
-            state=run.state,
-            wish=run.wish,
-            version=version,
-            settings=settings,
-            step=standing.step,
-            steps=standing.steps,
-            phase=doing,
-            loss_steps=tuple(standing.loss_steps),
-            losses=tuple(standing.losses),
-            learning_rate=standing.learning_rate,
-            validation=tuple(standing.validated),
-            samples=tuple(standing.sampled),
-            checkpoints=tuple(each for each in standing.saved if (folder.path / each.path).is_dir()),
-            samples_per_second=standing.samples_per_second,
-            seconds_left=standing.time_left(settings) if run.state is State.TRAINING else None,
-            plan=standing.planned,
-            judgement=self._judgement(run.id, folder) if finished is not None else None,
-            notices=tuple(standing.notices),
-            adapter=folder.adapter_file if finished is not None and folder.adapter_file.is_file() else None,
-            sheet=folder.path / finished.sheet if finished is not None and finished.sheet else None,
-            verified=finished.verified if finished is not None else (),
-            opens=finished.opens if finished is not None else (),
-            seconds=finished.seconds if finished is not None else None,
-            error=failed,
-            waits=waits,
-            queue_place=place,
-            created=run.created,
-            folder=folder.path,
-        )
-
-
-def chosen_settings(folder: RunFolder, run: RunRow) -> dict[str, Any]:
-    """A run's settings: as the engine resolved them once it has started, before that as they were asked for."""
-    if run.state is State.DRAFT:
-        return run.settings
-    try:
-        return configs.read_toml(folder.config_file)
-    except PatinaError:
-        return run.settings
 
 
 def judgement_of(folder: RunFolder) -> Judgement | None:

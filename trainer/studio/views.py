@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trainer import config as configs
 from trainer.config import FileLayout
+from trainer.errors import PatinaError
 from trainer.events import Notice, Phase, Planned, Sampled, Saved, Validated
 from trainer.findings import Finding
 from trainer.judging.judgement import Judgement
 from trainer.preview.order import PreviewOrder, PreviewRow
-from trainer.studio.store import State, Wish
+from trainer.studio.run_log import Standing
+from trainer.studio.store import RunRow, State, Wish
+from trainer.training.run_folder import RunFolder
 
 # ---- drafts
 
@@ -167,6 +171,72 @@ class RunView:
     waits: str = ""
     judgement: Judgement | None = None
     opens: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        run: RunRow,
+        standing: Standing,
+        folder: RunFolder,
+        *,
+        phase: Phase | None,
+        judgement: Judgement | None,
+        place: int | None,
+        waits: str,
+        failed: str,
+        version: tuple[float, int],
+    ) -> RunView:
+        """From the list's row and where the run stands by its log; ``phase`` is what the worker said last."""
+        # The worker's own word is newer, and tells of parts done; without one (another studio's run) the log's is left.
+        doing = phase if phase is not None else standing.phase
+        rewritten = run.state is State.FINISHED and phase is not None
+        if not (run.state is State.TRAINING or rewritten) or (doing is not None and doing.name == "training"):
+            doing = None
+        finished = standing.finished if run.state is State.FINISHED else None
+        settings = _chosen_settings(folder, run)
+        return cls(
+            id=run.id,
+            name=run.name,
+            trigger=str(run.settings.get("trigger", "")),
+            state=run.state,
+            wish=run.wish,
+            version=version,
+            settings=settings,
+            step=standing.step,
+            steps=standing.steps,
+            phase=doing,
+            loss_steps=tuple(standing.loss_steps),
+            losses=tuple(standing.losses),
+            learning_rate=standing.learning_rate,
+            validation=tuple(standing.validated),
+            samples=tuple(standing.sampled),
+            checkpoints=tuple(each for each in standing.saved if (folder.path / each.path).is_dir()),
+            samples_per_second=standing.samples_per_second,
+            seconds_left=standing.time_left(settings) if run.state is State.TRAINING else None,
+            plan=standing.planned,
+            judgement=judgement,
+            notices=tuple(standing.notices),
+            adapter=folder.adapter_file if finished is not None and folder.adapter_file.is_file() else None,
+            sheet=folder.path / finished.sheet if finished is not None and finished.sheet else None,
+            verified=finished.verified if finished is not None else (),
+            opens=finished.opens if finished is not None else (),
+            seconds=finished.seconds if finished is not None else None,
+            error=failed,
+            waits=waits,
+            queue_place=place,
+            created=run.created,
+            folder=folder.path,
+        )
+
+
+def _chosen_settings(folder: RunFolder, run: RunRow) -> dict[str, Any]:
+    """A run's settings: as the engine resolved them once it has started, before that as they were asked for."""
+    if run.state is State.DRAFT:
+        return run.settings
+    try:
+        return configs.read_toml(folder.config_file)
+    except PatinaError:
+        return run.settings
 
 
 # ---- pictures

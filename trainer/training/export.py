@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -35,7 +36,9 @@ def foretold(config: RunConfig, base: Base, bank: Bank, style: str) -> tuple[str
     """
     spec = bank[style].spec
     layers = {path: tuple(bank.layers[path].weight.shape) for path in spec.targets}
-    found = foreseen(layers, base.family, config.export.format, dora=spec.method == "dora")
+    # Members of a family may read narrower text features than the published ones: distilled bases do.
+    family = dataclasses.replace(base.family, text_width=None)
+    found = foreseen(layers, family, config.export.format, dora=spec.method == "dora")
     unproved = [each for each in found if each.program == "diffusers" and each.state in ("part", "not")]
     if unproved:
         raise ConfigError(f"adapter.targets {config.adapter.targets!r} cannot be trained: {losses(unproved)[0]}")
