@@ -134,7 +134,8 @@ def opened(style: StyleView, others: Sequence[StyleCard] = (), form: ShareForm |
         el("div", _pictures(style), class_="style-show"),
         el(
             "div",
-            _title(card), _actions(style), _opens(style), _facts(style), _folded(style, others, form or ShareForm()),
+            _title(card), _actions(style), _opens(style), _notes(style), _facts(style),
+            _folded(style, others, form or ShareForm()),
             class_="style-about",
         ),
         class_="style-dialog", role="dialog", aria_modal="true", aria_label=card.name, tabindex=-1, data_dialog=card.id,
@@ -171,6 +172,11 @@ def _actions(style: StyleView) -> Markup:
 
 def _opens(style: StyleView) -> Markup | None:
     return opens(style.run.opens) if style.run is not None else None
+
+
+def _notes(style: StyleView) -> list[Markup]:
+    """What was left out of a file from elsewhere, and who reads it, as found at its import."""
+    return [el("p", str(note), class_="style-note") for note in style.inspection.get("notes", ())]
 
 
 def _opens_in(card: StyleCard, layout: FileLayout) -> str:

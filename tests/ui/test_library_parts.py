@@ -153,6 +153,13 @@ def test_a_style_says_what_was_told_of_its_alpha() -> None:
     assert "told at import" not in opened(StyleView(CARD, {"patina.alpha": "{}"}, {}, None))
 
 
+def test_what_was_left_out_of_an_imported_file_is_said_where_it_is_open() -> None:
+    left = "It also changes 3 normalisation layers or lone biases, by at most 1; <b>"
+    page = opened(StyleView(replace(CARD, origin="imported"), {}, {"notes": [left]}, None))
+    assert "3 normalisation layers" in page
+    assert "<b>" not in page
+
+
 def test_an_empty_library_and_a_vain_search_say_different_things() -> None:
     assert shelf([], filtered=False) != shelf([], filtered=True)
     assert 'data-id="run-1"' in shelf([CARD], filtered=False)

@@ -261,6 +261,17 @@ def test_normalisation_layers_are_left_out_and_the_file_says_how_many(unet: nn.M
     assert "changes 3 normalisation layers or lone biases, by at most 1;" in file.notes[0]
 
 
+def test_a_difference_in_eight_bits_is_read(unet: nn.Module, tmp_path: Path) -> None:
+    half = torch.full((16, 16), 0.5)
+    save_file({f"lora_unet_{PLACE}.diff": half.to(torch.float8_e4m3fn)}, tmp_path / "a.safetensors")
+    bank = Bank({"unet": unet})
+    attach(bank, "a", read_style(tmp_path / "a.safetensors"))
+    (layer,) = bank.layers.values()
+    share = layer.shares[0]
+    assert torch.equal(share.method.merged(share.values(), layer.base, share.rank, share.alpha)["weight"], half)
+    assert inspect_file(tmp_path / "a.safetensors").layers[0].norm == 8
+
+
 def test_a_bias_that_the_base_does_not_have_is_refused(unet: nn.Module, tmp_path: Path) -> None:
     stem = f"lora_unet_{PLACE}"
     save_file({f"{stem}.diff": torch.ones(16, 16), f"{stem}.diff_b": torch.ones(16)}, tmp_path / "a.safetensors")

@@ -108,6 +108,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         parts_of(hada_w1_a=ones(16, 2), hada_w1_b=ones(2, 16), hada_w2_a=ones(16, 2), hada_w2_b=ones(2, 9)),
         "do not go together",
     ),
+    "LoHa of no rank": (
+        parts_of(hada_w1_a=ones(16, 0), hada_w1_b=ones(0, 16), hada_w2_a=ones(16, 0), hada_w2_b=ones(0, 16)),
+        "is damaged: hada_w1_[ab] of .* is empty",
+    ),
     "LoKr over one's head": (
         parts_of(lokr_w1=ones(400, 1), lokr_w2_a=ones(200, 1), lokr_w2_b=ones(1, 1000)),
         "80000 x 1000 values, more than any layer",

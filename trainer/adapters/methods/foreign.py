@@ -64,7 +64,8 @@ def split(whole: Tensor) -> tuple[Tensor, Tensor]:
 
     tail = (1,) * (whole.dim() - 2)
     out, inputs = whole.shape[0], math.prod(whole.shape[1:])
-    identity = torch.eye(min(out, inputs), dtype=whole.dtype, device=whole.device)
+    # Made in fp32, because not every type that files have can be filled.
+    identity = torch.eye(min(out, inputs), device=whole.device).to(whole.dtype)
     if out <= inputs:
         return whole, identity.view(out, out, *tail)
     return identity.view(inputs, *whole.shape[1:]), whole.reshape(out, inputs, *tail)

@@ -80,6 +80,8 @@ class Form(ABC):
                     f"keeps {part} of {layer.where} as {entry.dtype}; weights must be floating-point numbers, such as "
                     "F16."
                 )
+            if not math.prod(entry.shape):
+                layer.refuse(f"is damaged: {part} of {layer.where} is empty.")
         if odd := layer.entries.keys() - self.parts:
             part = min(odd)
             layer.refuse(f"has {self.odd(part, layer)}")
