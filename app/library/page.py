@@ -15,6 +15,7 @@ from app.library.tools import ShareForm
 from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, render, tell, told
 from app.texts import TEXTS
 from trainer.errors import AlphaUnknown, ConfigError, PatinaError
+from trainer.publishing.parcel import Choices
 from trainer.styles.alpha import Alpha
 
 if TYPE_CHECKING:
@@ -217,13 +218,15 @@ class Listeners:
         """Pack the style that is open, or send what was packed to the hub."""
         form, sharing = looking.share, self.studio.sharing
         if act == "pack":
-            form = ShareForm(None, fields.get("private") == "keep", fields.get("license", ""), fields.get("base", ""))
-            told = {"keep_private": form.keep_private, "license_": form.license, "base": form.base}
-            looking.share = replace(form, packed=sharing.pack(looking.style, **told))
+            choices = Choices(
+                keep_private=fields.get("private") == "keep",
+                license=fields.get("license", "").strip(),
+                base=fields.get("base", "").strip(),
+            )
+            looking.share = ShareForm(sharing.pack(looking.style, choices), choices)
         elif form.packed is not None and form.packed.style == looking.style:
-            told = {"keep_private": form.keep_private, "license_": form.license, "base": form.base}
-            private = fields.get("hidden") == "private"
-            address = sharing.push(looking.style, str(fields.get("repo", "")), private=private, **told)
+            choices = replace(form.choices, repo=fields.get("repo", "").strip())
+            address = sharing.push(looking.style, choices, private=fields.get("hidden") == "private")
             looking.share = replace(form, sent=address)
 
     def rename(self, data: dict[Any, Any], event: gr.EventData) -> Updates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
@@ -12,6 +12,7 @@ from app.html import Child, el
 from app.texts import TEXTS
 from app.units import size
 from trainer.publishing.card import LICENSES
+from trainer.publishing.parcel import Choices
 from trainer.studio.sharing import PackedView
 from trainer.studio.views import StyleCard
 
@@ -24,9 +25,7 @@ class ShareForm:
     """What was chosen when a style was packed, and what came of it."""
 
     packed: PackedView | None = None
-    keep_private: bool = False
-    license: str = ""
-    base: str = ""
+    choices: Choices = field(default_factory=Choices)
     sent: str = ""
 
 
@@ -69,11 +68,11 @@ def share(card: StyleCard, form: ShareForm) -> list[Child]:
     privacy = {"strip": words.private_out, "keep": words.private_in}
     chosen = el(
         "div",
-        _labelled(words.private, _choice("private", privacy, "keep" if form.keep_private else "strip")),
-        _labelled(words.license, el("input", type="text", name="license", value=form.license, maxlength=100,
+        _labelled(words.private, _choice("private", privacy, "keep" if form.choices.keep_private else "strip")),
+        _labelled(words.license, el("input", type="text", name="license", value=form.choices.license, maxlength=100,
                                     list="style-licenses", placeholder=words.license_hint)),
         el("datalist", [el("option", value=key) for key in _LICENSES], id="style-licenses"),
-        _labelled(words.base_on_hub, el("input", type="text", name="base", value=form.base, maxlength=200,
+        _labelled(words.base_on_hub, el("input", type="text", name="base", value=form.choices.base, maxlength=200,
                                         placeholder="USER/NAME")),
         el("button", words.pack, type="button", data_act="pack"),
         class_="style-tool", data_fields=True,

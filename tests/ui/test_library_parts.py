@@ -14,6 +14,7 @@ from app.library.tools import ShareForm
 from app.library.view import alpha_form, base_title, by_prompt, card_facts, families, opened, shelf
 from trainer.errors import ConfigError
 from trainer.events import Sampled, Saved
+from trainer.publishing.parcel import Choices
 from trainer.studio.sharing import PackedView
 from trainer.studio.store import State, Wish
 from trainer.studio.views import RunView, StyleCard, StyleView
@@ -195,7 +196,7 @@ def test_what_would_be_sent_is_shown_before_it_can_be_sent() -> None:
     style = StyleView(CARD, {}, {}, None)
     assert 'data-act="push"' not in opened(style)
     packed = PackedView("run-1", {"Ink.safetensors": 300_000, HOSTILE: 1}, ("No licence is named.", HOSTILE))
-    page = opened(style, (), ShareForm(packed, license="mit", sent="https://hub/me/ink"))
+    page = opened(style, (), ShareForm(packed, Choices(license="mit"), sent="https://hub/me/ink"))
     assert "Ink.safetensors" in page
     assert "No licence is named." in page
     assert 'data-act="push"' in page

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import tempfile
 import zipfile
@@ -11,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from trainer.atomic import replace_file, write_file
 from trainer.errors import AdapterFileError, PublishError
 from trainer.publishing.card import card
 from trainer.publishing.sidecar import sidecar
 from trainer.publishing.subject import Subject
-from trainer.safetensors_file import copy_with_tensors
+from trainer.safetensors_file import LEGACY_HASH_KEY, copy_with_tensors
 from trainer.styles.metadata import TITLE_KEYS
 from trainer.styles.privacy import public_config, public_metadata, removed
 
@@ -111,12 +111,12 @@ def write_zip(parcel: Parcel, target: Path) -> None:
         OSError: it cannot be written.
     """
 
-    def fill(file: io.BufferedWriter) -> None:
+    def fill(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name in parcel.files:
                 archive.write(parcel.folder / name, f"{target.stem}/{name}")
 
-    replace_file(target, fill)  # type: ignore[arg-type]
+    replace_file(target, fill)
 
 
 @contextmanager
@@ -134,6 +134,8 @@ def _write_style(subject: Subject, target: Path, choices: Choices) -> list[str]:
             notes.append(f"Taken out of the file, because it is private: {', '.join(gone)}.")
         metadata = public_metadata(metadata)
     metadata |= dict.fromkeys(TITLE_KEYS, subject.name)
+    # It is of the header, too, which is another one now; the hash of the weights holds still.
+    metadata.pop(LEGACY_HASH_KEY, None)
     told = {"modelspec.license": subject.license, "modelspec.author": subject.author}
     metadata |= {key: value for key, value in told.items() if value}
     if subject.base:

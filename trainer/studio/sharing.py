@@ -39,22 +39,18 @@ class Sharing:
         self._home, self._library = home, library
         self._lock = threading.Lock()
 
-    def pack(self, style_id: str, *, keep_private: bool = False, license_: str = "", base: str = "") -> PackedView:
+    def pack(self, style_id: str, choices: Choices) -> PackedView:
         """Put everything together that is published of a style.
-
-        Args:
-            keep_private: leave captions, names of images and paths in.
-            license_: of the style; empty is what its file says.
-            base: the base's id on the hub, where it was opened as a file or folder.
 
         Raises:
             PatinaError: there is no such style, its file cannot be read, or the base's id is none.
         """
         card = self._library.card(style_id)
         self._home.require_space(3 * card.size_bytes, "Sharing this style")
-        if base and _kind(base) != "hub":
-            raise PublishError(f"{base!r} is no id on the hub, such as USER/NAME; leave the base empty if it has none.")
-        choices = Choices(keep_private=keep_private, license=license_.strip(), base=base.strip())
+        if choices.base and _kind(choices.base) != "hub":
+            raise PublishError(
+                f"{choices.base!r} is no id on the hub, such as USER/NAME; leave the base empty if it has none."
+            )
         with self._lock:
             parcel = self._packed(style_id, choices)
             write_zip(parcel, self._zip_file(style_id))
@@ -72,29 +68,18 @@ class Sharing:
             raise StudioError("Nothing is packed of this style yet: open Share first.")
         return path, f"{name}.zip"
 
-    def push(
-        self,
-        style_id: str,
-        repo: str,
-        *,
-        private: bool = False,
-        keep_private: bool = False,
-        license_: str = "",
-        base: str = "",
-    ) -> str:
-        """Send a style to the Hugging Face hub, packed as `pack` showed it; returns its address there. Takes seconds.
+    def push(self, style_id: str, choices: Choices, *, private: bool = False) -> str:
+        """Send a style to the hub repository that ``choices`` name; returns its address there. Takes seconds.
 
         Args:
-            repo: ``USER/NAME``; made if there is none.
             private: only the owner may see a repository that is made now.
 
         Raises:
             PublishError: the id is none, nobody is logged in, or the hub refuses.
         """
-        checked = check_repo(repo.strip())
-        choices = Choices(keep_private=keep_private, license=license_.strip(), base=base.strip(), repo=checked)
+        checked = replace(choices, repo=check_repo(choices.repo))
         with self._lock:
-            return push(self._packed(style_id, choices), checked, private=private)
+            return push(self._packed(style_id, checked), checked.repo, private=private)
 
     def _packed(self, style_id: str, choices: Choices) -> Parcel:
         folder = self._folder(style_id) / "parcel"

@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from trainer.config import RunConfig
+from trainer.safetensors_file import HASH_KEY, SPEC_HASH_KEY
 
 CAPTIONS = ("ss_tag_frequency", "ss_dataset_dirs", "ss_reg_dataset_dirs", "ss_datasets", "ss_session_id")
 """Metadata keys that hold captions, or the names of folders with images."""
 
-_UNTOUCHED = ("modelspec.thumbnail", "modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
+_UNTOUCHED = ("modelspec.thumbnail", HASH_KEY, SPEC_HASH_KEY)
 # What a path starts with on any system, or a relative one of three parts and more.
 _PATH = re.compile(r"(?:[~/\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\])[^\n]*|[^\s:]+[/\\][^\s:]+[/\\][^\s:]*")
 _MODEL_FILE = re.compile(r"[^\n]*[/\\][^\n]*\.(?:safetensors|ckpt|pt|pth|bin)", re.IGNORECASE)

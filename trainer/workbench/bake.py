@@ -27,7 +27,7 @@ from trainer.bases.detect import read_json
 from trainer.bases.families.family import names_a_class
 from trainer.bases.weight_files import choose_weights
 from trainer.errors import AdapterFileError, BaseError, ConfigError
-from trainer.safetensors_file import HASH_KEY, copy_with_tensors
+from trainer.safetensors_file import HASH_KEY, LEGACY_HASH_KEY, SPEC_HASH_KEY, copy_with_tensors
 from trainer.styles.metadata import check_base
 from trainer.workbench.base_files import BaseFiles
 from trainer.workbench.made import source
@@ -38,7 +38,7 @@ KEY = "patina.baked"
 """Metadata key of a base's weight file: the styles inside, as a JSON list of entries as in ``patina.made``."""
 
 _ROUNDABLE = ("F64", "F32", "F16", "BF16")
-_STALE = (HASH_KEY, "modelspec.hash_sha256")
+_STALE = (HASH_KEY, LEGACY_HASH_KEY, SPEC_HASH_KEY)
 _WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx", ".h5", ".gguf")
 _INDEX = re.compile(r"\.index(\.\w+)?\.json$")
 # The bundled base is told by its manifest, which would not hold any more.

@@ -13,7 +13,7 @@ from trainer.adapters.methods import as_loras
 from trainer.adapters.weights import LayerWeights
 from trainer.config import FileLayout
 from trainer.errors import AdapterFileError
-from trainer.safetensors_file import HASH_KEY
+from trainer.safetensors_file import HASH_KEY, LEGACY_HASH_KEY, SPEC_HASH_KEY
 from trainer.styles import peft_config
 from trainer.styles.file import StyleFile
 from trainer.styles.metadata import TITLE_KEYS, family_of, sshs_model_hash
@@ -27,7 +27,7 @@ KEY = "patina.made"
 
 _LONGEST_HISTORY = 20_000
 # They tell one file's bytes, or are written anew with them.
-_OF_THE_BYTES = (HASH_KEY, "sshs_legacy_hash", "modelspec.hash_sha256", peft_config.KEY)
+_OF_THE_BYTES = (HASH_KEY, LEGACY_HASH_KEY, SPEC_HASH_KEY, peft_config.KEY)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from studio_parts import Parts
 from trainer.adapters.weights import LayerWeights
 from trainer.config import RunConfig
 from trainer.errors import AdapterFileError, PublishError, StudioError
+from trainer.publishing.parcel import Choices
 from trainer.studio.library import Library
 from trainer.studio.sharing import Sharing
 from trainer.studio.store import State
@@ -87,7 +88,7 @@ def test_a_style_is_packed_before_it_can_be_downloaded_or_sent(
     ink = added(library, tmp_path, "Ink", ss_tag_frequency='{"my pictures": {"me": 1}}')
     with pytest.raises(StudioError, match="Nothing is packed"):
         sharing.zip(ink)
-    packed = sharing.pack(ink, license_="mit", base="someone/base")
+    packed = sharing.pack(ink, Choices(license="mit", base="someone/base"))
     assert list(packed.files) == ["Ink.safetensors", "Ink.json", "README.md"]
     assert packed.size > 1000
     assert any("ss_tag_frequency" in note for note in packed.notes)
@@ -100,12 +101,12 @@ def test_a_style_is_packed_before_it_can_be_downloaded_or_sent(
     monkeypatch.setattr(
         "trainer.studio.sharing.push", lambda parcel, repo, private: sent.append((repo, private)) or "x"
     )
-    assert sharing.push(ink, " me/ink ", private=True) == "x"
+    assert sharing.push(ink, Choices(repo="me/ink"), private=True) == "x"
     assert sent == [("me/ink", True)]
     with pytest.raises(PublishError, match="USER/NAME"):
-        sharing.push(ink, "ink")
+        sharing.push(ink, Choices(repo="ink"))
     with pytest.raises(PublishError, match="no id on the hub"):
-        sharing.pack(ink, base="/models/base")
+        sharing.pack(ink, Choices(base="/models/base"))
 
 
 def test_a_finished_run_is_shared_with_its_settings(library: Library, parts: Parts, tmp_path: Path) -> None:
@@ -113,5 +114,5 @@ def test_a_finished_run_is_shared_with_its_settings(library: Library, parts: Par
     folder.write_config(RunConfig(name="Ink", trigger="ink style"))
     write_style(folder.adapter_file, {PATH: LayerWeights(torch.ones(2, 16), torch.ones(16, 2), 2.0)})
     parts.store.add("run-1", "Renamed", {"name": "Ink", "trigger": "ink style"}, State.FINISHED)
-    packed = Sharing(parts.home, library).pack("run-1")
+    packed = Sharing(parts.home, library).pack("run-1", Choices())
     assert list(packed.files) == ["Renamed.safetensors", "README.md", "Renamed.json", "config.toml"]
