@@ -15,7 +15,7 @@ SourceKind = Literal["bundled", "hub", "folder", "file"]
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 
 _PICKLE_ENDINGS = {".ckpt", ".pt", ".pth", ".bin"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _WEB_PAGE = re.compile(r"https?://[^/]+/([\w.-]+/[\w.-]+)(/.*)?")
 _LOOKS_LIKE_FILE = re.compile(r"\.(safetensors|ckpt|pt|pth|bin|gguf|onnx)$", re.IGNORECASE)
 _LOOKS_LIKE_PATH = re.compile(r"^([.~/\\]|[A-Za-z]:[\\/])|\\|/.*/|/$")
@@ -53,7 +53,7 @@ def parse_source(text: str) -> Source:
         return Source("file", path)
     if _LOOKS_LIKE_PATH.search(text) or _LOOKS_LIKE_FILE.search(text):
         raise BaseError(f"{text!r} does not exist.{_near(path)}")
-    if _HUB_ID.fullmatch(text):
+    if HUB_ID.fullmatch(text):
         return Source("hub", repo=text)
     if difflib.get_close_matches(text.lower(), ["bundled"], cutoff=0.6):
         raise BaseError(f"The base {text!r} is not known; did you mean 'bundled'?")
@@ -69,7 +69,7 @@ def public_name(text: str) -> str:
         source = parse_source(text)
     except BaseError:
         # The file was moved or unplugged since.
-        source = Source("hub", repo=text) if _HUB_ID.fullmatch(text) else Source("file", Path(text.replace("\\", "/")))
+        source = Source("hub", repo=text) if HUB_ID.fullmatch(text) else Source("file", Path(text.replace("\\", "/")))
     return text if source.kind == "bundled" else source.repo or (source.path.name if source.path else "")
 
 

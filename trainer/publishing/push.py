@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from trainer.bases.sources import HUB_ID
 from trainer.errors import PublishError
 from trainer.publishing.parcel import Parcel
 
@@ -17,17 +18,8 @@ def check_repo(repo: str) -> str:
     Raises:
         PublishError: it is none.
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(repo)
-    except HFValidationError:
-        repo = ""
-    if repo.count("/") != 1:
-        raise PublishError(
-            f"{repo or 'What follows --to'} should be USER/NAME, as the repository's address on the hub."
-        )
+    if not HUB_ID.fullmatch(repo) or ".." in repo or "--" in repo:
+        raise PublishError(f"The repository is {repo!r}, but should be USER/NAME, as in its address on the hub.")
     return repo
 
 

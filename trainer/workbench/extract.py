@@ -83,10 +83,12 @@ def extract(
         architecture=original.family.architectures[prediction],
         version=__version__,
         base_name=original.name,
+        v2=original.family.v2,
+        original_names=original.family.original_names,
         prediction=prediction,
         zero_terminal_snr=detected.zero_snr,
     )
-    of = [_base_entry(tuned), {**_base_entry(original), "minus": True}]
+    of: list[dict[str, object]] = [{**_base_entry(tuned)}, {**_base_entry(original), "minus": True}]
     metadata = build(facts) | made("extract", of, folded.layers, _settings(rank, energy, targets))
     return Made(folded.layers, metadata, tuple(notes), folded.lost)
 
