@@ -204,3 +204,29 @@ def test_what_would_be_sent_is_shown_before_it_can_be_sent() -> None:
     assert 'href="patina/share/run-1"' in page
     assert "onerror=alert(1)>" not in page
     assert 'data-act="push"' not in opened(style, (), ShareForm(replace(packed, style="run-2")))
+
+
+def test_the_forms_reach_the_library_as_they_were_filled_in() -> None:
+    asked: list[object] = []
+    library = SimpleNamespace(
+        smaller=lambda style, rank: asked.append((style, rank)) or "style-2",
+        merged=lambda parts, rank: asked.append((parts, rank)) or "style-3",
+        view=lambda style: StyleView(replace(CARD, name=style), {}, {}, None),
+    )
+    sharing = SimpleNamespace(
+        pack=lambda style, choices: asked.append(choices) or PackedView(style, {}, ()),
+        push=lambda style, choices, private: asked.append((choices.repo, private)) or "https://hub/me/ink",
+    )
+    listeners = Listeners(SimpleNamespace(studio=SimpleNamespace(library=library, sharing=sharing)), *[None] * 5)  # type: ignore[arg-type]
+    looking = Looking(style="run-1")
+    listeners.rework(looking, "smaller", {"rank": "4"})
+    assert (looking.style, looking.note) == ("style-2", "style-2 is in the library.")
+    listeners.rework(looking, "merge", {"other": "run-9", "strength": "0.5", "other_strength": "-1", "rank": ""})
+    with pytest.raises(ConfigError, match="'strong', but should be a number"):
+        listeners.rework(looking, "merge", {"other": "run-9", "strength": "strong", "other_strength": "1"})
+    listeners.share(looking, "push", {"repo": "me/ink"})
+    assert asked == [("run-1", 4), ([("style-2", 0.5), ("run-9", -1.0)], None)], "nothing is sent that was not shown"
+    listeners.share(looking, "pack", {"private": "keep", "license": " mit ", "base": ""})
+    listeners.share(looking, "push", {"repo": " me/ink", "hidden": "private"})
+    assert asked[2:] == [Choices(keep_private=True, license="mit"), ("me/ink", True)]
+    assert looking.share.sent == "https://hub/me/ink"

@@ -205,7 +205,7 @@ def test_a_base_that_is_a_path_is_never_named(run: RunFolder, tmp_path: Path) ->
     run.write_config(config)
     parcel = pack(of_run(run), tmp_path / "out")
     assert "base_model" not in (tmp_path / "out" / "README.md").read_text()
-    assert any("--base-model" in note for note in parcel.notes)
+    assert any("give its id" in note for note in parcel.notes)
     assert b"anna" not in b"".join(contents(tmp_path / "out").values())
     pack(of_run(run), tmp_path / "named", Choices(base="someone/v1-5"))
     assert "base_model: someone/v1-5" in (tmp_path / "named" / "README.md").read_text()

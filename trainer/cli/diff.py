@@ -43,7 +43,7 @@ def _show(found: Difference, *, every_layer: bool) -> None:
     console = Console(highlight=False, soft_wrap=True)
 
     def say(label: str, text: str) -> None:
-        console.print(f"[dim]{label:<15}[/]{escape(text)}")
+        console.print(f"[dim]{label:<14}[/] {escape(text)}")
 
     say("A", found.names[0])
     say("B", found.names[1])

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.bases.families import title_of
 from trainer.publishing.sidecar import description
 from trainer.publishing.subject import Subject
 
@@ -89,8 +88,7 @@ def _body(subject: Subject, pictures: Sequence[tuple[str, str]], file: str, repo
             f"## Use\n\n{where}: put it into their folder for LoRA. In diffusers:\n\n{_snippet(subject, file, repo)}"
         )
     else:
-        parts.append(f"## Use\n\nThis style is for {_text(title_of(subject.family) or 'a base that is not named')}.\n\n"
-                     f"{_own_snippet(subject, file)}")  # fmt: skip
+        parts.append(f"## Use\n\n{_own_snippet(subject, file)}")
     if rows := _facts(subject.header.metadata):
         parts.append("## Training\n\n| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows))
     parts.append("Made with Patina; `config.toml` holds the settings." if subject.config else "Published with Patina.")

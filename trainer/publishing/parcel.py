@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainer.atomic import replace_file, write_file
+from trainer.bases.families import BUNDLED
 from trainer.errors import AdapterFileError, PublishError
 from trainer.publishing.card import card
 from trainer.publishing.sidecar import sidecar
@@ -98,9 +99,9 @@ def pack(subject: Subject, folder: Path, choices: Choices | None = None) -> Parc
         write_file(folder / "config.toml", config.to_toml().encode())
     write_file(folder / "README.md", card(subject, shown, file=style, repo=choices.repo).encode())
     if not subject.license:
-        notes.append("No licence is named, so nobody else may use the style: name one with --license.")
-    if not subject.base:
-        notes.append("The base is no model of the hub that is known by its id; name it with --base-model if it is one.")
+        notes.append("No licence is named, so nobody else may use the style: name one.")
+    if not subject.base and subject.family != BUNDLED.key:
+        notes.append("The base was no model of the hub, so none is named; give its id there if it has one.")
     return Parcel(folder, dict(_listed(folder, style)), tuple(notes))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from trainer.bases.families import title_of
+from trainer.bases.families import BUNDLED, title_of
 from trainer.publishing.subject import Subject
 
 _VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
@@ -29,5 +29,7 @@ def sidecar(subject: Subject) -> str:
 def description(subject: Subject) -> str:
     """One sentence on what the style is for."""
     base = subject.base or (title_of(subject.family) if subject.family else "Stable Diffusion")
+    if subject.family == BUNDLED.key:
+        base = "the small base that comes with Patina"
     by = f" by {subject.author}" if subject.author else ""
     return f"A style{by} for {base}, made with Patina."
