@@ -18,9 +18,13 @@ from trainer.config.schedulers import Scheduler
 from trainer.optimizers import OPTIMIZERS, SCHEDULES
 
 if TYPE_CHECKING:
-    MethodName = OptimizerName = ScheduleName = str
+    MethodName = str
+    OptimizerName = str
+    ScheduleName = str
 else:
-    MethodName, OptimizerName, ScheduleName = Literal[*METHODS], Literal[*OPTIMIZERS], Literal[*SCHEDULES]
+    MethodName = Literal[*METHODS]
+    OptimizerName = Literal[*OPTIMIZERS]
+    ScheduleName = Literal[*SCHEDULES]
 
 PresetName = Literal["quick", "balanced", "thorough"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
