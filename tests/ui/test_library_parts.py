@@ -81,8 +81,10 @@ def elements(html: str) -> set[str]:
 
 def test_nothing_a_file_says_becomes_markup() -> None:
     card = replace(CARD, name=HOSTILE, trigger=HOSTILE, base=HOSTILE, family="")
-    hostile = StyleView(card, {HOSTILE: HOSTILE}, {}, run(samples=(sample(1, 0, HOSTILE),), verified=(HOSTILE,)))
-    plain = StyleView(CARD, {"key": "value"}, {}, run(samples=(sample(1, 0),)))
+    hostile = StyleView(
+        card, {HOSTILE: HOSTILE}, {}, run(samples=(sample(1, 0, HOSTILE),), verified=(HOSTILE,), opens=(HOSTILE,))
+    )
+    plain = StyleView(CARD, {"key": "value"}, {}, run(samples=(sample(1, 0),), opens=("Opens in diffusers.",)))
     assert elements(opened(hostile)) == elements(opened(plain))
     assert "onerror=alert(1)>" not in opened(hostile) + shelf([card], filtered=False)
 
@@ -90,6 +92,10 @@ def test_nothing_a_file_says_becomes_markup() -> None:
 def test_an_opened_style_tells_its_story() -> None:
     page = opened(StyleView(CARD, {}, {}, run(checkpoints=(Saved(step=200, path="x"), Saved(step=150, path="y")))))
     assert "28 of 28 layers" in page
+    assert page.count("no other program knows its base") == 2, "of either layout of a style of the small base"
+    other = opened(StyleView(replace(CARD, family="sd1"), {}, {}, run()))
+    assert "no other program knows its base" not in other
+    assert "Opens in A1111, Forge, ComfyUI" in other
     assert "polyline" in page, "the loss curve"
     assert page.count('data-step="200"') == 1, "a sample whose checkpoint is kept can be tried"
     assert page.count('data-step="150"') == 1, "and so can a checkpoint without samples"

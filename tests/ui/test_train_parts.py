@@ -227,7 +227,7 @@ def test_before_the_first_sample_there_is_a_place_for_each() -> None:
 @pytest.mark.parametrize("state", list(State))
 def test_names_and_prompts_are_never_markup(state: State) -> None:
     shots = (Sampled(step=0, index=0, prompt=NASTY, path="samples/a.png"),)
-    run = view(state, samples=shots, error=NASTY, verified=(NASTY,))
+    run = view(state, samples=shots, error=NASTY, verified=(NASTY,), opens=(NASTY, NASTY))
     drawn = [
         monitor.progress(run, next_up=True),
         pictures.pictures(run) or "",
@@ -236,6 +236,16 @@ def test_names_and_prompts_are_never_markup(state: State) -> None:
         runs.runs([summary("run-1", state, name=NASTY, message=NASTY)], "run-1"),
     ]
     assert not any("<script" in str(part) for part in drawn)
+
+
+def test_where_a_file_opens_stands_beside_its_download_and_who_loses_what_behind_it() -> None:
+    line, loss = "Opens in ComfyUI and diffusers.", "InvokeAI does not open it: it cannot tell the base."
+    whole = str(monitor.progress(view(State.FINISHED, opens=(line,)), next_up=False))
+    assert line in whole[whole.index('data-role="download"') :]
+    part = str(monitor.progress(view(State.FINISHED, opens=(line, loss)), next_up=False))
+    assert f"<summary>{line}</summary>" in part
+    assert f"<li>{loss}</li>" in part
+    assert 'class="opens' not in str(monitor.progress(view(State.FINISHED), next_up=False)), "a run of an older version"
 
 
 def test_only_the_queue_can_be_reordered() -> None:

@@ -67,7 +67,12 @@ STORY: Sequence[events.Event] = [
     events.Validated(step=20, loss=0.4, base_loss=0.5),
     events.Notice(level="warning", text="[step] was torn"),
     events.Finished(
-        step=20, adapter="adapter.safetensors", sheet="sheet.png", verified=("read back: 84 tensors",), seconds=61
+        step=20,
+        adapter="adapter.safetensors",
+        sheet="sheet.png",
+        verified=("read back: 84 tensors",),
+        opens=("Opens in [ComfyUI].", "A1111 leaves out 1 of 84 layers."),
+        seconds=61,
     ),
 ]
 
@@ -123,6 +128,7 @@ def test_what_is_said_is_never_taken_for_markup() -> None:
     assert "A note with [brackets]." in text
     assert "Warning: [step] was torn" in text
     assert "[red] 0001.png" in " ".join(text.split())
+    assert "Opens in [ComfyUI].\nA1111 leaves out 1 of 84 layers." in text
     assert "Step 20: loss on held-out images 0.4000, 20.0% below the base's." in text
 
 
