@@ -27,6 +27,7 @@ Layout = Literal["kohya", "diffusers"]
 State = Literal["whole", "part", "not", "otherwise", "wrong"]
 
 _KOHYA_LAYOUT = "choose kohya's layout"
+_UNKNOWN_BASE = "it knows no base of this kind"
 _KNOWN_BASE = "train on Stable Diffusion 1, 2 or XL"
 _NARROWER = "leave them out of adapter.targets"
 _CROSS = "add attn2.to_k or attn2.to_v to adapter.targets, as 'attention' does"
@@ -112,6 +113,11 @@ def losses(found: Sequence[Opening]) -> tuple[str, ...]:
 def _sentence(group: Sequence[Opening]) -> str:
     one, programs = group[0], _listed([each.program for each in group])
     several = len(group) > 1
+    if one.why == _UNKNOWN_BASE:
+        # All of them but those that open any base.
+        return (
+            f"Other programs know no base of this kind; to use the style in A1111, ComfyUI and the like, {one.way_out}."
+        )
     match one.state:
         case "not":
             said = f"{programs} {'do' if several else 'does'} not open it: {one.why}"
@@ -132,7 +138,7 @@ def _listed(names: Sequence[str]) -> str:
 def _opening(program: Program, tensors: FileTensors, order: Sequence[str], family: Family) -> Opening:
     nothing: dict[str, str] = {}
     if program.families is not None and family.key not in program.families:
-        return Opening(program.title, "not", nothing, tuple(order), "no base of this kind is known there", _KNOWN_BASE)
+        return Opening(program.title, "not", nothing, tuple(order), _UNKNOWN_BASE, _KNOWN_BASE)
     kohya = tensors.named("lora_")
     if reason := program.refuses(tensors, family):
         return Opening(program.title, "not", nothing, tuple(order), reason, _CROSS if kohya else _KOHYA_LAYOUT)
@@ -166,10 +172,15 @@ def _opening(program: Program, tensors: FileTensors, order: Sequence[str], famil
 
 
 def _fits(program: Program, path: str, parts: Mapping[str, tuple[int, ...]], family: Family) -> bool:
-    """Whether a layer's matrices have shapes that the program can put on the family's layer."""
+    """Whether a layer's matrices have shapes that the program can put on the layer of the family's released members.
+
+    A program that opens any base puts them on the very base that they were made for.
+    """
     down, up = shape_of(parts, DOWN), shape_of(parts, UP)
     if down is None or up is None:
         return False
+    if program.families is None:
+        return True
     width = family.text_width
     if width is not None and path.endswith((".attn2.to_k", ".attn2.to_v")) and down[1] != width:
         return False
