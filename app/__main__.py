@@ -17,6 +17,10 @@ from types import FrameType
 from trainer.errors import PatinaError
 
 
+CLEAN_SECONDS = 3600.0
+"""How often files that nobody took in or fetched for a day are looked for."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The arguments; `patina studio` hands its own through."""
     result = argparse.ArgumentParser(prog="patina studio", description="Open Patina in the browser.")
@@ -34,6 +38,22 @@ def parser() -> argparse.ArgumentParser:
         "--allow-host", action="append", default=[], metavar="NAME", help="Another name the page is asked under."
     )
     result.add_argument("--home", type=Path, default=None, help="Studio folder; without it the user's own.")
+    copies = result.add_mutually_exclusive_group()
+    copies.add_argument(
+        "--export",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="Write the whole studio folder into one file and end; a studio that is open goes on meanwhile.",
+    )
+    copies.add_argument(
+        "--import",
+        dest="restore",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="Unpack such a file into a new or empty studio folder and end.",
+    )
     result.add_argument("--no-browser", action="store_true", help="Do not open a browser window.")
     return result
 
@@ -42,10 +62,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C or SIGTERM; returns the exit code (2 for what the user can mend)."""
     options = parser().parse_args(arguments)
     try:
-        return _serve(options)
+        return _copied(options) if options.export or options.restore else _serve(options)
     except PatinaError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+
+
+def _copied(options: argparse.Namespace) -> int:
+    """Write or read a backup, and say what is in it."""
+    from trainer.errors import StudioError
+    from trainer.studio import backup
+    from trainer.studio.folder import StudioFolder, studio_path
+
+    home = (options.home or studio_path()).absolute()
+    file = (options.export or options.restore).expanduser()
+    try:
+        if options.export:
+            done = backup.export(StudioFolder(home), file)
+            said = f"{file} holds"
+        else:
+            done = backup.restore(file, home)
+            said = f"{home} now has"
+    except OSError as error:
+        raise StudioError(f"The backup could not be done: {error}. Nothing was changed.") from None
+    runs = f"{len(done.runs)} run{'s' * (len(done.runs) != 1)}"
+    sys.stdout.write(f"{said} {runs} and {done.files} files, {done.size / 2**20:.1f} MiB.\n")
+    return 0
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -67,6 +109,7 @@ def _serve(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGTERM, end)
 
+    from trainer.studio.health import remove_old_uploads
     from trainer.studio.studio import Studio
 
     with Studio(home.path, address=address.url) as studio:
@@ -75,8 +118,8 @@ def _serve(options: argparse.Namespace) -> int:
         sys.stdout.flush()
         if not options.no_browser:
             webbrowser.open(address.url)
-        while not ending.wait(1.0):
-            pass
+        while not ending.wait(CLEAN_SECONDS):
+            remove_old_uploads(home)
         page.close(verbose=False)
     return 0
 

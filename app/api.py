@@ -120,7 +120,15 @@ class Calls:
         except PatinaError:
             self.studio.runs.delete(draft)
             raise
+        finally:
+            self._taken(images or [])
         return {"run": draft, "images": len(report.added), "refused": [list(entry) for entry in report.refused]}
+
+    def _taken(self, files: Sequence[str]) -> None:
+        """The studio has its own copies: uploads need not lie there until the next start."""
+        for path in map(Path, files):
+            if path.resolve().is_relative_to(self.offers.resolve()):
+                path.unlink(missing_ok=True)
 
     def status(self, run: str) -> dict[str, Any]:
         """Where a run stands: ``state``, ``step`` of ``steps``, ``seconds_left``, the last ``loss``, ``error``, ..."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PICTURES = "patina/pictures"
 DOWNLOADS = "patina/download"
 SHARED = "patina/share"
+REPORT = "patina/report"
 TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
 _FOLDERS = (
     "runs/*/images",
@@ -90,7 +91,11 @@ def routes(studio: Studio, home: Path) -> list[BaseRoute]:
     async def shared(request: Request) -> Response:
         return await _in_thread(_shared, studio, request.path_params["style"])
 
+    async def report(request: Request) -> Response:
+        return await _in_thread(_report, studio)
+
     return [
+        Route(f"/{REPORT}", _for_users(report)),
         Route(f"/{PICTURES}/{{path:path}}", _for_users(picture)),
         Route(f"/{DOWNLOADS}/{{style}}", _for_users(download)),
         Route(f"/{SHARED}/{{style}}", _for_users(shared)),
@@ -172,3 +177,14 @@ def _shared(studio: Studio, style: str) -> Response:
     except PatinaError as error:
         return PlainTextResponse(str(error), status_code=404)
     return FileResponse(path, media_type="application/zip", filename=name)
+
+
+def _report(studio: Studio) -> Response:
+    """What to send along with a bug's description; nothing of it is kept here."""
+    from starlette.responses import Response as Plain
+
+    from trainer.studio import report
+
+    found = report.facts(studio.home, studio.health.examine(), studio.health.space())
+    headers = {"Content-Disposition": f'attachment; filename="{report.report_name()}"', "Cache-Control": "no-store"}
+    return Plain(report.bundle(studio.home, found), media_type="application/zip", headers=headers)

@@ -33,7 +33,8 @@ def chips(machine: MachineView, active: RunSummary | None, finished: RunSummary 
         memory = of_total(machine.memory_used_bytes, machine.memory_total_bytes)
     return Markup("").join(
         [
-            el("span", machine.name or words.device, el("span", memory), class_="chip device", title=words.device),
+            el("button", machine.name or words.device, el("span", memory), type="button", class_="chip device",
+               data_act="health", title=TEXTS.health.open, aria_haspopup="dialog"),
             _run(active) if active is not None else Markup(""),
             _news(active, finished),
             _languages(),

@@ -102,6 +102,7 @@ def launch_arguments(
 
     from app import scripts
     from app.files import routes
+    from app.sessions import MOST_SESSIONS
     from app.theme import css, head, theme
     from app.train import samples
 
@@ -118,6 +119,7 @@ def launch_arguments(
         "pwa": False,
         "mcp_server": False,
         "enable_monitoring": False,
+        "state_session_capacity": MOST_SESSIONS,
         "strict_cors": True,
         "max_file_size": LARGEST_UPLOAD,
         "app_kwargs": {
@@ -159,7 +161,7 @@ def open_page(
         StudioError: the port was taken in the meantime, or a login is missing.
     """
     demand_login(address, login)
-    from app import short_errors
+    from app import sessions, short_errors
     from app.page import build
 
     # What was uploaded and not taken in, or offered and not fetched, when the studio was last open.
@@ -167,6 +169,7 @@ def open_page(
     shutil.rmtree(uploads, ignore_errors=True)
     uploads.mkdir(parents=True, exist_ok=True)
     page = build(studio)
+    sessions.install(page)
     short_errors.install(home / "logs" / "app.log")
     try:
         page.launch(**launch_arguments(studio, home, address, login, hosts))

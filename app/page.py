@@ -10,10 +10,10 @@ from urllib.parse import parse_qs
 
 import gradio as gr
 
-from app import api, header
+from app import api, header, health
 from app.library import page as library
 from app.preview import page as preview
-from app.refresh import MANY, POLL, SHOWN, Panels, Shown, Updates, answered, render
+from app.refresh import ACTION, MANY, POLL, SHOWN, Panels, Shown, Updates, answered, render, told
 from app.shell import Shell, Visit
 from app.texts import ENGLISH, TEXTS, language
 from app.train import page as train
@@ -42,6 +42,8 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Row(elem_id="patina-header"):
             panels.place("wordmark", script="wordmark.js", first=render("wordmark", header.wordmark()))
             panels.place("chips", script="header.js")
+        about = Panels()
+        about.place("health", script="library/dialog.js")
         with gr.Tabs(elem_id="patina-tabs") as tabs:
             shell = Shell(studio, tabs, visits)
             opened: dict[str, gr.Tab] = {}
@@ -50,7 +52,7 @@ def build(studio: Studio) -> gr.Blocks:
                     fill(shell, tab)
                 opened[name] = shell.says(tab, partial(_label, name))
         _arrivals(page, shell, panels, query, opened)
-        _header(shell, panels)
+        _header(shell, panels, about)
     return page
 
 
@@ -101,20 +103,29 @@ def _arrivals(page: gr.Blocks, shell: Shell, panels: Panels, query: gr.Textbox, 
     page.load(arrive, inputs=query, outputs=outputs, js=_in_page("address()"), **POLL)
 
 
-def _header(shell: Shell, panels: Panels) -> None:
-    """The header follows the studio on every tab."""
+def _header(shell: Shell, panels: Panels, about: Panels) -> None:
+    """The header follows the studio on every tab; behind the device's name is a dialog about the studio itself."""
     studio = shell.studio
 
     def beat(page: str) -> Any:
         return answered(panels.updates(Shown.parse(page), _drawn(studio)))
 
-    def show_running() -> Updates:
+    def dialog(act: str) -> Updates:
+        return {about.parts["health"]: render("health", health.answer(studio, act))}
+
+    def clicked(event: gr.EventData) -> Updates:
+        if str(event.act) == "health":
+            return dialog("health")
         active = studio.runs.active()
         return shell.visit("train", active.id if active else "")
 
+    def chosen(event: gr.EventData) -> Updates:
+        return dialog(str(event.act))
+
     page = gr.Textbox(visible=False)
     gr.Timer(2.0).tick(beat, inputs=page, outputs=panels.all, js=SHOWN, **POLL)
-    panels.parts["chips"].click(show_running, outputs=shell.going("train"), **MANY)
+    panels.parts["chips"].click(told(clicked), outputs={*about.all, *shell.going("train")}, **MANY)
+    about.parts["health"].click(told(chosen), outputs=about.all, **ACTION)
 
 
 def _in_page(call: str) -> str:

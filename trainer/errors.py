@@ -3,6 +3,7 @@
 PatinaError
 ├── ConfigError         a setting is missing, out of range or contradicts another
 ├── DatasetError        the image folder cannot be trained on
+│   └── ImagesChanged   images are gone or are others than when the run began
 ├── ImageError          one image cannot be used (the run goes on without it)
 ├── BaseError           the base model cannot be found, read or used
 ├── AdapterFileError    a style file cannot be read, or does not fit the base
@@ -33,6 +34,10 @@ class ConfigError(PatinaError):
 
 class DatasetError(PatinaError):
     """The image folder cannot be trained on."""
+
+
+class ImagesChanged(DatasetError):
+    """Images are gone or are others than when the run began; it can go on without them."""
 
 
 class ImageError(PatinaError):

@@ -179,11 +179,15 @@ class Finished(Event):
 
 
 class Failed(Event):
-    """The run ended with an error; ``message`` says what to do."""
+    """The run ended with an error; ``message`` says what to do.
+
+    ``images_changed``: it is about images that are gone or changed, without which the run can go on.
+    """
 
     type: Literal["failed"] = "failed"
     step: int
     message: str
+    images_changed: bool = False
 
 
 AnyEvent = Annotated[

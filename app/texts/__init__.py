@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from app.texts.frame import FrameTexts
+from app.texts.health import HealthTexts
 from app.texts.preview import LibraryTexts, PreviewTexts
 from app.texts.train import TrainTexts
 
@@ -40,6 +41,7 @@ class Texts:
     train: TrainTexts = field(default_factory=TrainTexts)
     preview: PreviewTexts = field(default_factory=PreviewTexts)
     library: LibraryTexts = field(default_factory=LibraryTexts)
+    health: HealthTexts = field(default_factory=HealthTexts)
 
 
 class _Spoken:
@@ -60,6 +62,10 @@ class _Spoken:
     @property
     def library(self) -> LibraryTexts:
         return texts(language()).library
+
+    @property
+    def health(self) -> HealthTexts:
+        return texts(language()).health
 
 
 TEXTS = _Spoken()

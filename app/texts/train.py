@@ -261,6 +261,7 @@ class TrainTexts:
     )
     pause: str = "Pause"
     resume: str = "Resume"
+    resume_without: str = "Go on without these images"
     stop_keep: str = "Stop and keep"
     stop_keep_help: str = "Ends now; the file holds what was learned so far."
     cancel: str = "Cancel"

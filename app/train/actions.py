@@ -282,6 +282,10 @@ class Actions:
         self.studio.runs.resume(run)
         return STAY
 
+    def click_resume_without(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.runs.resume(run, changed_images="leave_out")
+        return STAY
+
     def click_stop(self, run: str, data: Mapping[str, Any]) -> Answer:
         self.studio.runs.stop_and_keep(run)
         return STAY

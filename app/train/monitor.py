@@ -156,7 +156,8 @@ def _actions(run: RunView) -> Markup:
         case "paused":
             buttons = [button(words.resume, "resume", kind="primary"), stop if started else None, cancel]
         case "failed" | "cancelled":
-            buttons = [button(words.resume, "resume", kind="primary"), button(words.again, "again")]
+            without = button(words.resume_without, "resume-without") if run.images_changed else None
+            buttons = [button(words.resume, "resume", kind="primary"), without, button(words.again, "again")]
         case "finished":
             judge = words.judge if run.judgement is None else words.judge_again
             buttons = [

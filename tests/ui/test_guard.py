@@ -153,7 +153,13 @@ def cookie_of(answer: Answer) -> str:
 def test_without_a_login_nothing_is_done_or_shown(locked: Served) -> None:
     for path, body, kind in WRITING:
         assert ask(locked, path, body, Content_Type=kind)[0] == 401, path
-    for path in ("/config", "/gradio_api/info", "/patina/download/x", "/patina/pictures/runs/a/sheet.png"):
+    for path in (
+        "/config",
+        "/gradio_api/info",
+        "/patina/report",
+        "/patina/download/x",
+        "/patina/pictures/runs/a/sheet.png",
+    ):
         assert ask(locked, path)[0] == 401, path
     assert "correct horse" not in ask(locked, "/")[1]
 

@@ -134,6 +134,7 @@ def test_the_wipe_shows_the_step_that_is_in_the_file() -> None:
         (view(State.TRAINING, wish=Wish.CANCEL), ["try"]),
         (view(State.PAUSED), ["resume", "stop", "cancel"]),
         (view(State.FAILED), ["resume", "again"]),
+        (view(State.FAILED, images_changed=True), ["resume", "resume-without", "again"]),
         (view(State.CANCELLED), ["resume", "again"]),
         (view(State.FINISHED), ["preview", "share", "judge", "again"]),
     ],

@@ -28,7 +28,8 @@ COMMANDS = {
     "extract": "Make a style of the difference of two bases, or a plain LoRA of another kind of style.",
     "publish": "Send a style to the hub, or pack it with pictures and a model card.",
     "study": "Compare ways to train a style: which matrices, which rank, which method.",
-    "studio": "Open the studio in the browser.",
+    "studio": "Open the studio in the browser; --export and --import make and read a backup.",
+    "doctor": "Look at the installation, the device and the studio folder, and repair what can be repaired.",
 }
 """Name -> one line for ``patina --help``; the command itself is the function of that name in ``trainer.cli.<name>``."""
 

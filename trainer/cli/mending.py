@@ -24,6 +24,9 @@ BUG = 1
 MENDABLE = 2
 INTERRUPTED = 130
 
+KEPT_LOGS = 20
+"""Logs of bugs; their names sort by time."""
+
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -104,6 +107,8 @@ def _write_log(error: Exception) -> Path | None:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / name
             path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
+            for old in sorted(folder.glob("patina-error-*.log"))[:-KEPT_LOGS]:
+                old.unlink(missing_ok=True)
         except OSError:
             continue
         return path

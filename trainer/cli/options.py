@@ -27,6 +27,7 @@ SETTINGS: Mapping[str, str] = {
     "resolution": "data.resolution",
     "flip": "data.flip",
     "validation": "data.validation_share",
+    "changed_images": "data.changed_images",
     "prompt": "samples.prompts",
     "sample_every": "samples.every",
     "seed": "train.seed",

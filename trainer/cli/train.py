@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from trainer.training.run_folder import RunFolder
 
 
+CHANGED_IMAGES = "data.changed_images"
+"""The one setting that may be another when a run goes on."""
+
+
 def train(
     context: typer.Context,
     images: Annotated[
@@ -47,6 +51,7 @@ def train(
     resolution: Annotated[str | None, setting("resolution")] = None,
     flip: Annotated[bool | None, setting("flip", "--flip/--no-flip")] = None,
     validation: Annotated[str | None, setting("validation")] = None,
+    changed_images: Annotated[str | None, setting("changed_images")] = None,
     prompt: Annotated[list[str] | None, setting("prompt", more=" May be repeated.")] = None,
     sample_every: Annotated[str | None, setting("sample_every")] = None,
     seed: Annotated[str | None, setting("seed")] = None,
@@ -84,11 +89,13 @@ def train(
     with mending(as_json=as_json):
         count = _cards(gpus) if gpus else cpu_processes or 1
         if resume:
+            choice = asked.pop(CHANGED_IMAGES, None)
             if images or asked or set_ or config or out:
                 raise ConfigError(
-                    "A resumed run keeps its settings: give --resume FOLDER alone, or start a new run with other ones."
+                    "A resumed run keeps its settings: give --resume FOLDER alone or with --changed-images, or start a "
+                    "new run with other ones."
                 )
-            _run(_reopened(resume), count, as_json=as_json)
+            _run(_reopened(resume, choice), count, as_json=as_json)
         elif process_number() is not None:
             raise ConfigError(
                 "Processes that a launcher started go on with a run that is there: begin it with patina train FOLDER "
@@ -158,14 +165,19 @@ def _cards(wanted: int) -> int:
     return wanted
 
 
-def _reopened(path: Path) -> RunFolder:
-    """The folder of a run to go on with, as it was begun."""
+def _reopened(path: Path, changed_images: str | None = None) -> RunFolder:
+    """The folder of a run to go on with, as it was begun but for what is to be done about images that changed."""
     from trainer.training.run_folder import RunFolder
 
     folder = RunFolder(path.expanduser().absolute())
     if not folder.exists():
         raise RunError(f"{path} is no run folder: it has no config.toml. Name the folder that --out named.")
     load(folder.config_file)
+    if changed_images is not None:
+        values = overlay(read_toml(folder.config_file), {CHANGED_IMAGES: changed_images})
+        checked = parse(values, {CHANGED_IMAGES: "--changed-images"})
+        with folder.held():
+            folder.write_config(checked)
     return folder
 
 

@@ -101,6 +101,9 @@ class BaseConfig(Section):
         return value or None
 
 
+ChangedImages = Literal["keep", "refuse", "leave_out"]
+
+
 class DataConfig(Section):
     """The images and how they are shown to the model."""
 
@@ -143,6 +146,11 @@ class DataConfig(Section):
         le=0.5,
         description="Share of the images kept out of training to measure whether the style carries over to new "
         "pictures.",
+    )
+    changed_images: ChangedImages = Field(
+        "keep",
+        description="What a run that goes on does when images are gone or were changed since it began; it names them. "
+        "'keep' uses what it made of them then, 'refuse' stops, 'leave_out' goes on without them.",
     )
 
 

@@ -19,7 +19,7 @@ import torch
 
 from trainer.data.dataset import Example
 from trainer.data.decoder import Decoder, Source
-from trainer.errors import BaseError, DatasetError, ImageError, RunError
+from trainer.errors import BaseError, ImageError, ImagesChanged, RunError
 from trainer.safetensors_file import HASH_KEY, hash_of_tensors, read_header, read_tensors, write
 
 PIXELS_VERSION = 1
@@ -86,7 +86,8 @@ class _TensorFiles:
             write(self.path(key), tensors, {})
         except OSError as error:
             raise RunError(
-                f"The cache folder {self.folder} cannot be written ({error.strerror or error}): free some space there."
+                f"The cache folder {self.folder} cannot be written ({error.strerror or error}): free some space, "
+                "or look at its rights."
             ) from error
 
 
@@ -170,14 +171,14 @@ def load_pixels(example: Example, decoder: Decoder) -> torch.Tensor:
 
     Raises:
         ImageError: the file cannot be read any more.
-        DatasetError: it is another file than the one that was examined.
+        ImagesChanged: it is another file than the one that was examined.
     """
     source = Source.read(example.path)
     if source.sha256 != example.sha256:
-        raise DatasetError(_changed(example))
+        raise ImagesChanged(_changed(example))
     picture, facts = decoder.picture(source, crop=example.crop, size=example.bucket)
     if (facts.width, facts.height) != (example.width, example.height):
-        raise DatasetError(_changed(example))
+        raise ImagesChanged(_changed(example))
     width, height = example.bucket
     pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return (pixels.view(height, width, 3).permute(2, 0, 1).float() / 127.5 - 1.0).contiguous()
@@ -263,7 +264,9 @@ def _pixels(example: Example, decoder: Decoder) -> torch.Tensor:
     try:
         return load_pixels(example, decoder)
     except ImageError as error:
-        raise DatasetError(f"{error} The run needs it: put it back or start a new run.") from error
+        raise ImagesChanged(
+            f"{error} The run needs it: put it back, or go on without it (--changed-images leave_out)."
+        ) from error
 
 
 def _encode_image(example: Example, encode: EncodeImages, pixels: torch.Tensor, dtype: torch.dtype) -> Latents:
@@ -296,7 +299,10 @@ def _finite(tensor: torch.Tensor) -> bool:
 
 
 def _changed(example: Example) -> str:
-    return f"{example.name} has changed since it was examined: put the old file back, or start a new run."
+    return (
+        f"{example.name} has changed since it was examined, and what was made of it then is gone: put the old file "
+        "back, or go on without it (--changed-images leave_out)."
+    )
 
 
 def _key(*parts: object) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from trainer.errors import DiskFull, StudioError
 
@@ -107,8 +108,11 @@ MIGRATIONS: Sequence[str] = (
 class Database:
     """One connection to the studio's file; every method may be called from any thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open or make the file and bring it up to date.
+
+        Args:
+            read_only: open it as it is, of whatever version, and change nothing.
 
         Raises:
             StudioError: the file is no database, is damaged, or was made by a later Patina.
@@ -117,11 +121,17 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         try:
-            self._connection = sqlite3.connect(path, timeout=20, isolation_level=None, check_same_thread=False)
+            address = f"file:{quote(path.absolute().as_posix())}?mode={'ro' if read_only else 'rwc'}"
+            self._connection = sqlite3.connect(
+                address, uri=True, timeout=20, isolation_level=None, check_same_thread=False
+            )
         except sqlite3.Error as error:
             raise StudioError(f"The studio's file {path} cannot be opened: {error}.") from None
         try:
             self._connection.row_factory = sqlite3.Row
+            if read_only:
+                self.one("PRAGMA user_version")
+                return
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._migrate(path)

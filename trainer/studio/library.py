@@ -31,6 +31,8 @@ from trainer.styles.metadata import copy_titled, family_of, rank_of, strength_of
 from trainer.training.run_folder import RunFolder
 
 THUMBNAILS = 4
+THUMBNAIL = "thumbnail.png"
+"""Beside a style's file: the picture that the file brought along."""
 Ask = Callable[[Inspect | Convert | Rework], Mapping[str, Any]]
 
 logger = logging.getLogger(__name__)
@@ -176,7 +178,7 @@ class Library:
         )
         copied = self._headers.of(file)
         if copied is not None:
-            self._unpack_thumbnail(copied, folder)
+            unpack_thumbnail(copied, folder)
         return style_id
 
     def smaller(self, style_id: str, rank: int) -> str:
@@ -284,14 +286,16 @@ class Library:
             folder.adapter_file,
             created=run.created,
             origin="trained",
-            thumbnails=tuple(sorted(newest)[:THUMBNAILS]),
+            thumbnails=tuple(
+                sorted(newest)[:THUMBNAILS] or [own for own in [folder.path / THUMBNAIL] if own.is_file()]
+            ),
             base=base,
             trigger=str(run.settings.get("trigger", "")),
         )
 
     def _imported(self, row: Any) -> StyleCard | None:
         file = self._home.path / row["file"]
-        picture = file.parent / "thumbnail.png"
+        picture = file.parent / THUMBNAIL
         thumbnails = (picture,) if picture.is_file() else ()
         return self._card(
             row["id"], row["name"], file, created=row["created"], origin="imported", thumbnails=thumbnails
@@ -355,21 +359,26 @@ class Library:
         files = ((run.name, RunFolder(self._home.run(run.id)).adapter_file) for run in runs)
         return next((name for name, file in files if self._headers.weights(file) == weights), "")
 
-    def _unpack_thumbnail(self, header: Header, folder: Path) -> None:
-        """The picture that came with a file; decoded in a child, as nobody knows who made it."""
-        from trainer.data.decoder import Decoder, Source
 
-        kind, _, data = header.metadata.get("modelspec.thumbnail", "").partition(";base64,")
-        if not kind.startswith("data:image/"):
-            return
-        try:
-            source = Source("thumbnail", base64.b64decode(data, validate=True))
-            with Decoder() as decoder:
-                picture, _ = decoder.copy(source, max_side=512)
-        except (binascii.Error, ValueError, ImageError):
-            # A style without a picture is still a style.
-            return
-        replace_file(folder / "thumbnail.png", partial(picture.save, format="PNG"))
+def unpack_thumbnail(header: Header, folder: Path) -> bool:
+    """Put the picture that came with a file beside it; returns whether there is one that can be opened.
+
+    It is decoded in a child, as nobody knows who made it.
+    """
+    from trainer.data.decoder import Decoder, Source
+
+    kind, _, data = header.metadata.get("modelspec.thumbnail", "").partition(";base64,")
+    if not kind.startswith("data:image/"):
+        return False
+    try:
+        source = Source("thumbnail", base64.b64decode(data, validate=True))
+        with Decoder() as decoder:
+            picture, _ = decoder.copy(source, max_side=512)
+    except (binascii.Error, ValueError, ImageError):
+        # A style without a picture is still a style.
+        return False
+    replace_file(folder / THUMBNAIL, partial(picture.save, format="PNG"))
+    return True
 
 
 def file_name(name: str) -> str:

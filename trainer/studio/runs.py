@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer import config as configs
+from trainer.config.sections import ChangedImages
 from trainer.errors import PatinaError, StudioError
 from trainer.events import Phase
 from trainer.judging.judgement import Judgement, from_json
@@ -141,8 +142,18 @@ class Runs:
                 self._wish(run, Wish.PAUSE, "paused")
         self._supervisor.steer(run_id)
 
-    def resume(self, run_id: str) -> None:
-        """Go on with a paused, failed or cancelled run; a run whose pause was only asked for goes straight on."""
+    def resume(self, run_id: str, *, changed_images: ChangedImages | None = None) -> None:
+        """Go on with a paused, failed or cancelled run; a run whose pause was only asked for goes straight on.
+
+        Args:
+            changed_images: from now on the run's ``data.changed_images``; None leaves it.
+        """
+        if changed_images is not None:
+            folder = RunFolder(self._home.run(run_id))
+            config = folder.config()
+            config.data.changed_images = changed_images
+            with folder.held():
+                folder.write_config(config)
         with self._store.db.transaction():
             run = self._store.get(run_id)
             if run.state is State.TRAINING:

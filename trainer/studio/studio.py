@@ -13,6 +13,7 @@ from trainer.studio.database import Database
 from trainer.studio.drafts import Drafts
 from trainer.studio.estimate import PastRuns
 from trainer.studio.folder import StudioFolder, opened, studio_path
+from trainer.studio.health import Health
 from trainer.studio.images import DraftImages
 from trainer.studio.jobs import Jobs
 from trainer.studio.library import Library
@@ -40,6 +41,7 @@ class Studio:
         library: finished and imported styles.
         sharing: what is published of a style.
         machine: the device and its worker.
+        health: what is wrong with the folder, and what takes its space.
     """
 
     def __init__(self, home: Path | None = None, *, idle_seconds: float = 300.0, address: str = "") -> None:
@@ -73,6 +75,7 @@ class Studio:
         self.library = Library(database, self.home, store, self.runs, supervisor.ask)
         self.sharing = Sharing(self.home, self.library)
         self.pictures = Pictures(self.home, store, jobs, self.library, supervisor)
+        self.health = Health(self.home, database, in_use=True)
         self._closed = threading.Event()
         jobs.tidy_up()
         self.runs.empty_trash()

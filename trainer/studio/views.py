@@ -137,6 +137,7 @@ class RunView:
         judgement: what was said of the kept states and which of them the file holds; None where none was judged.
         phase: what is being done before, between and after the steps, or while the file is written anew; else None.
         error: a sentence, when it failed, or when its file could not be written anew.
+        images_changed: it failed over images that are gone or changed, without which it can go on.
         waits: a sentence while something outside keeps it from going on (a full disk); it goes on by itself later.
     """
 
@@ -171,6 +172,7 @@ class RunView:
     waits: str = ""
     judgement: Judgement | None = None
     opens: tuple[str, ...] = ()
+    images_changed: bool = False
 
     @classmethod
     def of(
@@ -222,6 +224,7 @@ class RunView:
             opens=finished.opens if finished is not None else (),
             seconds=finished.seconds if finished is not None else None,
             error=failed,
+            images_changed=run.state is State.FAILED and standing.failed is not None and standing.failed.images_changed,
             waits=waits,
             queue_place=place,
             created=run.created,

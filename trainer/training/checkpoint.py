@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from trainer.atomic import sync_folder
-from trainer.errors import RunError
+from trainer.errors import RunError, means_full_disk
 from trainer.training.run_folder import checkpoint_name, listed
 
 FORMAT = 1
@@ -79,9 +79,8 @@ def save(checkpoint: Checkpoint, parent: Path, *, keep: int) -> Path:
         sync_folder(parent)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise RunError(
-            f"The checkpoint {target} could not be written: {error.strerror or error}. Free some space."
-        ) from None
+        way = "Free some space" if means_full_disk(error) else "Look at the disk and the folder's rights"
+        raise RunError(f"The checkpoint {target} could not be written: {error.strerror or error}. {way}.") from None
     prune(parent, keep=keep)
     return target
 

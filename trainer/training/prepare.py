@@ -11,15 +11,19 @@ import torch
 from trainer.atomic import write_file
 from trainer.bases.base import Base, SizeFacts, TextFeatures
 from trainer.config import RunConfig
+from trainer.config.sections import ChangedImages
 from trainer.data.cache import Latents, TextEmbedding, cache_latents, cache_texts
 from trainer.data.dataset import Dataset, Example
+from trainer.data.decoder import Source
 from trainer.data.doctor import examine
-from trainer.errors import ConfigError, DatasetError
+from trainer.errors import ConfigError, DatasetError, ImageError, ImagesChanged
 from trainer.training.batches import TrainingImage
 from trainer.training.run_folder import RunFolder
 from trainer.training.validation import held_out
 
 Counted = Callable[[int, int], None]
+MOST_NAMED = 5
+"""Images that one sentence names."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,27 @@ class Prepared:
     features: TextFeatures
 
 
-def read_dataset(folder: RunFolder, config: RunConfig, base: Base, progress: Counted | None = None) -> Dataset:
+def read_dataset(
+    folder: RunFolder,
+    config: RunConfig,
+    base: Base,
+    progress: Counted | None = None,
+    note: Callable[[str], object] = lambda sentence: None,
+) -> Dataset:
     """The run's dataset.json, or what is found in its image folder, which is then written down.
+
+    Args:
+        note: told in a sentence of images that are gone or changed since it was written.
 
     Raises:
         DatasetError: no usable image, or a caption file that cannot be read.
+        ImagesChanged: images are gone or changed, and ``data.changed_images`` refuses that.
         ConfigError: no image folder was named.
     """
     if folder.dataset_file.is_file():
         written = Dataset.from_json(folder.dataset_file.read_text(encoding="utf-8"))
-        return replace(written, examples=tuple(_where_it_is_now(example, folder) for example in written.examples))
+        found = replace(written, examples=tuple(_where_it_is_now(example, folder) for example in written.examples))
+        return _as_wished(found, folder, config.data.changed_images, note)
     if not config.data.images:
         raise ConfigError("data.images is empty: name the folder with the images of the style.")
     images = Path(config.data.images).expanduser()
@@ -63,6 +78,39 @@ def _where_it_is_now(example: Example, folder: RunFolder) -> Example:
     """An image that the run folder holds itself is found there, too, after the folder was moved."""
     own = folder.images / example.name
     return replace(example, path=own) if not example.path.is_file() and own.is_file() else example
+
+
+def _as_wished(dataset: Dataset, folder: RunFolder, wish: ChangedImages, note: Callable[[str], object]) -> Dataset:
+    """The dataset of a run that goes on, after a look at what became of its images meanwhile."""
+    changes = {example.name: change for example in dataset.examples if (change := _change(example))}
+    if not changes:
+        return dataset
+    named = ", ".join(f"{name} {change}" for name, change in list(changes.items())[:MOST_NAMED])
+    more = len(changes) - MOST_NAMED
+    said = f"Since the run began, {named}{f' and {more} more' if more > 0 else ''}."
+    if wish == "refuse":
+        raise ImagesChanged(
+            f"{said} Put the files back, or go on in spite of it with --changed-images keep or leave_out."
+        )
+    if wish == "keep":
+        note(f"{said} The training goes on with what it made of them then.")
+        return dataset
+    left = tuple(example for example in dataset.examples if example.name not in changes)
+    if not left:
+        raise ImagesChanged(f"{said} No image is left to go on with: put the files back, or start a new run.")
+    findings = tuple(finding for finding in dataset.findings if finding.image not in changes)
+    dataset = replace(dataset, examples=left, findings=findings)
+    write_file(folder.dataset_file, dataset.to_json().encode())
+    note(f"{said} The training goes on without, with {len(left)} image{'s' * (len(left) != 1)}.")
+    return dataset
+
+
+def _change(example: Example) -> str:
+    """What became of an image, or empty when it is as it was."""
+    try:
+        return "" if Source.read(example.path).sha256 == example.sha256 else "was changed"
+    except ImageError:
+        return "can no longer be read" if example.path.exists() else "is gone"
 
 
 def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progress: Counted | None = None) -> Prepared:

@@ -15,7 +15,7 @@ from trainer.bases.compiling import compile_blocks
 from trainer.bases.open import load_base
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.errors import RunError
+from trainer.errors import ImagesChanged, RunError
 from trainer.events import (
     Emit,
     Failed,
@@ -102,7 +102,8 @@ def train(folder: RunFolder, *, emit: Emit, control: Control, base: Base | None 
         try:
             return _train(folder, config, log, control, base, accelerator)
         except Exception as error:
-            log.at_last(Failed(step=log.step, message=sentence_of(error)))
+            changed = isinstance(error, ImagesChanged)
+            log.at_last(Failed(step=log.step, message=sentence_of(error), images_changed=changed))
             raise
 
 
@@ -116,7 +117,13 @@ def _train(
     emit(Phase(name="reading", detail=config.data.images))
     # Whoever comes second finds what the main process wrote.
     with accelerator.main_process_first():
-        dataset = read_dataset(folder, config, base, lambda done, total: emit.quietly("reading", done, total))
+        dataset = read_dataset(
+            folder,
+            config,
+            base,
+            lambda done, total: emit.quietly("reading", done, total),
+            note=lambda sentence: emit(Notice(level="warning", text=sentence)),
+        )
         emit(_found(dataset))
         config = _resolved(config, base, dataset, accelerator.num_processes)
         set_up_threads(config.train.threads or 1)

@@ -246,3 +246,20 @@ def test_a_failed_run_shows_its_sentence(parts: Parts, draft: str) -> None:
 def test_a_name_that_cannot_be_a_name_is_refused(parts: Parts) -> None:
     with pytest.raises(ConfigError, match="name"):
         parts.drafts.create({"name": "..."})
+
+
+def test_a_run_that_failed_over_changed_images_goes_on_without_them_when_that_is_asked(
+    parts: Parts, uploads: list[Path]
+) -> None:
+    run_id = parts.drafts.create()
+    parts.drafts.add_images(run_id, uploads)
+    parts.runs.enqueue(run_id)
+    parts.store.claim(run_id)
+    folder = RunFolder(parts.home.run(run_id))
+    folder.append(Failed(step=0, message="a.png is gone.", images_changed=True))
+    parts.store.hand_back(run_id, State.FAILED, "a.png is gone.")
+    assert parts.runs.view(run_id).images_changed
+    parts.runs.resume(run_id, changed_images="leave_out")
+    assert folder.config().data.changed_images == "leave_out"
+    assert parts.store.get(run_id).state is State.QUEUED
+    assert not parts.runs.view(run_id).images_changed

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from trainer.atomic import replace_file
 from trainer.bases.base import Base
 from trainer.config import parse
-from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
+from trainer.errors import ConfigError, DatasetError, ImagesChanged, PatinaError, RunError
 from trainer.events import Event, Failed, Finished, Found, Notice, Planned, Sampled, Saved, Started, Validated
 from trainer.studio.worker.draw import checkpoint_as_file
 from trainer.styles.consumers.programs import PROGRAMS
@@ -266,16 +266,43 @@ def test_an_image_that_changed_under_a_run_is_noticed(
         run(settings, tmp_path / "run", base)
 
 
-def test_a_resumed_run_needs_its_cache_only(settings: dict, base: Base, image_folder: Path, tmp_path: Path) -> None:
+def test_a_run_whose_images_are_gone_goes_on_with_what_it_made_of_them_and_says_so(
+    settings: dict, base: Base, image_folder: Path, tmp_path: Path
+) -> None:
     import shutil
 
     images = tmp_path / "images"
     shutil.copytree(image_folder, images)
     settings["data"]["images"] = str(images)
     folder, _ = run(settings, tmp_path / "run", base, PauseAt(1))
-    shutil.rmtree(images)
-    run(settings, tmp_path / "run", base)
+    (images / "shape-0.png").unlink()
+    Image.new("RGB", (96, 96), "red").save(images / "shape-1.png")
+    _, said = run(settings, tmp_path / "run", base)
+    (sentence,) = (notice.text for notice in of_type(said, Notice) if notice.level == "warning")
+    assert "shape-0.png is gone, shape-1.png was changed" in sentence
     assert folder.adapter_file.is_file()
+
+
+def test_a_run_whose_images_changed_stops_or_goes_on_without_them_when_that_is_wished(
+    settings: dict, base: Base, image_folder: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    images = tmp_path / "images"
+    shutil.copytree(image_folder, images)
+    settings["data"] |= {"images": str(images), "changed_images": "refuse"}
+    folder, _ = run(settings, tmp_path / "run", base, PauseAt(1))
+    (images / "shape-0.png").unlink()
+    with pytest.raises(ImagesChanged, match=r"shape-0\.png is gone.*--changed-images"):
+        run(settings, folder.path, base)
+    assert of_type(list(folder.events()), Failed)[-1].images_changed
+    config = folder.config()
+    config.data.changed_images = "leave_out"
+    folder.write_config(config)
+    _, said = run(settings, folder.path, base)
+    assert "without, with 5 images" in " ".join(notice.text for notice in of_type(said, Notice))
+    assert folder.adapter_file.is_file()
+    assert "shape-0" not in folder.dataset_file.read_text()
 
 
 @pytest.mark.slow

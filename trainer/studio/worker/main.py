@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from trainer.studio.folder import StudioFolder
-from trainer.studio.worker.pipe import Inbox, Pipe, private_stdin, private_stdout
+from trainer.studio.worker.pipe import Inbox, Pipe, bound_log, private_stdin, private_stdout
 from trainer.studio.worker.protocol import Hello
 from trainer.studio.worker.serve import Server
 
@@ -79,6 +79,7 @@ def _keep_saying(server: Server) -> None:
     while True:
         time.sleep(STATUS_SECONDS)
         server.beat()
+        bound_log(server.home.worker_log)
 
 
 if __name__ == "__main__":

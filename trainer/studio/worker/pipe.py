@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -270,6 +271,17 @@ def private_stdout(log: Path) -> IO[bytes]:
     sys.stdout, sys.stderr = Log(1), Log(2)
     print(f"--- worker {os.getpid()} starts {time.strftime('%Y-%m-%d %H:%M:%S')}", file=sys.stderr)  # noqa: T201
     return private
+
+
+def bound_log(log: Path) -> None:
+    """Keep the log that this process writes within `LOG_BYTES`, and as much again of what came before.
+
+    A worker may live for months; the descriptors stay those of the same file, since a library may hold them.
+    """
+    with contextlib.suppress(OSError):
+        if os.fstat(2).st_size > LOG_BYTES and os.path.samestat(os.fstat(2), log.stat()):
+            shutil.copyfile(log, log.with_suffix(".old.log"))
+            os.ftruncate(2, 0)
 
 
 def _end_after(seconds: float) -> None:
