@@ -219,7 +219,7 @@ def full_disk_studio(row: Row, folder: Path, count: int, seed: int = 0) -> None:
             path = studio.home.run(run_id)
             planned(Plan(str(path), "", moment, "fill" if moment else "none"))
             studio.runs.enqueue(run_id)
-            filler, was_full, trouble = disk / "filler", False, ""
+            filler, was_full, trouble = studio.home.runs / "filler", False, ""
             end = time.monotonic() + PATIENCE
             while (view := studio.runs.view(run_id)).state not in (State.FINISHED, State.FAILED, State.PAUSED):
                 if filler.exists() and (view.waits or time.monotonic() > end - PATIENCE + 60):
