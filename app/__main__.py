@@ -16,7 +16,6 @@ from types import FrameType
 
 from trainer.errors import PatinaError
 
-
 CLEAN_SECONDS = 3600.0
 """How often files that nobody took in or fetched for a day are looked for."""
 
