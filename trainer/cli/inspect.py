@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli.mending import mending
+from trainer.cli.mending import mending, quiet_libraries
 from trainer.errors import ConfigError
 
 
@@ -23,16 +23,27 @@ def inspect(
     directions: Annotated[
         str, typer.Option(metavar="inputs|outputs|A", help="With --against: what updates read, write, or A alone.")
     ] = "inputs",
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="BASE", help="Say instead how far it turns up what the layers of this base hardly do."),
+    ] = None,
     heat_map: Annotated[
         Path | None, typer.Option("--heat-map", metavar="PNG", help="With --against, a file for its heat maps.")
     ] = None,
 ) -> None:
     """Show a style file's layout, rank, alpha, targets, base, trigger, hashes and how much it changes."""
     with mending(as_json=as_json):
+        if against is not None and on is not None:
+            raise ConfigError("--against and --on are two questions: ask one at a time.")
         if against is not None:
             from trainer.cli.overlap import compare
 
             return compare(file, against, directions, heat_map, as_json=as_json)
+        if on is not None:
+            from trainer.cli.overlap import amplify
+
+            quiet_libraries()
+            return amplify(file, on, as_json=as_json)
         if heat_map is not None:
             raise ConfigError("--heat-map compares two styles: name the other one with --against.")
         from trainer.styles.inspect import inspect_file

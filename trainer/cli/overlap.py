@@ -1,4 +1,4 @@
-"""Which directions two styles share (`trainer.workbench.subspaces`), in a terminal, as JSON and as a picture."""
+"""A style's directions beside another's and on its base (`trainer.workbench.subspaces`), for `patina inspect`."""
 
 from __future__ import annotations
 
@@ -75,6 +75,51 @@ def compare(first: Path, second: Path, side: str, picture: Path | None, *, as_js
     )
     if target is not None:
         console.print(f"The heat maps are in {target}.", markup=False, soft_wrap=True)
+
+
+def amplify(path: Path, source: str, *, as_json: bool) -> None:
+    """Say how far a style turns up what the layers of a base hardly do.
+
+    Args:
+        source: of the base, as ``base.source``.
+
+    Raises:
+        BaseError: the base cannot be opened.
+        AdapterFileError: the file is no style, or none for this base.
+    """
+    from dataclasses import asdict
+
+    import torch
+
+    from trainer.bases.open import load_base
+    from trainer.config import BaseConfig
+    from trainer.styles.read import read_style
+    from trainer.workbench.subspaces import amplifications
+
+    file = read_style(path.expanduser())
+    base = load_base(BaseConfig(source=source), device=torch.device("cpu"), dtype=torch.float32)
+    found = amplifications(file, base.roots)
+    if as_json:
+        typer.echo(json.dumps([{**asdict(one), "factor": one.factor} for one in found], indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("Layers", "", "Rank", "Update", "Weight", "Along it", "Random", "Strongest", "Factor"):
+        table.add_column(title, justify="left" if title == "Layers" else "right")
+    for one in found:
+        numbers = (one.update, one.weight, one.along_update, one.along_random, one.along_own)
+        table.add_row(
+            one.kind, str(one.layers), f"{one.rank:g}", *(f"{number:.3g}" for number in numbers), f"{one.factor:.2f}"
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "Norms: of the update, of the base's weight, and of what that weight does along the update's directions, along "
+        "as many random ones and along its own strongest. The factor is the update over what the weight does along it.",
+        markup=False,
+    )
 
 
 def _free(path: Path) -> Path:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import psutil
 import torch
@@ -338,9 +340,8 @@ class _Bench:
         with trainer.as_exported():
             found = [grid.measure(trainer) for grid in self.grids]
             scores = self._scores(trainer) if self.scores else {}
-        loss = sum(each.style for each in found) / len(found)
-        base_loss = sum(each.base for each in found) / len(found)
-        if not torch.isfinite(torch.tensor(loss)):
+        loss, base_loss = fmean(each.style for each in found), fmean(each.base for each in found)
+        if not math.isfinite(loss):
             return self._give_up(trainer, seed, "came apart: its loss is no number", forget=False)
         file = Path("styles") / f"{_slug(name)}-{seed}.safetensors"
         (self.folder / "styles").mkdir(exist_ok=True)
@@ -352,6 +353,7 @@ class _Bench:
                 **_size(trainer),
                 seed=seed,
                 loss=loss,
+                by_level=tuple(map(fmean, zip(*(each.by_level for each in found), strict=True))),
                 scores=scores,
                 seconds=seconds,
                 alongside=alongside,

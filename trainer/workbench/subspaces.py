@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.adapters.methods import as_loras
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import ConfigError
 from trainer.styles.file import StyleFile
+from trainer.styles.fit import fit
 from trainer.workbench.lowrank import factors, spectrum
 
 Side = Literal["inputs", "outputs", "A"]
@@ -94,25 +96,82 @@ def overlaps(first: StyleFile, second: StyleFile, side: Side = "inputs") -> list
     return [_overlap(kind, paths, one, other, side) for kind, paths in sorted(kinds.items())]
 
 
-def amplification(layer: LayerWeights, weight: Tensor) -> tuple[float, float]:
-    """How far a style turns up directions that its layer hardly uses (section 7.3 and table 7 of the paper).
+@dataclass(frozen=True)
+class Amplification:
+    """How far a style turns up what its layers hardly do (section 7.3 and table 7 of the paper); Frobenius norms.
 
-    With U and V the update's singular vectors, the norm of ``U^T W V`` is what the frozen weight does along the
-    update's directions, and the amplification factor is ``||dW|| / ||U^T W V||`` (Frobenius norms).
+    With U and V the update's singular vectors, ``||U^T W V||`` is what the frozen weight W does along the update's
+    directions. All are means over the layers of a kind.
+
+    Attributes:
+        kind, layers: what the layers' names end with, and how many there are.
+        rank: of the updates, a mean too.
+        update, weight: ``||dW||`` and ``||W||``.
+        along_update: ``||U^T W V||``.
+        along_random: its root mean square for random U and V, ``||W|| r / sqrt(out in)``.
+        along_own: that of W's own strongest directions, which no others exceed.
+    """
+
+    kind: str
+    layers: int
+    rank: float
+    update: float
+    weight: float
+    along_update: float
+    along_random: float
+    along_own: float
+
+    @property
+    def factor(self) -> float:
+        """``||dW|| / ||U^T W V||``, by how much the directions of the update are amplified."""
+        return self.update / max(self.along_update, 1e-300)
+
+
+def amplification(path: str, layer: LayerWeights, weight: Tensor) -> Amplification:
+    """`Amplification` of one layer.
 
     Args:
         weight: the frozen one, (out, in[, kh, kw]).
-
-    Returns:
-        The factor, and what it would be along W's own strongest directions, ``||dW|| / ||W_r||`` with W_r the best
-        approximation of rank r.
     """
     found = spectrum(*factors(layer))
     frozen = weight.detach().double().flatten(1)
-    own = torch.linalg.svdvals(frozen)[: len(found.sizes)]
-    size = found.energy**0.5
-    along = float(torch.linalg.matrix_norm(found.left.T @ frozen @ found.right.T))
-    return size / max(along, 1e-300), size / max(float(own.norm()), 1e-300)
+    rank = len(found.sizes)
+    norm = float(torch.linalg.matrix_norm(frozen))
+    return Amplification(
+        kind=_kind(path),
+        layers=1,
+        rank=rank,
+        update=found.energy**0.5,
+        weight=norm,
+        along_update=float(torch.linalg.matrix_norm(found.left.T @ frozen @ found.right.T)),
+        along_random=norm * rank / frozen.numel() ** 0.5,
+        along_own=float(torch.linalg.svdvals(frozen)[:rank].norm()),
+    )
+
+
+def amplifications(file: StyleFile, roots: Mapping[str, nn.Module]) -> list[Amplification]:
+    """A style on a base, layer kind by layer kind.
+
+    Args:
+        roots: the base's models, as `trainer.bases.base.Base.roots`.
+
+    Raises:
+        AdapterFileError: the style does not fit the base.
+    """
+    fitted = as_loras(fit(file, roots)[0])
+    kinds: defaultdict[str, list[Amplification]] = defaultdict(list)
+    for path, layer in fitted.items():
+        if _moves(layer):
+            root, inner = path.split(".", 1)
+            one = amplification(path, layer, roots[root].get_submodule(inner).weight)
+            kinds[one.kind].append(one)
+    return [_mean(found) for _, found in sorted(kinds.items())]
+
+
+def _mean(found: Sequence[Amplification]) -> Amplification:
+    numbers = ("rank", "update", "weight", "along_update", "along_random", "along_own")
+    means = {name: fmean(getattr(one, name) for one in found) for name in numbers}
+    return Amplification(kind=found[0].kind, layers=len(found), **means)
 
 
 def _overlap(

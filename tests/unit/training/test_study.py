@@ -31,6 +31,7 @@ from trainer.styles.read import read_style
 from trainer.training.loop import Trainer
 from trainer.training.prepare import prepare, read_dataset
 from trainer.training.run_folder import RunFolder
+from trainer.training.validation import LEVELS
 
 Fresh = Callable[[str], Path]
 
@@ -219,6 +220,7 @@ def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
     assert not (place / running.IN_TRAINING).exists()
     one = after.find("r = 2", 43)
     assert one is not None
+    assert len(one.by_level) == LEVELS
     style = read_style(place / one.file)
     assert {layer.rank for layer in style.layers.values()} == {2}
     assert style.metadata["ss_seed"] == "43"

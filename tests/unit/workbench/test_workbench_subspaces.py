@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from trainer.adapters.weights import LayerWeights
@@ -17,7 +17,7 @@ from trainer.errors import ConfigError
 from trainer.styles.file import StyleFile
 from trainer.styles.write import write_style
 from trainer.workbench.heatmap import colour, heatmap
-from trainer.workbench.subspaces import Side, amplification, by_chance, directions, overlaps, similarity
+from trainer.workbench.subspaces import Side, amplification, amplifications, by_chance, directions, overlaps, similarity
 
 PATH = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
 OUT, WIDTH = 10, 12
@@ -71,10 +71,25 @@ def test_amplification_is_the_papers_ratio_computed_directly() -> None:
     u, sizes, vh = torch.linalg.svd(update(one))
     along = torch.linalg.matrix_norm(u[:, :2].T @ weight.double() @ vh[:2].T)
     size = sizes[:2].norm()
-    factor, own = amplification(one, weight)
-    assert factor == pytest.approx(float(size / along))
-    assert own == pytest.approx(float(size / torch.linalg.svdvals(weight.double())[:2].norm()))
-    assert own < factor
+    found = amplification(PATH, one, weight)
+    assert found.factor == pytest.approx(float(size / along))
+    assert found.along_own == pytest.approx(float(torch.linalg.svdvals(weight.double())[:2].norm()))
+    assert found.along_update < found.along_own < found.weight
+
+
+def test_random_directions_meet_what_is_said_of_them() -> None:
+    weight = torch.randn(OUT, WIDTH, generator=torch.Generator().manual_seed(4))
+    drawn = [amplification(PATH, layer(2, seed), weight) for seed in range(300)]
+    squares = torch.tensor([one.along_update**2 for one in drawn])
+    assert float(squares.mean().sqrt()) == pytest.approx(drawn[0].along_random, rel=0.1)
+
+
+def test_a_style_is_put_beside_the_weights_of_its_base() -> None:
+    roots = {"unet": nn.ModuleDict({"to_q": nn.Linear(WIDTH, OUT), "to_v": nn.Linear(WIDTH, OUT)})}
+    file = StyleFile(Path("s"), "kohya", {"unet.to_q": layer(2, 1), "unet.to_v": layer(3, 2)}, {}, ())
+    first, second = amplifications(file, roots)
+    assert (first.kind, first.rank, second.kind, second.rank) == ("to_q", 2, "to_v", 3)
+    assert first.weight == pytest.approx(float(roots["unet"]["to_q"].weight.detach().norm()), rel=1e-5)
 
 
 def test_layers_of_one_kind_are_averaged_as_far_as_all_ranks_reach() -> None:
