@@ -35,7 +35,7 @@ def compare(first: Path, second: Path, side: str, picture: Path | None, *, as_js
         from trainer.workbench.heatmap import heatmap
 
         drawn = heatmap(
-            found, title=f"What {first.stem} and {second.stem} share: {SIDES[chosen]}", names=(first.stem, second.stem)
+            found, title=f"{first.stem} and {second.stem}, {SIDES[chosen]}", names=(first.stem, second.stem)
         )
         replace_file(target, lambda file: drawn.save(file, "PNG", optimize=True))
     if as_json:

@@ -323,16 +323,16 @@ class _Bench:
             tell()
 
         while any(trainer.step < trainer.settings.steps for trainer in trainers):
-            before, until = self.done, time.monotonic() + SAVE_SECONDS
-            train_together(
-                trainers,
-                go_on=lambda before=before, until=until: self.done == before or time.monotonic() < until,
-                after_step=after_step,
-            )
+            train_together(trainers, go_on=self._for_a_minute(), after_step=after_step)
             for trainer in trainers:
                 if trainer.step < trainer.settings.steps:
                     where = self._resting(trainer, trainer.settings.seed)
                     checkpoints.save(trainer.checkpoint(), where, keep=1)
+
+    def _for_a_minute(self) -> Callable[[], bool]:
+        """Whether to go on without saving: for a minute, but for one step at least."""
+        before, until = self.done, time.monotonic() + SAVE_SECONDS
+        return lambda: self.done == before or time.monotonic() < until
 
     def _finish(self, trainer: Trainer, seed: int, seconds: float, alongside: int) -> None:
         """Measure an arm that is trained, keep its style, and write both down."""

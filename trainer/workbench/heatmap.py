@@ -31,7 +31,7 @@ def heatmap(found: Sequence[Overlap], *, title: str, names: tuple[str, str]) -> 
     lines = -(-len(found) // columns)
     each = _SIDE + _GAP
     width = max(_GAP + columns * each, *(round(font.getlength(text)) + 2 * _GAP for text in (title, below)))
-    height = 3 * _GAP + lines * (each + 2 * _GAP) + _GAP
+    height = 3 * _GAP + lines * (each + 2 * _GAP)
     picture = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(picture)
     draw.text((_GAP, _GAP), title, INK, font=font)
