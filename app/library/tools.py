@@ -112,4 +112,4 @@ def _labelled(title: str, field: Markup) -> Markup:
 
 
 def _number(name: str) -> Markup:
-    return el("input", type="number", name=name, value="1", step="0.05", min="-4", max="4")
+    return el("input", type="text", inputmode="decimal", name=name, value="1", maxlength=10)
