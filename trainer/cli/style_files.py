@@ -64,12 +64,18 @@ class Target:
     precision: str
 
     def write(self, made: Made) -> None:
-        """Write what was made, and tell it."""
+        """Write what was made, and tell it, and where it opens."""
         import torch
 
         for note in made.notes:
             typer.echo(note, err=True)
+        from trainer.styles.consumers import told
+        from trainer.styles.consumers.proof import prove
+        from trainer.styles.read import read_style
+
         made.write(self.path, layout=self.layout, dtype=getattr(torch, TYPES[self.precision]))
+        for line in told(prove(read_style(self.path))):
+            typer.echo(line, err=True)
         typer.echo(self.path)
 
 

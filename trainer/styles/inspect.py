@@ -15,7 +15,7 @@ from trainer.adapters.methods import method_of
 from trainer.adapters.targets import describe
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import title_of
-from trainer.styles.consumers import losses, opens_in
+from trainer.styles.consumers import told
 from trainer.styles.consumers.proof import prove
 from trainer.styles.file import StyleFile, likely_family, readers_of
 from trainer.styles.metadata import auto_v2, auto_v3, family_of, sshs_model_hash
@@ -166,7 +166,7 @@ def inspect_file(path: Path | str) -> Inspection:
         auto_v3=auto_v3(actual),
         finite=finite,
         training={key: file.metadata[key] for key in TRAINING_KEYS if key in file.metadata},
-        opens=(opens_in(found), *losses(found)) if found else (),
+        opens=told(found),
         notes=file.notes + readers_of(file.layers),
         layers=facts,
     )

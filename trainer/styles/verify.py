@@ -25,7 +25,7 @@ from trainer.adapters.layers import GatedLayer
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import Family
 from trainer.errors import RunError
-from trainer.styles.consumers import losses, opens_in
+from trainer.styles.consumers import told
 from trainer.styles.consumers.proof import prove
 from trainer.styles.file import StyleFile, readers_of
 from trainer.styles.fit import attach
@@ -127,7 +127,7 @@ def verify_export(
     if programs:
         wrong = [f"{each.program}: {each.why}" for each in programs if each.state == "wrong"]
         check("other programs", not wrong, "; ".join(wrong) or "the update of every layer that they take is ours")
-    opens = (opens_in(programs), *losses(programs)) if programs else ()
+    opens = told(programs)
     native = readers_of(file.layers)
     for sentence in native:
         check("read by", True, sentence.removesuffix("."))

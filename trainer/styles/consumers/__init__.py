@@ -5,3 +5,4 @@ from trainer.styles.consumers.opening import foreseen as foreseen
 from trainer.styles.consumers.opening import losses as losses
 from trainer.styles.consumers.opening import openings as openings
 from trainer.styles.consumers.opening import opens_in as opens_in
+from trainer.styles.consumers.opening import told as told

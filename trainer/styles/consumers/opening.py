@@ -101,6 +101,11 @@ def opens_in(found: Sequence[Opening]) -> str:
     return f"Opens in {_listed(whole)}." if len(whole) > 1 else f"Opens in {_listed([*whole, 'Patina'])} only."
 
 
+def told(found: Sequence[Opening]) -> tuple[str, ...]:
+    """All of it for people: where the file opens, then `losses`; () where nothing is known."""
+    return (opens_in(found), *losses(found)) if found else ()
+
+
 def losses(found: Sequence[Opening]) -> tuple[str, ...]:
     """A sentence for each thing that is lost, with the programs that lose it and the way out."""
     groups: dict[tuple[State, tuple[str, ...], str, str], list[Opening]] = {}
