@@ -57,7 +57,7 @@ class Ours:
         self.materials: Prepared = prepare(self.dataset, self.config, self.base, run.cache)
         self.bank = Bank(self.base.roots)
         assert self.config.optim.batch_size is not None
-        self.bank.add("style", self.config.adapter.targets, rank=self.config.adapter.rank or 8, seed=42)
+        self.bank.add("style", "cross", rank=self.config.adapter.rank or 8, seed=42)
         batches = Batches(
             self.base,
             self.materials.training,
@@ -83,6 +83,9 @@ def settings(style: str, *, validation: float = 0.0) -> RunConfig:
             "name": style,
             "trigger": f"{style.replace('_', ' ')} style",
             "data": {"images": str(images), "validation_share": validation},
+            # What the plain loop trains, at a rate that suits it.
+            "adapter": {"targets": "cross"},
+            "optim": {"learning_rate": 1e-3},
         }
     )
 

@@ -19,6 +19,8 @@ def resolve(config: RunConfig, family: Family, *, resolution: int, images: int) 
     adapter, optim, train, samples = chosen.adapter, chosen.optim, chosen.train, chosen.samples
     if chosen.data.resolution is None:
         chosen.data.resolution = resolution
+    if adapter.targets is None:
+        adapter.targets = preset.targets
     if adapter.rank is None:
         adapter.rank = preset.rank
     if adapter.alpha is None:

@@ -177,12 +177,12 @@ class AdapterConfig(Section):
         description="How strongly the learned update is applied; empty is the same as the rank, which suits the "
         "presets' learning rates.",
     )
-    targets: str = Field(
-        "cross",
+    targets: str | None = Field(
+        None,
         min_length=1,
         max_length=500,
         description="Which layers learn: 'cross' (how words become shapes), 'qv', 'self', 'attention', 'all-linear', "
-        "or a regular expression over the model's layer names.",
+        "or a regular expression over the model's layer names; empty is what suits the base.",
     )
     init: Init | None = Field(
         None,
@@ -206,9 +206,9 @@ class AdapterConfig(Section):
 
     @field_validator("targets")
     @classmethod
-    def _names_or_an_expression(cls, value: str) -> str:
+    def _names_or_an_expression(cls, value: str | None) -> str | None:
         # The names of targets are regular expressions too; whether one matches a layer is known with the base only.
-        if problem := problem_with(value):
+        if value is not None and (problem := problem_with(value)):
             raise ValueError(problem)
         return value
 

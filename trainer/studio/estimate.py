@@ -111,11 +111,12 @@ def kind_of(config: RunConfig, device: str) -> str:
 
 def file_bytes(config: RunConfig, info: BaseInfo) -> int | None:
     """Size of the style file in fp32; None for layers chosen by an expression, which only the loaded base can tell."""
-    pattern = TARGETS.get(config.adapter.targets)
+    targets = config.adapter.targets or ""
+    pattern = TARGETS.get(targets)
     if pattern is None or info.family is None:
         return None
     family = FAMILIES[info.family]
-    values = family.values_per_rank.get(config.adapter.targets)
+    values = family.values_per_rank.get(targets)
     if values is None:
         values = _values_in(_folder(info), family.root, pattern)
     # PiSSA's files hold what the adapter ends with and what it began with.

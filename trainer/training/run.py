@@ -210,6 +210,7 @@ def add_style(bank: Bank, config: RunConfig) -> None:
     """Attach the adapter that a resolved config asks for, untrained."""
     adapter = config.adapter
     assert adapter.rank is not None
+    assert adapter.targets is not None
     bank.add(
         STYLE,
         adapter.targets,

@@ -61,7 +61,7 @@ def test_a_run_leaves_everything_that_was_promised(settings: dict, base: Base, t
 
     assert of_type(said, Found)[0].images == 6
     planned = of_type(said, Planned)[0]
-    assert (planned.images, planned.held_out, planned.steps, planned.layers) == (4, 2, 4, 28)
+    assert (planned.images, planned.held_out, planned.steps, planned.layers) == (4, 2, 4, 70)
     assert planned.seconds > 0
     assert planned.trainable_parameters == sum(
         safe_open(folder.adapter_file, "pt").get_tensor(key).numel()
@@ -73,7 +73,7 @@ def test_a_run_leaves_everything_that_was_promised(settings: dict, base: Base, t
     assert [event.step for event in of_type(said, Validated)] == [2, 4]
     finished = of_type(said, Finished)[0]
     assert said[-1] is finished
-    assert any("28 of 28 layers" in tick for tick in finished.verified)
+    assert any("70 of 70 layers" in tick for tick in finished.verified)
     assert any("same picture" in tick for tick in finished.verified)
     assert finished.opens[0] == "Opens in diffusers and Patina only."
     (before,) = [notice.text for notice in of_type(said, Notice) if "A1111" in notice.text]

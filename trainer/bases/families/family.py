@@ -28,6 +28,8 @@ class Preset:
     least: int
     most: int
     reason: str
+    targets: str = "cross"
+    """Which layers learn, as in `trainer.adapters.targets`."""
 
     def steps(self, images: int) -> int:
         """Number of optimizer steps for so many training images."""
