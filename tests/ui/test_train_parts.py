@@ -19,6 +19,7 @@ from trainer.errors import ConfigError, StudioError
 from trainer.events import Phase, Sampled
 from trainer.judging.images import learned
 from trainer.judging.judgement import Judged, Judgement
+from trainer.studio import machine
 from trainer.studio.store import State, Wish
 from trainer.studio.studio import Studio
 from trainer.studio.views import AddReport, RunSummary, RunView
@@ -278,7 +279,9 @@ def studio(patina_home: Path) -> Iterator[Studio]:
 
 
 @pytest.fixture
-def actions(studio: Studio, patina_home: Path) -> Actions:
+def actions(studio: Studio, patina_home: Path, monkeypatch: pytest.MonkeyPatch) -> Actions:
+    # The plan says how much memory is free, which changes between two looks at a busy machine.
+    monkeypatch.setattr(machine, "best_device", lambda: machine.Device("cpu", "CPU, 2 cores", 16 * 2**30, 8 * 2**30))
     (patina_home / "uploads").mkdir()
     return Actions(studio, patina_home / "uploads")
 
