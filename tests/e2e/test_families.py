@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,12 @@ def test_the_run_ends_with_a_verified_file_that_says_what_it_fits(
     base = load_base(BaseConfig(source=str(forms.folder)), device=torch.device("cpu"), dtype=torch.float32)
     assert file.metadata["patina.base_sha256"] == base.identity
     assert any(float(layer.up.abs().max()) > 0 for layer in file.layers.values())
+    assert file.layout == ("kohya, original names" if forms.key == "sdxl" else "kohya")
+    assert file.metadata["ss_v2"] == str(forms.key.startswith("sd2"))
+    whole = hashlib.sha256(forms.file.read_bytes()).hexdigest()
+    assert (file.metadata["ss_sd_model_name"], file.metadata["ss_new_sd_model_hash"]) == ("model.safetensors", whole)
+    assert len(file.metadata["ss_sd_model_hash"]) == 8
+    assert not [key for key, value in file.metadata.items() if str(forms.file.parent) in value]
 
 
 @pytest.mark.parametrize("forms", ["sdxl"], indirect=True, scope="module")
