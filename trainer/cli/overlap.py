@@ -37,7 +37,7 @@ def compare(first: Path, second: Path, side: str, picture: Path | None, *, as_js
         drawn = heatmap(
             found, title=f"{first.stem} and {second.stem}, {SIDES[chosen]}", names=(first.stem, second.stem)
         )
-        replace_file(target, lambda file: drawn.save(file, "PNG", optimize=True))
+        replace_file(target, lambda file: drawn.quantize(128).save(file, "PNG", optimize=True))
     if as_json:
         kinds = [
             {

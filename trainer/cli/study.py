@@ -200,10 +200,11 @@ def _draw(found: Study, folder: Path) -> None:
 
     table = [row for row in rows(found) if row.gain is not None]
     if table:
-        steps = found.settings["train"]["steps"]
-        note = f"{found.style}, {steps} steps, {_seeds(found)}; bars are 95% intervals of the mean"
-        picture = plot(table, title=f"patina study {found.kind}", note=note if len(found.seeds) > 1 else note[:-39])
-        replace_file(folder / PLOT, lambda file: picture.save(file, "PNG", optimize=True))
+        note = f"{found.style}, {found.settings['train']['steps']} steps, {_seeds(found)}"
+        if len(found.seeds) > 1:
+            note += "; bars are 95% intervals of the mean"
+        picture = plot(table, title=f"patina study {found.kind}", note=note)
+        replace_file(folder / PLOT, lambda file: picture.quantize(64).save(file, "PNG", optimize=True))
 
 
 def show(found: Study, console: Console | None = None) -> None:

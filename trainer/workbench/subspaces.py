@@ -163,7 +163,9 @@ def amplifications(file: StyleFile, roots: Mapping[str, nn.Module]) -> list[Ampl
     for path, layer in fitted.items():
         if _moves(layer):
             root, inner = path.split(".", 1)
-            one = amplification(path, layer, roots[root].get_submodule(inner).weight)
+            weight = roots[root].get_submodule(inner).weight
+            assert isinstance(weight, Tensor)
+            one = amplification(path, layer, weight)
             kinds[one.kind].append(one)
     return [_mean(found) for _, found in sorted(kinds.items())]
 
