@@ -21,8 +21,8 @@ def inspect(
         typer.Option(metavar="FILE", help="Say instead which directions this style shares with another."),
     ] = None,
     directions: Annotated[
-        str, typer.Option(metavar="inputs|outputs|A", help="With --against: what updates read, write, or A alone.")
-    ] = "inputs",
+        str, typer.Option(metavar="outputs|inputs|A", help="With --against: what updates write or read, or A alone.")
+    ] = "outputs",
     on: Annotated[
         str | None,
         typer.Option(metavar="BASE", help="Say instead how far it turns up what the layers of this base hardly do."),

@@ -23,13 +23,14 @@ def compare(first: Path, second: Path, side: str, picture: Path | None, *, as_js
         RunError: the picture cannot be written.
     """
     from trainer.styles.read import read_style
-    from trainer.workbench.subspaces import SIDES, overlaps
+    from trainer.workbench.subspaces import SIDES, one_start, overlaps
 
     chosen = next((known for known in SIDES if known == side), None)
     if chosen is None:
         raise ConfigError(f"--directions is {side!r}, but should be one of {', '.join(SIDES)}.")
     target = None if picture is None else _free(picture.expanduser())
-    found = overlaps(read_style(first.expanduser()), read_style(second.expanduser()), chosen)
+    files = read_style(first.expanduser()), read_style(second.expanduser())
+    found = overlaps(*files, chosen)
     if target is not None:
         from trainer.atomic import replace_file
         from trainer.workbench.heatmap import heatmap
@@ -73,6 +74,12 @@ def compare(first: Path, second: Path, side: str, picture: Path | None, *, as_js
         f"Subspace similarity from 0 to 1 ({SIDES[chosen]}): of the strongest direction of each, and of all.",
         markup=False,
     )
+    if chosen != "outputs" and one_start(*files):
+        console.print(
+            "Both say that they began from the same seed, so they read alike before they learned anything: "
+            "--directions outputs compares what was learned.",
+            style="yellow",
+        )
     if target is not None:
         console.print(f"The heat maps are in {target}.", markup=False, soft_wrap=True)
 

@@ -23,12 +23,13 @@ from trainer.styles.file import StyleFile
 from trainer.styles.fit import fit
 from trainer.workbench.lowrank import factors, spectrum
 
-Side = Literal["inputs", "outputs", "A"]
+Side = Literal["outputs", "inputs", "A"]
 SIDES: Mapping[Side, str] = {
-    "inputs": "what the update looks at: the right singular vectors of B A",
     "outputs": "what the update writes: the left singular vectors of B A",
+    "inputs": "what the update reads: the right singular vectors of B A",
     "A": "the right singular vectors of A alone, as in the paper",
 }
+"""B starts at zero, so what an update writes was learned; A starts at random, and alike for two styles of one seed."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Overlap:
     by_chance: Tensor
 
 
-def directions(layer: LayerWeights, side: Side = "inputs") -> Tensor:
+def directions(layer: LayerWeights, side: Side = "outputs") -> Tensor:
     """A layer's directions, strongest first, as orthonormal rows: (r, in), or (r, out) of ``outputs``; fp64.
 
     A is random before training and stays close to that while B is small, so the order of A's own directions says
@@ -80,7 +81,7 @@ def by_chance(first: int, second: int, width: int) -> Tensor:
     return torch.maximum(rows[:, None], columns) / width
 
 
-def overlaps(first: StyleFile, second: StyleFile, side: Side = "inputs") -> list[Overlap]:
+def overlaps(first: StyleFile, second: StyleFile, side: Side = "outputs") -> list[Overlap]:
     """What two styles share, layer kind by layer kind; layers of other shapes or in one style alone are left out.
 
     Raises:
@@ -125,6 +126,12 @@ class Amplification:
     def factor(self) -> float:
         """``||dW|| / ||U^T W V||``, by how much the directions of the update are amplified."""
         return self.update / max(self.along_update, 1e-300)
+
+
+def one_start(first: StyleFile, second: StyleFile) -> bool:
+    """Whether both say that they began from one seed, so that their A were alike before any training."""
+    seeds = [file.metadata.get("ss_seed") for file in (first, second)]
+    return seeds[0] == seeds[1] is not None
 
 
 def amplification(path: str, layer: LayerWeights, weight: Tensor) -> Amplification:

@@ -38,7 +38,7 @@ def update(layer: LayerWeights) -> Tensor:
     return layer.scale * layer.up.double() @ layer.down.double()
 
 
-@pytest.mark.parametrize("side", ["inputs", "outputs", "A"])
+@pytest.mark.parametrize("side", ["outputs", "inputs", "A"])
 def test_similarity_is_that_of_equation_4_computed_directly(side: Side) -> None:
     one, other = layer(3, 1), layer(5, 2)
     found = similarity(directions(one, side), directions(other, side))
@@ -62,7 +62,7 @@ def test_a_style_shares_all_with_itself_and_random_ones_what_chance_gives() -> N
     drawn = torch.stack(
         [similarity(directions(layer(4, seed)), directions(layer(4, 1000 + seed))) for seed in range(300)]
     )
-    assert torch.allclose(drawn.mean(0), by_chance(4, 4, WIDTH), atol=0.03)
+    assert torch.allclose(drawn.mean(0), by_chance(4, 4, OUT), atol=0.03)
 
 
 def test_amplification_is_the_papers_ratio_computed_directly() -> None:
@@ -118,7 +118,7 @@ def test_darker_is_more_alike(tmp_path: Path) -> None:
 
 def test_patina_inspect_compares_two_files_and_draws_them(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 2)):
-        write_style(tmp_path / f"{name}.safetensors", {PATH: layer(3, seed)})
+        write_style(tmp_path / f"{name}.safetensors", {PATH: layer(3, seed)}, metadata={"ss_seed": "42"})
     files = [str(tmp_path / "a.safetensors"), "--against", str(tmp_path / "b.safetensors")]
     png = tmp_path / "map.png"
     told = CliRunner().invoke(app, ["inspect", *files, "--json", "--heat-map", str(png)])
@@ -129,8 +129,10 @@ def test_patina_inspect_compares_two_files_and_draws_them(tmp_path: Path) -> Non
     assert torch.allclose(torch.tensor(kind["similarity"]).double(), expected, atol=1e-6)
     with Image.open(png) as picture:
         assert picture.size[0] > 200
+    assert "began from the same seed" not in CliRunner().invoke(app, ["inspect", *files]).output
+    assert "began from the same seed" in CliRunner().invoke(app, ["inspect", *files, "--directions", "inputs"]).output
     again = CliRunner().invoke(app, ["inspect", *files, "--heat-map", str(png)])
     assert again.exit_code == 2
     assert "exists already" in again.output
     wrong = CliRunner().invoke(app, ["inspect", *files, "--directions", "up"])
-    assert "--directions is 'up', but should be one of inputs, outputs, A" in wrong.output
+    assert "--directions is 'up', but should be one of outputs, inputs, A" in wrong.output
