@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.reliability.rows import Row
-from benchmarks.reliability.tiny import Bench
+from benchmarks.reliability.tiny import Bench, bench_at
 from trainer.config import FileLayout
 from trainer.errors import AdapterFileError, PatinaError
 
@@ -38,7 +38,7 @@ def mutated_adapters(row: Row, folder: Path, count: int, seed: int = 0) -> None:
     from trainer.styles.inspect import inspect_file
     from trainer.styles.read import read_style
 
-    bench, chance = Bench(folder), random.Random(seed)
+    bench, chance = bench_at(folder), random.Random(seed)
     originals = [parts(path) for path in honest_files(bench)]
     bank = Bank(bench.base.roots)
     home = StudioFolder(folder / "studio").prepare()

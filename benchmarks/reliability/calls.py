@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from benchmarks.reliability.rows import Row
 from benchmarks.reliability.served import Served, served
-from benchmarks.reliability.tiny import Bench
+from benchmarks.reliability.tiny import Bench, bench_at
 
 MARK = "patina-secret-7f3a"
 JSON = {"Content-Type": "application/json"}
@@ -23,7 +23,7 @@ def hostile_calls(row: Row, folder: Path, count: int, seed: int = 0) -> None:
     """No file from outside is shown, nothing is changed by a foreign page, no traceback is written."""
     secret = folder / "secret.txt"
     secret.write_text(MARK)
-    bench, chance = Bench(folder), random.Random(seed)
+    bench, chance = bench_at(folder), random.Random(seed)
     with served(folder) as studio:
         (studio.home / "secret.txt").write_text(MARK)
         (studio.home / "runs" / "x").mkdir(parents=True, exist_ok=True)

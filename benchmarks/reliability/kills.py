@@ -16,7 +16,7 @@ import psutil
 
 from benchmarks.reliability.faults import Faults, Plan, install
 from benchmarks.reliability.rows import Row
-from benchmarks.reliability.tiny import Bench
+from benchmarks.reliability.tiny import Bench, bench_at
 from trainer.styles.metadata import sshs_model_hash
 from trainer.training import checkpoint
 from trainer.training.run_folder import RunFolder
@@ -24,7 +24,7 @@ from trainer.training.run_folder import RunFolder
 
 def kill_cli(row: Row, folder: Path, count: int, seed: int = 0) -> None:
     """``kill -9`` at random moments of ``patina train``, every second one inside the writing of a checkpoint."""
-    bench, chance = Bench(folder), random.Random(seed)
+    bench, chance = bench_at(folder), random.Random(seed)
     wanted = sshs_model_hash(bench.whole.adapter_file)
     counted = bench.new_run("counted")
     seconds, moments = _measured(bench, counted)
@@ -106,7 +106,7 @@ def _trouble(run: RunFolder, code: int, torn: list[str], wanted: str) -> str:
 
 def sigterm(row: Row, folder: Path, count: int, seed: int = 0) -> None:
     """SIGTERM at random moments of a training: saved within a step and two seconds, and resumed to the same file."""
-    bench, chance = Bench(folder), random.Random(seed)
+    bench, chance = bench_at(folder), random.Random(seed)
     wanted = sshs_model_hash(bench.whole.adapter_file)
     for trial in range(count):
         run = bench.new_run(f"term-{trial}", **{"train.checkpoint_every": 100})

@@ -13,7 +13,7 @@ import psutil
 
 from benchmarks.reliability.rows import Row
 from benchmarks.reliability.served import Served, served
-from benchmarks.reliability.tiny import Bench
+from benchmarks.reliability.tiny import Bench, bench_at
 
 JSON = {"Content-Type": "application/json"}
 CLIENTS = 50
@@ -56,7 +56,7 @@ class Caller:
 
 def many_clients(row: Row, folder: Path, count: int, seed: int = 0) -> None:
     """Clients at once that each ask for the status of a run in training, and each name a draft of their own."""
-    bench = Bench(folder)
+    bench = bench_at(folder)
     with served(folder) as studio:
         call = Caller(studio)
         run = call.train(bench, **{"train.steps": 100_000, "train.checkpoint_every": 50_000})
@@ -104,7 +104,7 @@ def many_clients(row: Row, folder: Path, count: int, seed: int = 0) -> None:
 
 def long_life(row: Row, folder: Path, count: int, seed: int = 0) -> None:
     """Polls, pictures and short runs, 3,000 to 200 to 50: memory, descriptors and processes of the studio stay flat."""
-    bench = Bench(folder)
+    bench = bench_at(folder)
     pictures, runs = max(1, count * 200 // 3000), max(1, count * 50 // 3000)
     with served(folder) as studio:
         call = Caller(studio)

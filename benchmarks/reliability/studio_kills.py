@@ -18,13 +18,14 @@ import psutil
 
 from benchmarks.reliability.faults import Plan, in_children
 from benchmarks.reliability.rows import Row
-from benchmarks.reliability.tiny import Bench
+from benchmarks.reliability.tiny import bench_at
 from trainer.styles.metadata import sshs_model_hash
 from trainer.training.run_folder import RunFolder
 
 PATIENCE = 600.0
 STEPS = 24
 KILLS_PER_RUN = 4
+WRITES = 50
 _APP = """
 import signal, sys
 from pathlib import Path
@@ -82,7 +83,7 @@ def kill_studio(row: Row, folder: Path, count: int, seed: int = 0) -> None:
     from trainer.studio.store import State
     from trainer.studio.studio import Studio
 
-    bench, chance, home = Bench(folder), random.Random(seed), folder / "studio"
+    bench, chance, home = bench_at(folder), random.Random(seed), folder / "studio"
     runs = max(1, count // KILLS_PER_RUN)
     with Studio(home) as studio:
         drafts = []
@@ -207,7 +208,7 @@ def full_disk_studio(row: Row, folder: Path, count: int, seed: int = 0) -> None:
     from trainer.studio.store import State
     from trainer.studio.studio import Studio
 
-    bench, plan = Bench(folder), folder / "plan.json"
+    bench, plan = bench_at(folder), folder / "plan.json"
     folder_module.SPARE_BYTES = 0
     folder_module.ROOM_BYTES = 2**20
     drafts_module.START_BYTES = 0
@@ -247,9 +248,11 @@ def full_disk_cli(row: Row, folder: Path, count: int, seed: int = 0) -> None:
     """From the n-th write on every one fails for want of room; then the run is resumed with room."""
     from benchmarks.reliability.faults import Faults, install
 
-    bench = Bench(folder)
+    bench = bench_at(folder)
     wanted = sshs_model_hash(bench.whole.adapter_file)
-    for moment in range(1, count + 1):
+    for trial in range(count):
+        # Fewer trials are spread over as many writes.
+        moment = 1 + trial * (WRITES - 1) // max(1, count - 1)
         run = bench.new_run(f"full-{moment}")
         log = run.path.with_suffix(".log")
         code = bench.train(run, partial(install, Faults(Plan(str(run.path), "", moment, "full"))))

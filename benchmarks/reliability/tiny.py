@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,12 @@ def pictures(folder: Path, count: int = PICTURES) -> list[Path]:
         files.append(folder / f"ball {index}.png")
         image.save(files[-1])
     return files
+
+
+@cache
+def bench_at(folder: Path) -> Bench:
+    """The one bench of a folder: several rows share its base and its undisturbed run."""
+    return Bench(folder)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.reliability.__main__ import ROWS, measure
 from benchmarks.reliability.faults import Faults, Plan, flipped, install
-from benchmarks.reliability.tiny import Bench
+from benchmarks.reliability.tiny import bench_at
 from trainer.errors import RunError
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Checkpoint
@@ -34,10 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("kill-cli", 2), ("sigterm", 1), ("disk-cli", 2), ("images", 150), ("adapters", 150)]
+    ("name", "count"), [("kill-cli", 2), ("sigterm", 1), ("disk-cli", 3), ("images", 150), ("adapters", 150)]
 )
 def test_a_row_holds(folder: Path, name: str, count: int) -> None:
-    shutil.rmtree(folder / "runs", ignore_errors=True)
     row = measure(name, count, folder)
     assert row.failures == []
     assert (row.good, row.done) == (count, count)
@@ -123,8 +122,7 @@ def test_every_flipped_bit_of_a_checkpoint_is_noticed_and_the_one_before_is_used
 
 
 def test_a_slow_disk_takes_longer_and_changes_nothing(folder: Path) -> None:
-    bench = Bench(folder)
-    shutil.rmtree(folder / "runs", ignore_errors=True)
+    bench = bench_at(folder)
     from trainer.styles.metadata import sshs_model_hash
 
     wanted = sshs_model_hash(bench.whole.adapter_file)
@@ -134,8 +132,7 @@ def test_a_slow_disk_takes_longer_and_changes_nothing(folder: Path) -> None:
 
 
 def test_a_run_folder_that_becomes_read_only_is_a_sentence_and_the_run_goes_on_later(folder: Path) -> None:
-    bench = Bench(folder)
-    shutil.rmtree(folder / "runs", ignore_errors=True)
+    bench = bench_at(folder)
     run = bench.new_run("locked")
     log = run.path.with_suffix(".log")
     assert bench.train(run, lambda: install(Faults(Plan(str(run.path), "", 25, "readonly")))) == 2

@@ -109,6 +109,7 @@ class DataConfig(Section):
 
     images: str = Field(
         "",
+        max_length=4096,
         description="Folder with the images of the style, with captions beside them if you have any.",
     )
     resolution: int | None = Field(

@@ -195,7 +195,7 @@ class DraftImages:
                 raise StudioError("An image that is not there any more was given a caption. Reload the page.")
         changed = 0
         for image_id, text in captions.items():
-            tidy = " ".join(text.split())
+            tidy = " ".join(_whole_characters(text).split())
             if tidy != present[image_id].caption:
                 self._write_caption(run_id, image_id, tidy, removed=present[image_id].removed)
                 self._db.write("UPDATE images SET caption = ? WHERE run = ? AND id = ?", (tidy, run_id, image_id))
@@ -293,6 +293,14 @@ def _image(row: sqlite3.Row) -> DraftImage:
         findings=tuple(Finding(**finding) for finding in kept["findings"]),
         look=Fingerprint(kept["bits"], base64.b64decode(kept["colours"])),
     )
+
+
+def _whole_characters(text: str) -> str:
+    """The text with halves of characters put together, or marked where the other half is missing.
+
+    A page or a program can send them, and no file can hold them.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _by_name(file: Path) -> tuple[list[tuple[int, int, str]], str]:

@@ -352,3 +352,13 @@ def test_tokens_of_published_bases_are_counted_by_the_shared_vocabulary() -> Non
     for text in ("A red apple, ink style", "it's 42   o'clock!!", "Fähre über den Fluß", "naïve café (1.2)", ""):
         assert token_count(text, info) == len(tokenizer(text, truncation=False).input_ids) - 2, text
     assert token_limit(info) == 75
+
+
+def test_half_a_character_in_a_caption_is_put_together_or_marked(parts: Parts, uploads: list[Path]) -> None:
+    run_id = parts.drafts.create()
+    parts.drafts.add_images(run_id, uploads[:1])
+    (image,) = parts.drafts.view(run_id).images
+    parts.drafts.set_captions(run_id, {image.id: "a \ud83d\ude00 and \ud83d"})
+    (image,) = parts.drafts.view(run_id).images
+    assert image.caption == "a \U0001f600 and \ufffd"
+    assert image.path.with_suffix(".txt").read_text(encoding="utf-8") == image.caption
