@@ -47,7 +47,7 @@ class Side:
         self.trainers = []
         for number, method in enumerate(methods):
             name = f"{number} {method}"
-            bank.add(name, config.adapter.targets, rank=config.adapter.rank or 8, method=method, seed=42)
+            bank.add(name, config.adapter.targets or "cross", rank=config.adapter.rank or 8, method=method, seed=42)
             batches = Batches(
                 base,
                 prepared.training,

@@ -244,6 +244,7 @@ class _Bench:
         )
         adapter = config.adapter
         assert adapter.rank is not None
+        assert adapter.targets is not None
         try:
             self.bank.add(
                 arm.name,
