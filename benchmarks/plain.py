@@ -86,7 +86,9 @@ class PlainLoop:
         timesteps = torch.randint(0, self.noise.config.num_train_timesteps, (len(chosen),))
         noisy = self.noise.add_noise(latents, noise, timesteps)
         predicted = self.unet(noisy, timesteps, hidden, return_dict=False)[0]
-        loss = F.mse_loss(predicted.float(), noise.float())
+        v_prediction = self.noise.config.prediction_type == "v_prediction"
+        wanted = self.noise.get_velocity(latents, noise, timesteps) if v_prediction else noise
+        loss = F.mse_loss(predicted.float(), wanted.float())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
