@@ -132,7 +132,7 @@ def foretold(config: RunConfig, info: BaseInfo) -> tuple[str, ...]:
     local = info.kind in ("bundled", "folder")
     folder = _folder(info) if local else BUNDLED_FOLDER.parent / "configs" / family.configs[info.prediction]
     dora = config.adapter.method == "dora"
-    return _losses(folder / family.root, family.key, config.adapter.targets, config.export.format, dora=dora)
+    return _losses(folder / family.root, family.key, config.adapter.targets or "", config.export.format, dora=dora)
 
 
 @functools.lru_cache(maxsize=32)
