@@ -122,6 +122,8 @@ def run(
             emit(Notice(text=note))
         set_up_threads(config.train.threads or physical_cores())
         emit(Phase(name="reading", detail=config.data.images))
+        # Looked at anew each time, so that images that are others now are noticed; what is encoded stays.
+        place.dataset_file.unlink(missing_ok=True)
         dataset = read_dataset(place, config, base)
         arms = arms_of(kind, base, config, ranks)
         emit(Phase(name="caching"))

@@ -267,6 +267,11 @@ def test_another_study_does_not_go_on_in_the_same_folder(base: Base, config: Run
     longer.train.steps = 3
     with pytest.raises(ConfigError, match=r"train.steps was 2 and is 3 now. Choose another folder with --out"):
         run("rank", longer, place, seeds=1, ranks=(1,), base=base)
+    fewer = config.model_copy(deep=True)
+    fewer.data.images = str(shutil.copytree(config.data.images, place / "other"))
+    (place / "other" / "shape-0.png").unlink()
+    with pytest.raises(ConfigError, match=r"other settings: images was '\w+' and is '\w+' now"):
+        run("rank", fewer, place, seeds=1, ranks=(1,), base=base)
     more = run("rank", config, place, seeds=1, ranks=(2,), base=base)
     assert [one.arm for one in more.measured] == ["r = 1", "r = 2"]
 
