@@ -16,6 +16,7 @@ from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, re
 from app.texts import TEXTS
 from trainer.errors import AlphaUnknown, ConfigError, PatinaError
 from trainer.publishing.parcel import Choices
+from trainer.studio.views import ComparedView
 from trainer.styles.alpha import Alpha
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Looking:
     note: str = ""
     waiting: str = ""
     share: ShareForm = field(default_factory=ShareForm)
+    compared: ComparedView | None = None
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
@@ -131,7 +133,7 @@ class Listeners:
         filtered = bool(search.strip() or looking.family)
         opened = None
         if looking.style:
-            opened = view.opened(studio.library.view(looking.style), everything, looking.share)
+            opened = view.opened(studio.library.view(looking.style), everything, looking.share, looking.compared)
         note = view.note(looking.note, undo=bool(looking.deleted))
         return {
             "families": render("families", view.families(everything, looking.family)),
@@ -187,7 +189,9 @@ class Listeners:
             self.answered(looking, dict(event.fields), rank=act == "alpha-rank")
         elif act == "alpha-cancel":
             looking.waiting = looking.note = ""
-        elif act in ("smaller", "merge"):
+        elif act == "compare":
+            looking.compared = self.studio.library.compared(looking.style, str(event.fields.get("other", "")))
+        elif act in ("smaller", "merge", "part"):
             self.rework(looking, act, event.fields)
         elif act in ("pack", "push"):
             self.share(looking, act, event.fields)
@@ -208,6 +212,8 @@ class Listeners:
         library, rank = self.studio.library, _whole(fields.get("rank", ""))
         if act == "smaller":
             looking.style = library.smaller(looking.style, rank or 1)
+        elif act == "part":
+            looking.style = library.part(looking.style, str(fields.get("keep", "")))
         else:
             strengths = [_strength(fields.get(name, "")) for name in ("strength", "other_strength")]
             pairs = zip((looking.style, str(fields.get("other", ""))), strengths, strict=True)

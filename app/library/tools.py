@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,10 +12,11 @@ from app.files import download_url, share_url
 from app.html import Child, el
 from app.texts import TEXTS
 from app.units import size
+from trainer.adapters.targets import HALVES
 from trainer.publishing.card import LICENSES
 from trainer.publishing.parcel import Choices
 from trainer.studio.sharing import PackedView
-from trainer.studio.views import StyleCard
+from trainer.studio.views import ComparedView, StyleCard
 
 _RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 _LICENSES = tuple(key for key in LICENSES if key not in ("other", "unknown"))
@@ -56,10 +58,51 @@ def rework(card: StyleCard, others: Sequence[StyleCard]) -> list[Child]:
             el("button", words.save_merged, type="button", data_act="merge"),
             class_="style-tool", data_fields=True,
         )  # fmt: skip
+    parts = {key: title for key, title in words.parts.items() if key not in HALVES or card.family == "sdxl"}
+    part = el(
+        "div",
+        _labelled(words.part, _choice("keep", parts, next(iter(parts)))),
+        el("button", words.save_part, type="button", data_act="part"),
+        class_="style-tool", data_fields=True,
+    )  # fmt: skip
     half = el(
         "a", words.download_half, class_="button", href=download_url(card.id, card.layout, half=True), download=True
     )
-    return [el("p", words.rework_help), smaller, merge, el("div", half, class_="style-tool")]
+    return [el("p", words.rework_help), smaller, merge, part, el("div", half, class_="style-tool")]
+
+
+def compare(card: StyleCard, others: Sequence[StyleCard], found: ComparedView | None) -> list[Child]:
+    """The choice of a style to compare with; once that is done, what differs."""
+    words = TEXTS.library
+    partners = {other.id: other.name for other in others if other.id != card.id and other.family == card.family}
+    if not partners:
+        return [el("p", words.no_partner)]
+    known = found if found is not None and found.styles[0] == card.id and found.styles[1] in partners else None
+    asked = el(
+        "div",
+        _labelled(words.compare_with, _choice("other", partners, known.styles[1] if known else next(iter(partners)))),
+        el("button", words.compare_now, type="button", data_act="compare"),
+        class_="style-tool", data_fields=True,
+    )  # fmt: skip
+    if known is None:
+        return [asked]
+    degrees = round(math.degrees(known.angle))
+    facts = [
+        words.angle.format(degrees=degrees),
+        words.sizes.format(first=f"{known.norms[0]:.3g}", second=f"{known.norms[1]:.3g}"),
+        words.layers_shared.format(shared=known.shared, first=known.alone[0], second=known.alone[1]),
+    ]
+    head = el("tr", el("th", words.fact, scope="col"), [el("th", name, scope="col") for name in known.names])
+    rows = [
+        el(
+            "tr",
+            el("th", key, scope="row"),
+            [el("td", TEXTS.library.nothing if said is None else said[:200]) for said in values],
+        )
+        for key, values in known.settings.items()
+    ]
+    table = el("table", el("thead", head), el("tbody", rows), class_="style-differences") if rows else None
+    return [asked, el("ul", [el("li", fact) for fact in [*facts, *known.notes]]), table]
 
 
 def share(card: StyleCard, form: ShareForm) -> list[Child]:

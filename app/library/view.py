@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from app.files import download_url, picture_url
 from app.html import Child, el
-from app.library.tools import ShareForm, rework, share
+from app.library.tools import ShareForm, compare, rework, share
 from app.texts import TEXTS
 from app.train.loss import loss_plot
 from app.train.monitor import opens
@@ -18,7 +18,7 @@ from trainer.bases.families import BUNDLED, FAMILIES, title_of
 from trainer.config import FileLayout
 from trainer.errors import AdapterFileError
 from trainer.events import Sampled
-from trainer.studio.views import RunView, StyleCard, StyleView
+from trainer.studio.views import ComparedView, RunView, StyleCard, StyleView
 from trainer.styles.alpha import Alpha
 
 MOST_CHARACTERS = 600
@@ -116,12 +116,18 @@ def alpha_form(name: str) -> Markup:
     return el("div", asked, el("div", fields, buttons), class_="library-alpha", data_fields="")
 
 
-def opened(style: StyleView, others: Sequence[StyleCard] = (), form: ShareForm | None = None) -> Markup:
+def opened(
+    style: StyleView,
+    others: Sequence[StyleCard] = (),
+    form: ShareForm | None = None,
+    compared: ComparedView | None = None,
+) -> Markup:
     """A style over the gallery: its pictures first, what can be done with it, and the rest folded.
 
     Args:
         others: styles that it can be merged with, as far as their bases agree.
         form: how it was shared last.
+        compared: what it was compared with last.
     """
     words, card = TEXTS.library, style.card
     close = el(
@@ -135,7 +141,7 @@ def opened(style: StyleView, others: Sequence[StyleCard] = (), form: ShareForm |
         el(
             "div",
             _title(card), _actions(style), _opens(style), _notes(style), _facts(style),
-            _folded(style, others, form or ShareForm()),
+            _folded(style, others, form or ShareForm(), compared),
             class_="style-about",
         ),
         class_="style-dialog", role="dialog", aria_modal="true", aria_label=card.name, tabindex=-1, data_dialog=card.id,
@@ -223,12 +229,15 @@ def _alpha(style: StyleView) -> str:
     return words.alpha_said.format(alpha=f"{alpha} (rsLoRA)" if said.by_root else alpha)
 
 
-def _folded(style: StyleView, others: Sequence[StyleCard], form: ShareForm) -> list[Markup | None]:
+def _folded(
+    style: StyleView, others: Sequence[StyleCard], form: ShareForm, compared: ComparedView | None
+) -> list[Markup | None]:
     """What can be made of it, how it came to be, and what its file says."""
     words, run = TEXTS.library, style.run
     parts: list[Markup | None] = [
         _fold("share", words.share, share(style.card, form)),
         _fold("rework", words.rework, rework(style.card, others)),
+        _fold("compare", words.compare, compare(style.card, others, compared)),
     ]
     if run is not None:
         parts.append(_fold("samples", words.samples, samples(run)))

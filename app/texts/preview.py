@@ -301,6 +301,24 @@ class LibraryTexts:
     rework_help: str = "Each of these is saved as a style of its own; this one stays as it is."
     lower_rank: str = "Rank"
     save_smaller: str = "Save a smaller copy"
+    part: str = "Keep only"
+    parts: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "cross": "what follows the prompt (cross-attention)",
+            "self": "what follows the picture (self-attention)",
+            "style": "the style half (B-LoRA)",
+            "content": "the content half (B-LoRA)",
+        }
+    )
+    save_part: str = "Save that part"
+    compare: str = "Compare with another style"
+    compare_with: str = "Compare with"
+    compare_now: str = "Compare"
+    fact: str = "What differs"
+    nothing: str = "\u2013"
+    angle: str = "Angle between the two updates: {degrees} degrees (0: one style, 90: nothing in common)."
+    sizes: str = "Size of the update at strength 1: {first} and {second}."
+    layers_shared: str = "Both change {shared} layers; alone they change {first} and {second}."
     merge_with: str = "Merge with"
     own_strength: str = "Strength of {name}"
     other_strength: str = "Strength of the other"

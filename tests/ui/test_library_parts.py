@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from trainer.events import Sampled, Saved
 from trainer.publishing.parcel import Choices
 from trainer.studio.sharing import PackedView
 from trainer.studio.store import State, Wish
-from trainer.studio.views import RunView, StyleCard, StyleView
+from trainer.studio.views import ComparedView, RunView, StyleCard, StyleView
 from trainer.styles.alpha import Alpha
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} \"'`"
@@ -190,12 +191,32 @@ def test_samples_stand_in_strips_from_oldest_to_newest() -> None:
 def test_a_style_can_be_made_smaller_or_merged_with_one_for_the_same_base() -> None:
     partner, stranger = replace(CARD, id="run-2", name="Wash"), replace(CARD, id="run-3", name="Big", family="sdxl")
     page = opened(StyleView(CARD, {}, {}, None), [CARD, partner, stranger])
-    assert re.findall(r'<option value="(run-\d)"', page) == ["run-2"]
+    assert re.findall(r'<option value="(run-\d)"', page) == ["run-2", "run-2"], "to merge and to compare with"
     ranks = [re.findall(r'value="(\d*)"', each) for each in re.findall(r'<select name="rank">(.*?)</select>', page)]
     assert ranks == [["1", "2", "4"], ["", "4", "8", "16", "32", "64", "128"]]
+    assert re.findall(r'<option value="([a-z]+)"', page.split('name="keep"')[1].split("</select>")[0]) == [
+        "cross",
+        "self",
+    ]
     alone = opened(StyleView(replace(CARD, rank=1), {}, {}, None), [CARD])
     assert 'data-act="smaller"' not in alone, "a rank of one is the least"
     assert 'data-act="merge"' not in alone
+
+
+def test_what_differs_between_two_styles_is_shown_side_by_side() -> None:
+    partner = replace(CARD, id="run-2", name="Wash")
+    found = ComparedView(
+        styles=("run-1", "run-2"), names=("Ink", "Wash"), norms=(1.5, 0.25), angle=math.pi / 3, shared=28, alone=(0, 4),
+        settings={"trigger": (None, HOSTILE)}, notes=("A note.",),
+    )  # fmt: skip
+    style = StyleView(CARD, {}, {}, None)
+    page = opened(style, [CARD, partner], None, found)
+    assert "60 degrees" in page
+    assert "1.5 and 0.25" in page
+    assert "A note." in page
+    assert "onerror=alert(1)>" not in page
+    other = replace(found, styles=("run-3", "run-2"))
+    assert "60 degrees" not in opened(style, [CARD, partner], None, other), "it is said of the styles it was found for"
 
 
 def test_what_would_be_sent_is_shown_before_it_can_be_sent() -> None:

@@ -109,7 +109,7 @@ def test_from_images_to_a_file_that_diffusers_opens(
     expect(page.locator(".state")).to_have_text("Finished")
     expect(page.locator(".wipe img").first).to_be_visible()
     expect(page.locator(".loss polyline.mean")).to_be_attached()
-    expect(page.locator(".proof summary")).to_contain_text("Checked")
+    expect(page.locator(".proof summary", has_text="Checked")).to_contain_text("Checked")
 
     with page.expect_download() as downloading:
         page.get_by_role("link", name="Download").click()

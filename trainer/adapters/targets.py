@@ -33,6 +33,12 @@ TARGETS: Mapping[str, str] = {
 
 The names are those of diffusers' transformer blocks, of which UNets and most transformers of images are built."""
 
+HALVES: Mapping[str, str] = {
+    "content": r"up_blocks\.0\.attentions\.0\..*",
+    "style": r"up_blocks\.0\.attentions\.1\..*",
+}
+"""Name -> the block of SDXL's UNet that carries it, as B-LoRA found (Frenkel et al. 2024, arXiv 2403.14572)."""
+
 
 def select(model: nn.Module, targets: str) -> list[str]:
     """Dotted paths of the layers that ``targets`` names, in the model's order.

@@ -23,8 +23,8 @@ from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
-from trainer.studio.views import StyleCard, StyleView
-from trainer.studio.worker.protocol import Convert, Inspect, Rework
+from trainer.studio.views import ComparedView, StyleCard, StyleView
+from trainer.studio.worker.protocol import Compare, Convert, Inspect, Rework
 from trainer.styles.alpha import KEY, Alpha
 from trainer.styles.headers import Headers
 from trainer.styles.metadata import copy_titled, family_of, rank_of, strength_of
@@ -33,7 +33,9 @@ from trainer.training.run_folder import RunFolder
 THUMBNAILS = 4
 THUMBNAIL = "thumbnail.png"
 """Beside a style's file: the picture that the file brought along."""
-Ask = Callable[[Inspect | Convert | Rework], Mapping[str, Any]]
+_PRIVATE = ("patina.config", "ss_tag_frequency", "ss_dataset_dirs", "ss_datasets", "ss_bucket_info")
+"""Metadata too long to be put side by side."""
+Ask = Callable[[Inspect | Convert | Rework | Compare], Mapping[str, Any]]
 
 logger = logging.getLogger(__name__)
 
@@ -202,14 +204,46 @@ class Library:
         cards = [(self.card(style_id), strength) for style_id, strength in parts]
         return self._reworked(cards, rank, " + ".join(card.name for card, _ in cards))
 
-    def _reworked(self, cards: Sequence[tuple[StyleCard, float]], rank: int | None, name: str) -> str:
+    def part(self, style_id: str, keep: str) -> str:
+        """A new style with some of another's layers; returns its id. Takes seconds.
+
+        Args:
+            keep: ``style``, ``content`` or a named target, as of `trainer.workbench.split.split`.
+
+        Raises:
+            PatinaError: as of that function.
+        """
+        card = self.card(style_id)
+        return self._reworked([(card, 1.0)], None, f"{card.name} {keep}", keep)
+
+    def compared(self, first: str, second: str) -> ComparedView:
+        """What differs between two styles. Takes seconds.
+
+        Raises:
+            PatinaError: there is no such style, or its file cannot be read.
+        """
+        one, other = self.card(first), self.card(second)
+        found = self._ask(Compare(ask=new_id("compare"), first=str(one.file), second=str(other.file)))
+        told = {key: tuple(values) for key, values in found["settings"].items() if not key.startswith(_PRIVATE)}
+        return ComparedView(
+            styles=(first, second),
+            names=(one.name, other.name),
+            norms=(found["norms"][0], found["norms"][1]),
+            angle=found["angle"],
+            shared=len(found["layers"]),
+            alone=(len(found["only_first"]), len(found["only_second"])),
+            settings=told,
+            notes=tuple(found["notes"]),
+        )
+
+    def _reworked(self, cards: Sequence[tuple[StyleCard, float]], rank: int | None, name: str, keep: str = "") -> str:
         self._home.require_space(sum(card.size_bytes for card, _ in cards), "This style")
         ask = new_id("rework")
         target = self._home.downloads / ask / "style.safetensors"
         target.parent.mkdir(parents=True)
         sources = tuple((str(card.file), strength) for card, strength in cards)
         try:
-            self._ask(Rework(ask=ask, sources=sources, rank=rank, target=str(target), name=name[:80]))
+            self._ask(Rework(ask=ask, sources=sources, rank=rank, target=str(target), name=name[:80], keep=keep))
             return self.add(target, name[:80])
         except PatinaError as error:
             text = str(error)

@@ -300,6 +300,28 @@ class StyleCard:
 
 
 @dataclass(frozen=True)
+class ComparedView:
+    """What differs between two styles.
+
+    Attributes:
+        norms: sizes of the two updates at strength 1 (Frobenius norm over all layers).
+        angle: between the two updates, radians: 0 is one direction, pi / 2 has nothing in common.
+        shared: layers that both change; ``alone`` those that one of them changes alone.
+        settings: metadata key -> what each says, where they differ; None is nothing.
+        notes: sentences for people.
+    """
+
+    styles: tuple[str, str]
+    names: tuple[str, str]
+    norms: tuple[float, float]
+    angle: float
+    shared: int
+    alone: tuple[int, int]
+    settings: Mapping[str, tuple[str | None, ...]]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StyleView:
     """A style opened: its card, what its file says (for people), and the run it came from, if it was trained here."""
 

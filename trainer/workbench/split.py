@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from trainer.adapters.targets import TARGETS, matching
+from trainer.adapters.targets import HALVES, TARGETS, matching
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError, ConfigError
 from trainer.styles.file import StyleFile, likely_family
 from trainer.styles.metadata import family_of
 from trainer.workbench.made import Made, described, name_of, source
-
-HALVES: Mapping[str, str] = {
-    "content": r"up_blocks\.0\.attentions\.0\..*",
-    "style": r"up_blocks\.0\.attentions\.1\..*",
-}
-"""Name -> the block of SDXL's UNet that carries it, as B-LoRA found (Frenkel et al. 2024, arXiv 2403.14572)."""
 
 
 def split(file: StyleFile, keep: str, *, name: str = "") -> tuple[Made, Made | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from studio_parts import Parts
 
 from trainer.adapters.weights import LayerWeights
 from trainer.config import RunConfig
-from trainer.errors import AdapterFileError, PublishError, StudioError
+from trainer.errors import AdapterFileError, ConfigError, PublishError, StudioError
 from trainer.publishing.parcel import Choices
 from trainer.studio.library import Library
 from trainer.studio.sharing import Sharing
 from trainer.studio.store import State
-from trainer.studio.worker.protocol import Convert, Inspect, Rework
-from trainer.studio.worker.serve import reworked
+from trainer.studio.worker.protocol import Compare, Convert, Inspect, Rework
+from trainer.studio.worker.serve import compared, reworked
 from trainer.styles.inspect import inspect_file
 from trainer.styles.read import read_style
 from trainer.styles.write import write_again, write_style
@@ -27,10 +28,12 @@ from trainer.training.run_folder import RunFolder
 PATH = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
 
 
-def worker(request: Inspect | Convert | Rework) -> dict[str, Any]:
+def worker(request: Inspect | Convert | Rework | Compare) -> dict[str, Any]:
     """What the worker does with a request, without its process."""
     if isinstance(request, Rework):
         return {"notes": list(reworked(request))}
+    if isinstance(request, Compare):
+        return compared(request)
     if isinstance(request, Convert):
         write_again(Path(request.source), Path(request.target), request.layout, request.name, half=request.half)
         return {}
@@ -60,6 +63,26 @@ def test_a_smaller_and_a_merged_copy_are_styles_of_their_own(library: Library, t
     one, two = (read_style(library.card(style).file).layers[PATH] for style in (ink, wash))
     wanted = 0.5 * (one.up @ one.down) + two.up @ two.down
     torch.testing.assert_close(layer.scale * (layer.up @ layer.down), wanted)
+
+
+def test_a_part_is_a_style_of_its_own_and_two_styles_are_compared(library: Library, tmp_path: Path) -> None:
+    ink, wash = added(library, tmp_path, "Ink", 1), added(library, tmp_path, "Wash", 2, trigger="wash style")
+    layer, inner = read_style(library.card(ink).file).layers[PATH], PATH.replace("attn2", "attn1")
+    other = LayerWeights(layer.down, -layer.up, layer.alpha)
+    write_style(tmp_path / "Both.safetensors", {PATH: layer, inner: other}, metadata={"patina.family": "sd1"})
+    part = library.card(library.part(library.add(tmp_path / "Both.safetensors"), "self"))
+    assert part.name == "Both self"
+    assert read_style(part.file).layers.keys() == {inner}
+    with pytest.raises(ConfigError, match="matches no layer of Ink"):
+        library.part(ink, "self")
+    found = library.compared(ink, wash)
+    assert (found.names, found.shared, found.alone) == (("Ink", "Wash"), 1, (0, 0))
+    one, two = (read_style(library.card(style).file).layers[PATH] for style in (ink, wash))
+    a, b = (layer.scale * (layer.up @ layer.down) for layer in (one, two))
+    assert found.norms == pytest.approx((float(a.norm()), float(b.norm())), rel=1e-4)
+    assert math.cos(found.angle) == pytest.approx(float((a * b).sum() / a.norm() / b.norm()), abs=1e-4)
+    assert found.settings["trigger"] == (None, "wash style")
+    assert library.compared(ink, ink).angle == pytest.approx(0.0, abs=1e-3)
 
 
 def test_a_refusal_names_the_style_and_not_where_the_studio_keeps_it(

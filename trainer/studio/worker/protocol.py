@@ -76,8 +76,9 @@ class Rework(Message):
     """Make a new style of others by a tool of the workbench, and write it to ``target``.
 
     Attributes:
-        sources: files with their strengths; of one the rank is lowered, several are merged.
+        sources: files with their strengths; of one the rank is lowered or a part is kept, several are merged.
         rank: most directions of a layer; None keeps all.
+        keep: the part to keep, as of `trainer.workbench.split.split`; empty for the other tools.
     """
 
     type: Literal["rework"] = "rework"
@@ -86,6 +87,16 @@ class Rework(Message):
     rank: int | None
     target: str
     name: str
+    keep: str = ""
+
+
+class Compare(Message):
+    """Say what differs between two style files."""
+
+    type: Literal["compare"] = "compare"
+    ask: str
+    first: str
+    second: str
 
 
 class Judge(Message):
@@ -98,7 +109,7 @@ class Judge(Message):
 
 
 AnyRequest = Annotated[
-    Train | Steer | Draw | CancelDraw | Inspect | Convert | Rework | Judge,
+    Train | Steer | Draw | CancelDraw | Inspect | Convert | Rework | Compare | Judge,
     Field(discriminator="type"),
 ]
 

@@ -24,6 +24,7 @@ from trainer.studio.worker.pipe import Inbox, Pipe
 from trainer.studio.worker.protocol import (
     Answer,
     AnyRequest,
+    Compare,
     Convert,
     Draw,
     DrawEnded,
@@ -105,7 +106,7 @@ class Server:
             self.train(request.run)
         elif isinstance(request, Draw):
             self.draw(request, session)
-        elif isinstance(request, Inspect | Convert | Rework | Judge):
+        elif isinstance(request, Inspect | Convert | Rework | Compare | Judge):
             self.answer(request)
 
     def say(self, doing: Literal["idle", "training", "drawing"], run: str = "") -> None:
@@ -216,7 +217,7 @@ class Server:
 
     # ---- files
 
-    def answer(self, request: Inspect | Convert | Rework | Judge) -> None:
+    def answer(self, request: Inspect | Convert | Rework | Compare | Judge) -> None:
         """Look into an adapter file or write it anew."""
         from trainer.styles.inspect import inspect_file
         from trainer.styles.read import read_style
@@ -232,6 +233,8 @@ class Server:
                 self._judge(request)
             elif isinstance(request, Rework):
                 data = {"notes": list(reworked(request))}
+            elif isinstance(request, Compare):
+                data = compared(request)
             else:
                 write_again(Path(request.source), Path(request.target), request.layout, request.name, half=request.half)
             self.pipe.send(Answer(ask=request.ask, data=data))
@@ -262,14 +265,26 @@ def reworked(request: Rework) -> tuple[str, ...]:
     from trainer.styles.read import read_style
     from trainer.workbench.merge import Ingredient, merge
     from trainer.workbench.resize import resize
+    from trainer.workbench.split import split
 
     files = [(read_style(Path(path), alpha=BEFORE_ASKED), strength) for path, strength in request.sources]
-    if len(files) == 1:
+    if request.keep:
+        made, _ = split(files[0][0], request.keep, name=request.name)
+    elif len(files) == 1:
         made = resize(files[0][0], rank=request.rank, name=request.name)
     else:
         made = merge([Ingredient(*each) for each in files], rank=request.rank, name=request.name)
     made.write(Path(request.target))
     return made.notes
+
+
+def compared(request: Compare) -> dict[str, Any]:
+    """What differs between two files, as `trainer.workbench.diff.Difference` has it, in plain values."""
+    from trainer.styles.alpha import BEFORE_ASKED
+    from trainer.styles.read import read_style
+    from trainer.workbench.diff import diff
+
+    return diff(*(read_style(Path(path), alpha=BEFORE_ASKED) for path in (request.first, request.second))).to_dict()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from trainer.studio.worker.protocol import (
     AnyReply,
     AnyRequest,
     CancelDraw,
+    Compare,
     Convert,
     Draw,
     DrawEnded,
@@ -142,7 +143,7 @@ class Supervisor:
             if not state.begun:
                 self._end(job, "cancelled")
 
-    def ask(self, request: Inspect | Convert | Rework, timeout: float = 120.0) -> dict[str, Any]:
+    def ask(self, request: Inspect | Convert | Rework | Compare, timeout: float = 120.0) -> dict[str, Any]:
         """Have the worker look into a file or convert it, and wait for the answer.
 
         Raises:
@@ -158,7 +159,7 @@ class Supervisor:
             with self._lock:
                 self._asks.pop(request.ask, None)
 
-    def begin(self, request: Inspect | Convert | Rework | Judge) -> Future[dict[str, Any]]:
+    def begin(self, request: Inspect | Convert | Rework | Compare | Judge) -> Future[dict[str, Any]]:
         """Ask without waiting; the answer, or the error that the worker met, is the future's."""
         future: Future[dict[str, Any]] = Future()
         with self._lock:
