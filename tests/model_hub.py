@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from local_server import Quiet, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -42,12 +43,7 @@ def running_hub() -> Iterator[Hub]:
     """Serve a `Hub` on a free local port until the block ends."""
     hub = Hub()
 
-    class Answer(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            """Tests print nothing."""
-
+    class Answer(Quiet, BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.answer(with_body=False)
 
@@ -98,16 +94,8 @@ def running_hub() -> Iterator[Hub]:
             if with_body:
                 self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Answer) as hub.address:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def _tag(path: Path) -> str:

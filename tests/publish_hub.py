@@ -6,15 +6,15 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
+from local_server import Quiet, serving
 
 TOKEN = "hf_of_a_test"
 OID = "0123456789abcdef0123456789abcdef01234567"
@@ -66,12 +66,7 @@ def running_hub() -> Iterator[Hub]:
     """Serve a `Hub` on a free local port until the block ends."""
     hub = Hub()
 
-    class Answer(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: object) -> None:
-            """Tests print nothing."""
-
+    class Answer(Quiet, BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
             hub.asked.append(("PUT", self.path))
             content = self.body()
@@ -152,13 +147,5 @@ def running_hub() -> Iterator[Hub]:
             self.end_headers()
             self.wfile.write(content)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Answer) as hub.address:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

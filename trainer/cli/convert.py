@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from trainer.cli.mending import mending
-from trainer.cli.style_files import AlphaTold, Format, Out, Precision, RsLora, alpha_told, target
+from trainer.cli.style_files import AlphaTold, File, Format, Out, Precision, RsLora, alpha_told, target
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file with a style.", show_default=False)],
+    file: File,
     out: Out,
     format: Format = "kohya",  # noqa: A002
     precision: Precision = "fp32",

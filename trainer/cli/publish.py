@@ -12,6 +12,7 @@ import typer
 from trainer.cli.mending import mending, quiet_libraries
 from trainer.cli.options import choices
 from trainer.cli.progress import size
+from trainer.cli.style_files import free_file
 from trainer.config import FileLayout
 from trainer.errors import ConfigError
 
@@ -76,7 +77,7 @@ def publish(
             author=author,
             repo=check_repo(to) if to else "",
         )
-        target = _free_zip(zip_) if zip_ else None
+        target = free_file(zip_, "--zip", ".zip", why="") if zip_ else None
         quiet_libraries()
         with _subject(run.expanduser(), format) as subject:
             if folder:
@@ -129,17 +130,6 @@ def _subject(path: Path, layout: str) -> Iterator[Subject]:
         other = Path(scratch) / f"{subject.stem}.safetensors"
         convert(read_style(subject.header.path)).write(other, layout="kohya" if layout == "kohya" else "diffusers")
         yield of_file(other, subject.name) if folder is None else of_run(folder, other)
-
-
-def _free_zip(path: Path) -> Path:
-    target = path.expanduser()
-    if target.exists():
-        raise ConfigError(f"--zip {target} exists already: choose another name, so that nothing is overwritten.")
-    if target.suffix.lower() != ".zip":
-        raise ConfigError(f"--zip {target} should end in .zip.")
-    if not target.parent.is_dir():
-        raise ConfigError(f"--zip {target} cannot be written: there is no folder {target.parent}.")
-    return target
 
 
 def _hub_id(text: str) -> str:

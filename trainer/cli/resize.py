@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from trainer.cli.mending import mending
-from trainer.cli.style_files import Energy, Format, Name, Out, Precision, Rank, target
+from trainer.cli.style_files import Energy, File, Format, Name, Out, Precision, Rank, target
 
 
 def resize(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file with a style.", show_default=False)],
+    file: File,
     out: Out,
     rank: Rank = None,
     energy: Energy = None,

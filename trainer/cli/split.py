@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from trainer.cli.mending import mending
-from trainer.cli.style_files import Format, Name, Out, Precision, Target, free_file, target
+from trainer.cli.style_files import File, Format, Name, Out, Precision, Target, free_file, target
 from trainer.errors import ConfigError
 
 
 def split(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file with a style.", show_default=False)],
+    file: File,
     keep: Annotated[
         str,
         typer.Option(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file with a style.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="The .safetensors file to write.", show_default=False)]
 Format = Annotated[
     str,
@@ -105,17 +106,22 @@ def target(out: Path, layout: str, precision: str) -> Target:
     return Target(free_file(out, "--out"), "kohya" if layout == "kohya" else "diffusers", precision)
 
 
-def free_file(out: Path, option: str) -> Path:
-    """A place for a style file where nothing is overwritten.
+def free_file(
+    out: Path, option: str, ending: str = ".safetensors", why: str = ", or other programs will not find it"
+) -> Path:
+    """A place for a new file, of a style unless told otherwise, where nothing is overwritten.
+
+    Args:
+        ending: what its name must end in, and ``why``.
 
     Raises:
-        ConfigError: something lies there, or it is none that a style can be written to.
+        ConfigError: something lies there, or it is none that such a file can be written to.
     """
     path = out.expanduser()
     if path.exists():
         raise ConfigError(f"{option} {path} exists already: choose another name, so that nothing is overwritten.")
-    if path.suffix.lower() != ".safetensors":
-        raise ConfigError(f"{option} {path} should end in .safetensors, or other programs will not find it.")
+    if path.suffix.lower() != ending:
+        raise ConfigError(f"{option} {path} should end in {ending}{why}.")
     if not path.parent.is_dir():
         raise ConfigError(f"{option} {path} cannot be written: there is no folder {path.parent}.")
     return path

@@ -24,7 +24,7 @@ from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import ComparedView, StyleCard, StyleView
-from trainer.studio.worker.protocol import Compare, Convert, Inspect, Rework
+from trainer.studio.worker.protocol import Compare, Convert, FileRequest, Inspect, Rework
 from trainer.styles.alpha import KEY, Alpha
 from trainer.styles.headers import Headers
 from trainer.styles.metadata import copy_titled, family_of, rank_of, strength_of
@@ -33,9 +33,9 @@ from trainer.training.run_folder import RunFolder
 THUMBNAILS = 4
 THUMBNAIL = "thumbnail.png"
 """Beside a style's file: the picture that the file brought along."""
-_PRIVATE = ("patina.config", "ss_tag_frequency", "ss_dataset_dirs", "ss_datasets", "ss_bucket_info")
+_TOO_LONG = ("patina.config", "ss_tag_frequency", "ss_dataset_dirs", "ss_datasets", "ss_bucket_info")
 """Metadata too long to be put side by side."""
-Ask = Callable[[Inspect | Convert | Rework | Compare], Mapping[str, Any]]
+Ask = Callable[[FileRequest], Mapping[str, Any]]
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ class Library:
         """
         one, other = self.card(first), self.card(second)
         found = self._ask(Compare(ask=new_id("compare"), first=str(one.file), second=str(other.file)))
-        told = {key: tuple(values) for key, values in found["settings"].items() if not key.startswith(_PRIVATE)}
+        told = {key: tuple(values) for key, values in found["settings"].items() if not key.startswith(_TOO_LONG)}
         return ComparedView(
             styles=(first, second),
             names=(one.name, other.name),

@@ -198,8 +198,7 @@ class Runs:
         run = self._store.get(run_id)
         if run.state is not State.FINISHED:
             raise StudioError(f"{run.name} is {run.state}; what it saved can be compared when it is finished.")
-        if self.is_rewritten(run_id):
-            raise StudioError(f"The file of {run.name} is being written anew; wait until that is done.")
+        self._refuse_while_rewritten(run)
         if keep is not None:
             judged = judgement_of(RunFolder(self._home.run(run_id)))
             if judged is None:
@@ -212,6 +211,10 @@ class Runs:
         """Whether `judge` goes on for a run."""
         future = self._rewriting.get(run_id)
         return future is not None and not future.done()
+
+    def _refuse_while_rewritten(self, run: RunRow) -> None:
+        if self.is_rewritten(run.id):
+            raise StudioError(f"The file of {run.name} is being written anew; wait until that is done.")
 
     def _rewriting_failed(self, run_id: str) -> str:
         """Why the last `judge` of a run came to nothing; empty where none failed."""
@@ -245,8 +248,7 @@ class Runs:
 
     def delete(self, run_id: str) -> None:
         """Put a run in the trash, from which `restore` takes it back; it is emptied after 30 days."""
-        if self.is_rewritten(run_id):
-            raise StudioError(f"The file of {self._store.get(run_id).name} is being written anew; wait a moment.")
+        self._refuse_while_rewritten(self._store.get(run_id))
         self._store.trash(run_id, deleted=True)
         self._move_folder(self._home.run(run_id), self._home.trash / run_id)
         self._forget(run_id)

@@ -125,7 +125,6 @@ class RunView:
     Attributes:
         version: changes exactly when something else here does; compare it to skip a tick.
         loss_steps, losses: one point per optimizer step that was reported, raw; same length.
-        phase: what it does besides steps, or None.
         samples, checkpoints: with paths relative to ``folder``; checkpoints only while they are kept.
         plan: what was announced at the start, with measured time and memory.
         seconds_left: until the file is there, pictures included, or None before the first step.

@@ -44,7 +44,7 @@ from trainer.training.loop import Diverged, Trainer
 from trainer.training.picking import MOST_REFERENCES
 from trainer.training.prepare import Prepared, prepare, read_dataset
 from trainer.training.processes import open_accelerator
-from trainer.training.run import open_base
+from trainer.training.run import add_style, open_base
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import unseen_prompts
 from trainer.training.together import train_together
@@ -244,22 +244,11 @@ class _Bench:
         config = resolve(
             parse(values), self.base.family, resolution=self.base.resolution, images=len(self.prepared.training)
         )
-        adapter = config.adapter
-        assert adapter.rank is not None
-        assert adapter.targets is not None
         try:
-            self.bank.add(
-                arm.name,
-                adapter.targets,
-                rank=adapter.rank,
-                alpha=adapter.alpha,
-                method=adapter.method,
-                settings=adapter.model_dump(),
-                dropout=adapter.dropout,
-                seed=seed,
-            )
+            add_style(self.bank, config, arm.name)
         except ConfigError as error:
-            self._note(Measured(arm=arm.name, seed=seed, values=0, layers=0, rank=adapter.rank, note=str(error)))
+            rank = config.adapter.rank or 0
+            self._note(Measured(arm=arm.name, seed=seed, values=0, layers=0, rank=rank, note=str(error)))
             return None
         batches = Batches(
             self.base,

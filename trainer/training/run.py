@@ -206,13 +206,17 @@ def _resolved(config: RunConfig, base: Base, dataset: Dataset, processes: int) -
     return shared_out(config, processes, free=asked is None)
 
 
-def add_style(bank: Bank, config: RunConfig) -> None:
-    """Attach the adapter that a resolved config asks for, untrained."""
+def add_style(bank: Bank, config: RunConfig, name: str = STYLE) -> None:
+    """Attach the adapter that a resolved config asks for, untrained.
+
+    Raises:
+        ConfigError: its targets match no layer, or a layer has no room for its rank.
+    """
     adapter = config.adapter
     assert adapter.rank is not None
     assert adapter.targets is not None
     bank.add(
-        STYLE,
+        name,
         adapter.targets,
         rank=adapter.rank,
         alpha=adapter.alpha,

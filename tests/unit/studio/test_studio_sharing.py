@@ -18,8 +18,8 @@ from trainer.publishing.parcel import Choices
 from trainer.studio.library import Library
 from trainer.studio.sharing import Sharing
 from trainer.studio.store import State
-from trainer.studio.worker.protocol import Compare, Convert, Inspect, Rework
-from trainer.studio.worker.serve import compared, reworked
+from trainer.studio.worker.protocol import Compare, Convert, FileRequest, Rework
+from trainer.studio.worker.rework import compared, reworked
 from trainer.styles.inspect import inspect_file
 from trainer.styles.read import read_style
 from trainer.styles.write import write_again, write_style
@@ -28,7 +28,7 @@ from trainer.training.run_folder import RunFolder
 PATH = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
 
 
-def worker(request: Inspect | Convert | Rework | Compare) -> dict[str, Any]:
+def worker(request: FileRequest) -> dict[str, Any]:
     """What the worker does with a request, without its process."""
     if isinstance(request, Rework):
         return {"notes": list(reworked(request))}

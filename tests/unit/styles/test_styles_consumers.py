@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from full_size import unet
 from safetensors.torch import save_file
 from torch import nn
 
@@ -27,41 +28,17 @@ from trainer.styles.read import read_style
 from trainer.styles.write import Layout, write_style
 
 ALL = [program.title for program in PROGRAMS]
-SD1_UNET: dict[str, Any] = {"attention_head_dim": 8, "cross_attention_dim": 768}
-SD2_UNET: dict[str, Any] = {
-    "attention_head_dim": [5, 10, 20, 20],
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
-SDXL_UNET: dict[str, Any] = {
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 
 
 @pytest.fixture(scope="module")
 def unets() -> dict[str, nn.Module]:
     """The UNets of the three families in full size, without their weights."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    with torch.device("meta"):
-        return {
-            family.key: UNet2DConditionModel(**config)
-            for family, config in ((SD1, SD1_UNET), (SD2, SD2_UNET), (SDXL, SDXL_UNET))
-        }
+    return {family.key: unet(family.key) for family in (SD1, SD2, SDXL)}
 
 
-def layers_of(unet: nn.Module, targets: str) -> dict[str, tuple[int, ...]]:
-    modules = dict(unet.named_modules())
-    return {f"unet.{path}": tuple(modules[path].weight.shape) for path in select(unet, targets)}  # type: ignore[arg-type]
+def layers_of(model: nn.Module, targets: str) -> dict[str, tuple[int, ...]]:
+    modules = dict(model.named_modules())
+    return {f"unet.{path}": tuple(modules[path].weight.shape) for path in select(model, targets)}  # type: ignore[arg-type]
 
 
 def by_program(found: Iterable[Opening]) -> dict[str, Opening]:

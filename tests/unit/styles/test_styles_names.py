@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from full_size import unet
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from trainer.adapters.layers import adaptable
 from trainer.styles.names import (
@@ -74,27 +74,8 @@ def original_names(depths: list[int], middle: int, added: bool, wider: set[int])
             number += 1
 
 
-def adaptable_layers(**config: Any) -> set[str]:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    with torch.device("meta"):
-        unet: nn.Module = UNet2DConditionModel(**config)
-    return {path for path, module in unet.named_modules() if adaptable(module)}
-
-
-SDXL = {
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-SD1 = {"attention_head_dim": 8, "cross_attention_dim": 768}
+def adaptable_layers(key: str) -> set[str]:
+    return {path for path, module in unet(key).named_modules() if adaptable(module)}
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +86,19 @@ def sdxl_names() -> list[str]:
 def test_original_names_of_sdxl_are_a_bijection_onto_its_layers(sdxl_names: list[str]) -> None:
     mapped = [from_original(name) for name in sdxl_names]
     assert len(set(mapped)) == len(mapped)
-    assert set(mapped) == adaptable_layers(**SDXL)
+    assert set(mapped) == adaptable_layers("sdxl")
 
 
 def test_original_names_of_sd1_are_a_bijection_onto_its_layers() -> None:
     mapped = [from_original(name) for name in original_names([1, 1, 1, 0], 1, added=False, wider={1, 2})]
     assert len(set(mapped)) == len(mapped)
-    assert set(mapped) == adaptable_layers(**SD1)
+    assert set(mapped) == adaptable_layers("sd1")
 
 
 def test_every_layer_of_sdxl_has_one_original_name_of_its_own(sdxl_names: list[str], sdxl_pipeline: Any) -> None:
-    assert {to_original(path) for path in adaptable_layers(**SDXL)} == set(sdxl_names)
+    assert {to_original(path) for path in adaptable_layers("sdxl")} == set(sdxl_names)
     for layers in (
-        adaptable_layers(**SDXL),
+        adaptable_layers("sdxl"),
         {path for path, module in sdxl_pipeline.unet.named_modules() if adaptable(module)},
     ):
         names = {path: to_original(path) for path in layers}
@@ -179,7 +160,7 @@ def test_original_names_mean_what_diffusers_says(sdxl_names: list[str]) -> None:
 
 
 def test_flattened_names_come_apart_without_a_model(sdxl_names: list[str]) -> None:
-    layers = adaptable_layers(**SDXL) | set(sdxl_names)
+    layers = adaptable_layers("sdxl") | set(sdxl_names)
     layers |= {
         "text_model.encoder.layers.11.self_attn.q_proj",
         "text_model.encoder.layers.11.self_attn.out_proj",

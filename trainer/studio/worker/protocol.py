@@ -99,6 +99,10 @@ class Compare(Message):
     second: str
 
 
+FileRequest = Inspect | Convert | Rework | Compare
+"""What is asked about style files and answered within seconds."""
+
+
 class Judge(Message):
     """Judge a finished run's kept states again, or let its file hold another one: step and strength of ``keep``."""
 
@@ -109,7 +113,7 @@ class Judge(Message):
 
 
 AnyRequest = Annotated[
-    Train | Steer | Draw | CancelDraw | Inspect | Convert | Rework | Compare | Judge,
+    Train | Steer | Draw | CancelDraw | FileRequest | Judge,
     Field(discriminator="type"),
 ]
 

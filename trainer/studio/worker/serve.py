@@ -25,11 +25,11 @@ from trainer.studio.worker.protocol import (
     Answer,
     AnyRequest,
     Compare,
-    Convert,
     Draw,
     DrawEnded,
     Drawing,
     Drawn,
+    FileRequest,
     InPhase,
     Inspect,
     Judge,
@@ -106,7 +106,7 @@ class Server:
             self.train(request.run)
         elif isinstance(request, Draw):
             self.draw(request, session)
-        elif isinstance(request, Inspect | Convert | Rework | Compare | Judge):
+        elif isinstance(request, FileRequest | Judge):
             self.answer(request)
 
     def say(self, doing: Literal["idle", "training", "drawing"], run: str = "") -> None:
@@ -217,8 +217,9 @@ class Server:
 
     # ---- files
 
-    def answer(self, request: Inspect | Convert | Rework | Compare | Judge) -> None:
-        """Look into an adapter file or write it anew."""
+    def answer(self, request: FileRequest | Judge) -> None:
+        """Look into style files, make new ones of them, or write a finished run's anew."""
+        from trainer.studio.worker.rework import compared, reworked
         from trainer.styles.inspect import inspect_file
         from trainer.styles.read import read_style
         from trainer.styles.write import write_again
@@ -257,34 +258,6 @@ class Server:
             judge_again(folder, emit=emit, keep=request.keep, base=self.warm.base_for_training(folder.config()))
         finally:
             self.say("idle")
-
-
-def reworked(request: Rework) -> tuple[str, ...]:
-    """Make and write what a `Rework` asks for; what there is to say of it."""
-    from trainer.styles.alpha import BEFORE_ASKED
-    from trainer.styles.read import read_style
-    from trainer.workbench.merge import Ingredient, merge
-    from trainer.workbench.resize import resize
-    from trainer.workbench.split import split
-
-    files = [(read_style(Path(path), alpha=BEFORE_ASKED), strength) for path, strength in request.sources]
-    if request.keep:
-        made, _ = split(files[0][0], request.keep, name=request.name)
-    elif len(files) == 1:
-        made = resize(files[0][0], rank=request.rank, name=request.name)
-    else:
-        made = merge([Ingredient(*each) for each in files], rank=request.rank, name=request.name)
-    made.write(Path(request.target))
-    return made.notes
-
-
-def compared(request: Compare) -> dict[str, Any]:
-    """What differs between two files, as `trainer.workbench.diff.Difference` has it, in plain values."""
-    from trainer.styles.alpha import BEFORE_ASKED
-    from trainer.styles.read import read_style
-    from trainer.workbench.diff import diff
-
-    return diff(*(read_style(Path(path), alpha=BEFORE_ASKED) for path in (request.first, request.second))).to_dict()
 
 
 @dataclass(frozen=True)

@@ -28,18 +28,15 @@ from trainer.studio.worker.protocol import (
     AnyReply,
     AnyRequest,
     CancelDraw,
-    Compare,
-    Convert,
     Draw,
     DrawEnded,
     Drawing,
     Drawn,
+    FileRequest,
     Hello,
     InPhase,
-    Inspect,
     Judge,
     Leaving,
-    Rework,
     RunEnded,
     Status,
     Steer,
@@ -143,7 +140,7 @@ class Supervisor:
             if not state.begun:
                 self._end(job, "cancelled")
 
-    def ask(self, request: Inspect | Convert | Rework | Compare, timeout: float = 120.0) -> dict[str, Any]:
+    def ask(self, request: FileRequest, timeout: float = 120.0) -> dict[str, Any]:
         """Have the worker look into a file or convert it, and wait for the answer.
 
         Raises:
@@ -159,7 +156,7 @@ class Supervisor:
             with self._lock:
                 self._asks.pop(request.ask, None)
 
-    def begin(self, request: Inspect | Convert | Rework | Compare | Judge) -> Future[dict[str, Any]]:
+    def begin(self, request: FileRequest | Judge) -> Future[dict[str, Any]]:
         """Ask without waiting; the answer, or the error that the worker met, is the future's."""
         future: Future[dict[str, Any]] = Future()
         with self._lock:
