@@ -337,6 +337,23 @@ class TrainTexts:
     verified_other: str = "Checked: {first}"
     again: str = "Train again with changes"
 
+    # where a run came from, and two of them side by side
+    origin: str = "Trained again from {run}"
+    origin_without: str = "{name}, without {image}"
+    origin_gone: str = "The run that this one came from was deleted."
+    compare: str = "Compare with the run shown"
+    compare_title: str = "{first} beside {second}"
+    compare_close: str = "Close the comparison"
+    compare_origin: str = "Trained again from"
+    compare_images: str = "Images"
+    compare_steps: str = "Steps"
+    compare_took: str = "Time"
+    compare_kept: str = "In the file"
+    compare_held: str = "loss {loss}, of the base {base}"
+    compare_only: str = "Only {name} learned from {images}."
+    compare_captions: str = "Captions differ for {images}."
+    loss_ends: str = "{name}: {last} by step {step}"
+
     # runs
     runs: str = "Runs"
     runs_empty: str = "Your runs appear here."

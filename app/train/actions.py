@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from app.html import el
 from app.texts import TEXTS
+from app.train.beside import beside
 from app.train.dials import DIALS, at, preset_values
 from app.train.settings import form_fields
 from trainer.bases.families import FAMILIES
@@ -38,11 +39,13 @@ class Answer:
         run: show this run now; None stays.
         notice: a line about what happened, possibly with a button to undo it.
         leave: another tab to open, with the run.
+        beside: a card above the run, until the next action.
     """
 
     run: str | None = None
     notice: Markup | None = None
     leave: Literal["preview", "library"] | None = None
+    beside: Markup | None = None
 
 
 STAY = Answer()
@@ -273,6 +276,15 @@ class Actions:
 
     def click_leave_out(self, run: str, data: Mapping[str, Any]) -> Answer:
         return Answer(run=self.studio.drafts.duplicate(run, without=str(data["image"])))
+
+    def click_open_origin(self, run: str, data: Mapping[str, Any]) -> Answer:
+        origin = self.studio.runs.origin(run)
+        if origin is None or all(summary.id != origin.run for summary in self.studio.runs.all()):
+            raise StudioError(TEXTS.train.origin_gone)
+        return Answer(run=origin.run)
+
+    def click_compare(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return Answer(beside=beside(self.studio.runs.compared(run, str(data["item"]))))
 
     def click_pause(self, run: str, data: Mapping[str, Any]) -> Answer:
         self.studio.runs.pause(run)

@@ -11,6 +11,7 @@ from app.files import picture_url
 from app.html import Child, el
 from app.texts import TEXTS
 from app.train.dials import at
+from app.train.monitor import origin_line
 from app.units import size
 from trainer.bases.describe import BaseInfo
 from trainer.data.captions import SIDECAR_SUFFIXES
@@ -41,6 +42,7 @@ def images(draft: DraftView, welcome: Child, reading: tuple[int, int] | None) ->
     count = len(draft.images)
     return card(
         words.images,
+        origin_line(draft.origin),
         None if count or draft.removed or reading else welcome,
         _drop_zone(reading, compact=bool(count)),
         _summary(draft) if count else None,

@@ -53,37 +53,17 @@ def loss_plot(steps: Sequence[int], losses: Sequence[float], validation: Sequenc
     if high <= low:
         high = low + 1.0
 
-    def points(series: Sequence[tuple[int, float]]) -> str:
-        return " ".join(f"{_x(step, last_step):.1f},{_y(min(value, high), low, high):.1f}" for step, value in series)
-
     words = TEXTS.train
     summary = words.loss_summary.format(first=f"{bold[0]:.3f}", last=f"{bold[-1]:.3f}", step=steps[-1])
-    ticks = [low, (low + high) / 2, high]
     return el(
         "figure",
         el(
             "svg",
             el("title", summary),
-            [
-                [
-                    el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{_y(t, low, high):.1f}", y2=f"{_y(t, low, high):.1f}"),
-                    el(
-                        "text",
-                        f"{t:.2f}" if high - low > 0.1 else f"{t:.4f}",
-                        x=LEFT - 8,
-                        y=f"{_y(t, low, high) + 4:.1f}",
-                        text_anchor="end",
-                    ),
-                ]
-                for t in ticks
-            ],
-            [
-                el("text", str(step), x=f"{_x(step, last_step):.1f}", y=HEIGHT - 6, text_anchor=anchor)
-                for step, anchor in ((0, "start"), (last_step // 2, "middle"), (last_step, "end"))
-            ],
-            el("polyline", points=points(raw), class_="raw"),
-            el("polyline", points=points(mean), class_="mean"),
-            el("polyline", points=points(held), class_="held") if held else None,
+            _axes(low, high, last_step),
+            el("polyline", points=_points(raw, low, high, last_step), class_="raw"),
+            el("polyline", points=_points(mean, low, high, last_step), class_="mean"),
+            el("polyline", points=_points(held, low, high, last_step), class_="held") if held else None,
             viewBox=f"0 0 {WIDTH} {HEIGHT}",
             role="img",
             aria_label=summary,
@@ -97,6 +77,71 @@ def loss_plot(steps: Sequence[int], losses: Sequence[float], validation: Sequenc
         ),
         class_="loss",
     )
+
+
+def two_losses(curves: Sequence[tuple[str, Sequence[int], Sequence[float]]]) -> Markup:
+    """The running means of two runs over each other; empty where one has no curve yet.
+
+    Args:
+        curves: name, steps and raw values of each.
+    """
+    if any(len(losses) < 2 for _, _, losses in curves):
+        return Markup("")
+    means = []
+    for _, steps, losses in curves:
+        stride = max(1, len(losses) // MOST_POINTS)
+        means.append(list(zip(steps, smooth(losses), strict=True))[::stride])
+    values = [value for mean in means for _, value in mean]
+    low, high = min(values), max(values)
+    if high <= low:
+        high = low + 1.0
+    last_step = max(steps[-1] for _, steps, _ in curves)
+    words = TEXTS.train
+    ends = TEXTS.frame.comma.join(
+        words.loss_ends.format(name=name, last=f"{mean[-1][1]:.3f}", step=mean[-1][0])
+        for (name, _, _), mean in zip(curves, means, strict=True)
+    )
+    return el(
+        "figure",
+        el(
+            "svg",
+            el("title", ends),
+            _axes(low, high, last_step),
+            [
+                el("polyline", points=_points(mean, low, high, last_step), class_=f"mean {place}")
+                for mean, place in zip(means, _PLACES, strict=True)
+            ],
+            viewBox=f"0 0 {WIDTH} {HEIGHT}",
+            role="img",
+            aria_label=ends,
+        ),
+        el(
+            "figcaption",
+            [el("span", name, class_=f"key mean {place}") for (name, _, _), place in zip(curves, _PLACES, strict=True)],
+            el("span", words.loss_axis, class_="axis"),
+        ),
+        class_="loss",
+    )
+
+
+_PLACES = ("first", "second")
+
+
+def _axes(low: float, high: float, last_step: int) -> list[Markup]:
+    """Lines and numbers of both axes."""
+    found = []
+    for tick in (low, (low + high) / 2, high):
+        y = _y(tick, low, high)
+        said = f"{tick:.2f}" if high - low > 0.1 else f"{tick:.4f}"
+        found.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}"))
+        found.append(el("text", said, x=LEFT - 8, y=f"{y + 4:.1f}", text_anchor="end"))
+    for step, anchor in ((0, "start"), (last_step // 2, "middle"), (last_step, "end")):
+        found.append(el("text", str(step), x=f"{_x(step, last_step):.1f}", y=HEIGHT - 6, text_anchor=anchor))
+    return found
+
+
+def _points(series: Sequence[tuple[int, float]], low: float, high: float, last_step: int) -> str:
+    return " ".join(f"{_x(step, last_step):.1f},{_y(min(value, high), low, high):.1f}" for step, value in series)
 
 
 def _x(step: int, last_step: int) -> float:

@@ -17,6 +17,7 @@ from trainer.judging.judgement import Judged, Judgement
 from trainer.judging.pick import joint
 from trainer.studio.store import Wish
 from trainer.studio.views import RunView
+from trainer.training.run_folder import Origin
 
 STRIP = 384
 THUMB = 96
@@ -37,6 +38,7 @@ def progress(run: RunView, *, next_up: bool) -> Markup:
         "section",
         el("h2", run.name),
         el("p", _state(run, next_up=next_up), class_="state alive" if alive else "state"),
+        origin_line(run.origin),
         el(
             "div",
             el("i", style=f"width:{100 * share:.1f}%"),
@@ -68,6 +70,22 @@ def live(run: RunView) -> Markup:
         percent = 100 * (LIVE_SHARES * run.step // run.steps) // LIVE_SHARES
         return Markup(el("span", words.live_progress.format(name=run.name, percent=percent)))
     return el("span", words.live_state.format(name=run.name, state=words.states[run.state]))
+
+
+def origin_of(origin: Origin) -> str:
+    """Which run another one repeats, and without which image."""
+    words = TEXTS.train
+    if origin.without:
+        return words.origin_without.format(name=origin.name, image=origin.without)
+    return origin.name
+
+
+def origin_line(origin: Origin | None) -> Markup | None:
+    """Where a run or a draft came from, which opens that."""
+    if origin is None:
+        return None
+    label = TEXTS.train.origin.format(run=origin_of(origin))
+    return el("p", el("button", label, type="button", class_="link", data_act="open-origin"), class_="origin")
 
 
 def _state(run: RunView, *, next_up: bool) -> str:

@@ -28,7 +28,7 @@ LEFT = ("images", "captions", "base", "advanced", "pictures", "loss")
 RIGHT = ("setup", "progress", "runs")
 HIDDEN = ("where", "live")
 DRAWN = (*HIDDEN, *LEFT, *RIGHT)
-"""Drawn on every tick; ``notice`` is drawn by actions only, so that it stays until the next one."""
+"""Drawn on every tick; ``notice`` and ``beside`` are drawn by actions only, so that they stay until the next one."""
 WITH_FIELDS = ("captions", "base", "setup", "advanced")
 
 
@@ -42,6 +42,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         panels.place(name)
     with gr.Row(elem_id="train"):
         with gr.Column(elem_id="train-left"):
+            panels.place("beside")
             for name in LEFT:
                 panels.place(name, script="train/pictures.js" if name == "pictures" else "panel.js")
         with gr.Column(elem_id="train-right"):
@@ -66,7 +67,8 @@ def build(shell: Shell, tab: gr.Tab) -> None:
             result = act(run, event._data or {})
             run = result.run or run
             leaving = shell.visit(result.leave, run) if result.leave else {}
-            return {**panels.updates(shown, draw(actions, run)), **noticing(result.notice), **leaving}
+            compared = {parts["beside"]: render("beside", result.beside)}
+            return {**panels.updates(shown, draw(actions, run)), **noticing(result.notice), **compared, **leaving}
 
         def problem(sentence: str) -> Updates:
             return noticing(el("p", sentence, class_="problem", role="alert"))

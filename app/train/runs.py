@@ -21,6 +21,7 @@ def runs(summaries: Sequence[RunSummary], current: str) -> Markup:
     """
     words = TEXTS.train
     queued = [summary.id for summary in summaries if summary.state == "queued"]
+    begun = any(summary.id == current and summary.step for summary in summaries)
     return el(
         "section",
         el(
@@ -28,7 +29,7 @@ def runs(summaries: Sequence[RunSummary], current: str) -> Markup:
             el("h2", words.runs),
             el("button", words.new_style, type="button", class_="small", data_act="new"),
         ),
-        el("ul", [_row(summary, current, queued) for summary in summaries], class_="runs")
+        el("ul", [_row(summary, current, queued, begun=begun) for summary in summaries], class_="runs")
         if summaries
         else el("p", words.runs_empty, class_="help"),
         class_="list",
@@ -36,7 +37,7 @@ def runs(summaries: Sequence[RunSummary], current: str) -> Markup:
     )
 
 
-def _row(summary: RunSummary, current: str, queued: Sequence[str]) -> Markup:
+def _row(summary: RunSummary, current: str, queued: Sequence[str], *, begun: bool) -> Markup:
     words = TEXTS.train
     name = summary.name or words.untitled
     share = summary.step / summary.steps if summary.steps else 0.0
@@ -48,6 +49,8 @@ def _row(summary: RunSummary, current: str, queued: Sequence[str]) -> Markup:
         )
 
     tools: list[Markup] = []
+    if begun and summary.step and summary.id != current:
+        tools.append(button(words.compare, "compare", "\u21c4"))
     if summary.id in queued:
         place = queued.index(summary.id)
         if place > 0:

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 COMMANDS = {
     "train": "Train a style on a folder of images and save it as a file.",
     "judge": "Say which saved state of a run at which strength, and why; or keep another one.",
+    "compare": "Show two runs side by side: what was set differently, and what came of it.",
     "sample": "Draw pictures with styles, at one or more strengths.",
     "inspect": "Show what is in a style file, whoever made it.",
     "convert": "Write a style file again in another layout or format.",

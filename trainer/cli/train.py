@@ -103,7 +103,7 @@ def train(
             )
         else:
             settings = _settings(images, asked, set_ or [], config)
-            with _begun(settings, out) as folder:
+            with _begun(settings, out, config) as folder:
                 _run(folder, count, as_json=as_json)
 
 
@@ -126,7 +126,7 @@ def _settings(images: Path | None, asked: Mapping[str, Any], extra: list[str], f
 
 
 @contextmanager
-def _begun(settings: RunConfig, out: Path | None) -> Iterator[RunFolder]:
+def _begun(settings: RunConfig, out: Path | None, file: Path | None) -> Iterator[RunFolder]:
     """A new run's folder; a run that fails before its first saved state leaves nothing, so that it can be repeated."""
     from trainer.data.folder import list_images
     from trainer.studio.folder import StudioFolder, new_id, studio_path
@@ -144,6 +144,7 @@ def _begun(settings: RunConfig, out: Path | None) -> Iterator[RunFolder]:
     folder = RunFolder(target)
     try:
         create(settings, target)
+        _note_origin(folder, file)
         yield folder
     except (PatinaError, OSError, KeyboardInterrupt, _Failed):
         if ours and folder.saved():
@@ -153,6 +154,17 @@ def _begun(settings: RunConfig, out: Path | None) -> Iterator[RunFolder]:
             if not existed and not any(folder.path.iterdir()):
                 folder.path.rmdir()
         raise
+
+
+def _note_origin(folder: RunFolder, file: Path | None) -> None:
+    """Where the settings are another run's, note which run that is."""
+    from trainer.training.run_folder import Origin, RunFolder
+
+    if file is None:
+        return
+    other = RunFolder(file.expanduser().absolute().parent)
+    if other.config_file.name == file.name and other.events_file.is_file():
+        folder.write_origin(Origin(run=other.path.name, name=other.config().name))
 
 
 def _cards(wanted: int) -> int:

@@ -21,6 +21,7 @@ from trainer.studio.images import DraftImages
 from trainer.studio.machine import Device
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import AddReport, DraftView, PlanView, SampleSet
+from trainer.training.run_folder import Origin, RunFolder
 
 START_BYTES = 256 * 2**20
 """What a run writes at least: caches, checkpoints, samples."""
@@ -92,6 +93,8 @@ class Drafts:
         elif images and Path(images).is_dir():
             # A run of the command line: its images lie wherever the user has them.
             self._add_folder(target, Path(images))
+        left_out = self.image_titles(run_id).get(without, without)
+        RunFolder(self._home.run(target)).write_origin(Origin(run=run_id, name=run.name, without=left_out))
         return target
 
     def image_titles(self, run_id: str) -> dict[str, str]:
@@ -180,7 +183,8 @@ class Drafts:
         ]
         findings = [finding for image in shown[0] for finding in image.findings]
         about = about_the_set([image.caption for image in shown[0]], config.trigger)
-        return DraftView(run_id, run.name, run.settings, tuple(shown[0]), tuple(shown[1]), (*about, *findings))
+        origin = RunFolder(self._home.run(run_id)).origin()
+        return DraftView(run_id, run.name, run.settings, tuple(shown[0]), tuple(shown[1]), (*about, *findings), origin)
 
     def plan(self, run_id: str) -> PlanView:
         """What the draft would do: steps, expected time, memory against the machine, disk space."""

@@ -19,6 +19,7 @@ from trainer.config.sections import ChangedImages
 from trainer.errors import PatinaError, StudioError
 from trainer.events import Phase
 from trainer.judging.judgement import Judgement, from_json
+from trainer.studio.compared import Compared, compared
 from trainer.studio.drafts import Drafts
 from trainer.studio.folder import StudioFolder
 from trainer.studio.run_log import RunLog, Standing
@@ -26,7 +27,7 @@ from trainer.studio.store import RunRow, State, Store, Wish
 from trainer.studio.views import RunSummary, RunView
 from trainer.studio.worker.protocol import Judge
 from trainer.studio.worker.supervisor import Supervisor
-from trainer.training.run_folder import RunFolder
+from trainer.training.run_folder import Origin, RunFolder
 
 TRASH_SECONDS = 30 * 24 * 3600.0
 ADOPT_SECONDS = 10.0
@@ -114,6 +115,24 @@ class Runs:
             )
             self._shown[run_id] = (inputs, view)
             return view
+
+    def origin(self, run_id: str) -> Origin | None:
+        """The run that this one repeats, or None."""
+        self._store.get(run_id)
+        return RunFolder(self._home.run(run_id)).origin()
+
+    def compared(self, first: str, second: str) -> Compared:
+        """Two runs side by side.
+
+        Raises:
+            StudioError: one of them has not begun.
+        """
+        for run in (self._store.get(first), self._store.get(second)):
+            if run.state in (State.DRAFT, State.QUEUED) and not self.standing(run.id).step:
+                raise StudioError(f"{run.name} has not learned anything yet that could be compared.")
+        titles = self._drafts.image_titles(first) | self._drafts.image_titles(second)
+        names = {run.id: run.name for run in (self._store.get(first), self._store.get(second))}
+        return compared(RunFolder(self._home.run(first)), RunFolder(self._home.run(second)), titles=titles, names=names)
 
     # ---- steering
 

@@ -19,7 +19,7 @@ from trainer.judging.judgement import Judgement
 from trainer.preview.order import PreviewOrder, PreviewRow
 from trainer.studio.run_log import Standing
 from trainer.studio.store import RunRow, State, Wish
-from trainer.training.run_folder import RunFolder
+from trainer.training.run_folder import Origin, RunFolder
 
 # ---- drafts
 
@@ -52,7 +52,7 @@ class ImageView:
 
 @dataclass(frozen=True)
 class DraftView:
-    """A draft: its settings as a nested mapping (absent: chosen for you) and its images in order."""
+    """A draft: its settings as a nested mapping (absent: chosen for you), its images in order, and what it repeats."""
 
     id: str
     name: str
@@ -60,6 +60,7 @@ class DraftView:
     images: tuple[ImageView, ...]
     removed: tuple[ImageView, ...]
     findings: tuple[Finding, ...]
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ class RunView:
         error: a sentence, when it failed, or when its file could not be written anew.
         images_changed: it failed over images that are gone or changed, without which it can go on.
         waits: a sentence while something outside keeps it from going on (a full disk); it goes on by itself later.
+        origin: the run that it repeats with other settings or images.
     """
 
     id: str
@@ -172,6 +174,7 @@ class RunView:
     judgement: Judgement | None = None
     opens: tuple[str, ...] = ()
     images_changed: bool = False
+    origin: Origin | None = None
 
     @classmethod
     def of(
@@ -228,6 +231,7 @@ class RunView:
             queue_place=place,
             created=run.created,
             folder=folder.path,
+            origin=folder.origin(),
         )
 
 

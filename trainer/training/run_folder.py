@@ -10,12 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainer import config as configs
 from trainer.atomic import remove_leftovers, write_file
 from trainer.config import RunConfig
 from trainer.errors import RunError
 from trainer.events import AnyEvent, Event, Started, parse_event
+
+
+class Origin(BaseModel):
+    """The run that another one repeats with other settings or images.
+
+    Attributes:
+        run: the name of its folder.
+        name: of its style, as it was then.
+        without: what the user calls the image that was left out, if one was.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    run: str
+    name: str
+    without: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,11 @@ class RunFolder:
         """What the run changed to survive; missing where nothing happened."""
         return self.path / "recovery.json"
 
+    @property
+    def origin_file(self) -> Path:
+        """Which run this one repeats with other settings or images; missing where it began anew."""
+        return self.path / "origin.json"
+
     @contextmanager
     def held(self, patience: float = 0.0) -> Iterator[None]:
         """Hold the run: one process trains it. The system ends the hold with the process, however that ends.
@@ -125,7 +147,8 @@ class RunFolder:
         self.clear_scratch()
         for part in (self.cache, self.samples, self.checkpoints):
             shutil.rmtree(part, ignore_errors=True)
-        for file in (self.config_file, self.dataset_file, self.events_file, self.recovery_file, self.lock_file):
+        notes = (self.dataset_file, self.events_file, self.recovery_file, self.origin_file)
+        for file in (self.config_file, *notes, self.lock_file):
             file.unlink(missing_ok=True)
 
     def exists(self) -> bool:
@@ -146,6 +169,18 @@ class RunFolder:
         """Write the settings so that a crash leaves the old file or the new one, never half of one."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_file(self.config_file, config.to_toml().encode())
+
+    def origin(self) -> Origin | None:
+        """The run that this one repeats, or None; what cannot be read counts as none."""
+        try:
+            return Origin.model_validate_json(self.origin_file.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def write_origin(self, origin: Origin) -> None:
+        """Note which run this one repeats."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_file(self.origin_file, origin.model_dump_json(exclude_defaults=True).encode() + b"\n")
 
     def append(self, event: Event) -> None:
         """Add an event to the log; a torn last line of an earlier process is closed first."""

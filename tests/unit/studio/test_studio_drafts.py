@@ -297,6 +297,10 @@ def test_a_duplicate_has_the_images_captions_and_settings(parts: Parts, draft: s
     parts.drafts.update(draft, {"adapter.rank": 16})
     parts.drafts.set_captions(draft, {ids(parts, draft)["house2.png"]: "a barn"})
     twin = parts.drafts.duplicate(draft)
+    origin = parts.drafts.view(twin).origin
+    assert origin is not None
+    assert (origin.run, origin.without) == (draft, "")
+    assert parts.drafts.view(draft).origin is None
     assert captions(parts, twin) == captions(parts, draft)
     assert parts.store.get(twin).settings["adapter"] == {"rank": 16}
     assert parts.store.get(twin).name == "Shapes again"
