@@ -1,26 +1,29 @@
 """Stable Diffusion 1.5 at 512 px and SDXL at 1024 px on a card: Patina's engine against a plain diffusers + PEFT loop.
 
-    python -m benchmarks.train_gpu                          both families, batch 1 and 4
-    python -m benchmarks.train_gpu --family sd1 --batch 4   one of them
+    python -m benchmarks.train_gpu                          SD1.5 in batches of 4, SDXL in batches of 1
+    python -m benchmarks.train_gpu --family sd1 --batch 1 4 one of them, in both
     python -m benchmarks.train_gpu --limit-gib 3.3          what the ladder chooses when told a limit, really training
     python -m benchmarks.train_gpu --tiny                   the same with tiny models on a CPU, to see that it works
 
-Weights are random in the right shapes. The sides alternate in one process, and the ratios are medians over rounds;
-peak memory is measured in a process of its own for each side.
+Weights are random in the right shapes. Each side is first looked at alone, which gives its peak memory and a line at
+once; then the sides alternate in one process for at most --seconds, and the ratio is the median over rounds. What
+fails on a side is said in its line, and the rest goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import subprocess
 import sys
 import time
+import traceback
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +44,8 @@ from trainer.training.loop import Trainer
 IMAGES = 8
 RANK = 8
 SIDE_NAMES = ("Patina", "plain loop")
+BATCHES = {"sd1": 4, "sdxl": 1}
+"""Images a step that each family is measured with unless told otherwise."""
 CAPTIONS = [f"a picture of thing number {index} on a table" for index in range(IMAGES)]
 
 
@@ -160,33 +165,22 @@ class Plain:
         float(loss.detach())
 
 
-@dataclass
-class Times:
-    """Medians of each round's seconds a step."""
+def alternate(ours: Ours, plain: Plain, rounds: int, steps: int, seconds: float) -> Iterator[tuple[float, float]]:
+    """Seconds a step of Patina and of the plain loop, round for round, after one that is not counted.
 
-    ours: list[float] = field(default_factory=list)
-    plain: list[float] = field(default_factory=list)
-
-    @property
-    def ratio(self) -> float:
-        return statistics.median(b / a for a, b in zip(self.ours, self.plain, strict=True))
-
-
-def alternate(case: Case, rounds: int, steps: int) -> tuple[Times, Ours]:
-    """Both sides step in turns, after a round that is not counted."""
-    ours, plain = Ours(case), Plain(case)
-    times = Times()
-    done = 0
+    At least one round is counted, and none begins after ``seconds``.
+    """
+    device, began = ours.case.device, time.perf_counter()
     for round_ in range(rounds + 1):
-        for work, kept in ((ours.step, times.ours), (plain.step, times.plain)):
-            seconds = timed(work, range(done, done + steps), case.device) / steps
-            if round_:
-                kept.append(seconds)
-        done += steps
-    return times, ours
+        indices = range(round_ * steps, (round_ + 1) * steps)
+        spent = tuple(timed(side.step, indices, device) / steps for side in (ours, plain))
+        if round_:
+            yield spent[0], spent[1]
+            if time.perf_counter() - began > seconds:
+                return
 
 
-def timed(work: Callable[[int], None], indices: range, device: torch.device) -> float:
+def timed(work: Callable[[int], object], indices: range, device: torch.device) -> float:
     """Seconds for all steps together, with the card waited for at both ends only."""
     wait(device)
     before = time.perf_counter()
@@ -247,6 +241,7 @@ def peak_of(case: Case, side: str) -> dict[str, Any]:
     """The peak of memory of one side, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.train_gpu", "--family", case.key, "--batch", str(case.batch)]
     command += ["--device", str(case.device), "--compile", case.compile, "--memory-of", side]
+    command += ["--precision", {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[case.dtype]]
     command += ["--tiny"] if case.tiny else []
     command += ["--limit-gib", str(case.limit_gib)] if case.limit_gib else []
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -271,30 +266,90 @@ def print_peak(case: Case, side: str, steps: int = 6) -> None:
     print(json.dumps({"gib": memory_in_use(case.device) / GIB, "notes": notes}))
 
 
-def report(case: Case, rounds: int, steps: int, rate: float) -> None:
-    """The table of one case, and where its time goes."""
-    times, ours = alternate(case, rounds, steps)
-    print(
-        f"\n{FAMILIES[case.key].title}, {case.side} px, batch {case.batch}, blocks compiled: "
-        f"{ours.fitted.config.train.compile}\n"
-    )
-    print("| | ms a step | samples/s | share of the matrix rate | peak memory, GiB |\n|---|---:|---:|---:|---:|")
-    for name, values in zip(SIDE_NAMES, (times.ours, times.plain), strict=True):
-        seconds = statistics.median(values)
-        share = case.batch * TFLOP_PER_SAMPLE[case.key] * 1e12 / seconds / rate
-        shown = "-" if case.tiny else f"{share:.0%}"
-        peak = peak_of(case, name)["gib"]
-        print(f"| {name} | {1000 * seconds:.1f} | {case.batch / seconds:.2f} | {shown} | {peak:.2f} |")
-    print(f"\nPatina is faster by {times.ratio:.2f} x. Where its time goes:\n\n| part | share |\n|---|---:|")
-    for kind, part in profile_of(ours):
-        print(f"| {kind} | {part:.0%} |")
+def report(case: Case, rounds: int, steps: int, rate: float, seconds: float) -> bool:
+    """The tables of one case, each line as soon as it is known; whether nothing failed."""
+    say(f"\n{FAMILIES[case.key].title}, {case.side} px, batch {case.batch}. Each side alone:\n")
+    say("| | ms a step | samples/s | share of the matrix rate | peak memory, GiB | ready after, s |")
+    say("|---|---:|---:|---:|---:|---:|")
+    peaks: dict[str, str] = {}
+    ours = alone(case, SIDE_NAMES[0], Ours, steps, rate, peaks)
+    plain = alone(case, SIDE_NAMES[1], Plain, steps, rate, peaks)
+    if ours is not None:
+        say(f"\nPatina's blocks compiled: {ours.fitted.config.train.compile}.", *ours.fitted.notes)
+    if ours is not None and plain is not None:
+        times = []
+        for pair in alternate(ours, plain, rounds, steps, seconds):
+            times.append(pair)
+            say(f"round {len(times)}: {1000 * pair[0]:.1f} and {1000 * pair[1]:.1f} ms, {pair[1] / pair[0]:.2f} x")
+        say("\nIn turns:\n\n| | ms a step | samples/s | share of the matrix rate | peak memory, GiB |")
+        say("|---|---:|---:|---:|---:|")
+        for index, name in enumerate(SIDE_NAMES):
+            speed = speed_of(case, statistics.median(pair[index] for pair in times), rate)
+            say(f"| {name} | {speed} | {peaks[name]} |")
+        ratio = statistics.median(theirs / own for own, theirs in times)
+        say(f"\nPatina is faster by {ratio:.2f} x (median of {len(times)} rounds of {steps} steps).")
+    if ours is not None:
+        try:
+            shares = profile_of(ours)
+        except RuntimeError as error:
+            say(f"\nNo profile: {error}")
+        else:
+            say("\nWhere Patina's time goes:\n\n| part | share |\n|---|---:|")
+            say(*(f"| {kind} | {part:.0%} |" for kind, part in shares))
+    return ours is not None and plain is not None
+
+
+Side = TypeVar("Side", Ours, Plain)
+
+
+def alone(
+    case: Case, name: str, make: Callable[[Case], Side], steps: int, rate: float, peaks: dict[str, str]
+) -> Side | None:
+    """Make a side and print the line of some steps of it; None when it fails, which the line says.
+
+    The peak of memory is what it adds to what lay on the card before; a CPU does not tell sides of one process apart.
+    """
+    cuda, began = case.device.type == "cuda", time.perf_counter()
+    before = 0
+    if cuda:
+        gc.collect()
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated(case.device)
+    try:
+        side = make(case)
+        timed(side.step, range(2), case.device)
+        ready = time.perf_counter() - began
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(case.device)
+        seconds = timed(side.step, range(2, 2 + steps), case.device) / steps
+    except Exception as error:  # a benchmark on a rented card goes on with what works
+        say(f"| {name} | failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} |")
+        traceback.print_exc()
+        return None
+    peaks[name] = f"{(memory_in_use(case.device) - before) / GIB:.2f}" if cuda else "-"
+    say(f"| {name} | {speed_of(case, seconds, rate)} | {peaks[name]} | {ready:.0f} |")
+    return side
+
+
+def speed_of(case: Case, seconds: float, rate: float) -> str:
+    """Three cells of a table: milliseconds a step, samples a second, share of the card's matrix rate."""
+    share = case.batch * TFLOP_PER_SAMPLE[case.key] * 1e12 / seconds / rate
+    return f"{1000 * seconds:.1f} | {case.batch / seconds:.2f} | {'-' if case.tiny else f'{share:.0%}'}"
+
+
+def say(*lines: str) -> None:
+    """Print at once, whoever reads: a run that is cut off has said what it knew."""
+    for line in lines:
+        print(line, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--family", choices=sorted(FAMILIES), help="one family instead of both")
-    options.add_argument("--batch", type=int, nargs="+", default=[1, 4])
-    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--batch", type=int, nargs="+", help="images a step; otherwise 4 for SD1.5 and 1 for SDXL")
+    options.add_argument("--rounds", type=int, default=5, help="at most")
+    options.add_argument("--seconds", type=float, default=45, help="after which no round of a case begins")
+    options.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     options.add_argument("--steps", type=int, default=10, help="steps of each side in a round")
     options.add_argument("--device", default="auto")
     options.add_argument("--compile", choices=("auto", "off", "blocks"), default="auto")
@@ -303,29 +358,30 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--memory-of", choices=SIDE_NAMES, help=argparse.SUPPRESS)
     asked = options.parse_args(arguments)
     device = pick_device(asked.device)
-    dtype = pick_dtype(device, "auto")
+    dtype = pick_dtype(device, asked.precision)
     keys = [asked.family] if asked.family else sorted(FAMILIES)
     cases = [
         Case(key, batch, device, dtype, asked.tiny, asked.compile, asked.limit_gib)
         for key in keys
-        for batch in asked.batch
+        for batch in asked.batch or [BATCHES[key]]
     ]
+    fine = True
     with quiet_libraries():
         if asked.memory_of:
             print_peak(cases[0], asked.memory_of)
             return
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
         rate = matrix_rate(device, dtype)
-        print(f"{name}, torch {torch.__version__}, {dtype}; a large matrix product reaches {rate / 1e12:.1f} TFLOP/s")
+        say(f"{name}, torch {torch.__version__}, {dtype}; a large matrix product reaches {rate / 1e12:.1f} TFLOP/s")
         for case in cases:
             if asked.limit_gib:
                 found = peak_of(case, "Patina")
                 peak = "does not fit" if found["gib"] is None else f"{found['gib']:.2f} GiB"
-                print(
-                    f"\n{case.key}, batch {case.batch}, told {asked.limit_gib} GiB: {peak}", *found["notes"], sep="\n"
-                )
+                say(f"\n{case.key}, batch {case.batch}, told {asked.limit_gib} GiB: {peak}", *found["notes"])
             else:
-                report(case, asked.rounds, asked.steps, rate)
+                fine &= report(case, asked.rounds, asked.steps, rate, asked.seconds)
+    if not fine:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -141,3 +141,22 @@ def test_compiling_is_not_tried_on_a_processor(base: Base) -> None:
     assert chosen.train.compile == "off"
     with pytest.raises(DeviceError, match=r"train\.compile is 'blocks'"):
         fitting._compiled_if_faster(parse({"train": {"compile": "blocks"}}), session, Measured(1.0, 10), None)
+
+
+def test_a_compiler_that_fails_is_gone_around_unless_it_was_asked_for(
+    base: Base, choose: Choose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(trainer: object) -> Measured:
+        raise RuntimeError("Failed to find C compiler.\nMore lines.")
+
+    plain = Measured(1.0, 10)
+    for wish in ("auto", "blocks"):
+        session: Any = Session(base, 1000)
+        monkeypatch.setattr(fitting, "measure", fails)
+        config = parse({"train": {"compile": wish}})
+        if wish == "auto":
+            assert fitting._compiled_if_faster(config, session, plain, None)[1] is plain
+        else:
+            with pytest.raises(DeviceError, match=r"fails here \(Failed to find C compiler\.\)"):
+                fitting._compiled_if_faster(config, session, plain, None)
+        assert compiled_blocks(base) == 0

@@ -305,7 +305,17 @@ def _compiled_if_faster(
     if wish == "auto" and not (able and earns):
         return chosen, plain
     compile_blocks(denoiser)
-    found = _if_it_fits(trainer.base, lambda: measure(trainer))
+    try:
+        found = _if_it_fits(trainer.base, lambda: measure(trainer))
+    except RuntimeError as error:
+        # The same pass went through as written: it is the compiler that fails, for want of a C compiler for instance.
+        uncompile(denoiser)
+        if wish == "blocks":
+            raise DeviceError(
+                f"train.compile is 'blocks', but the compiler fails here ({str(error).strip().splitlines()[0]}): use "
+                "'auto' or 'off'."
+            ) from error
+        found = None
     good = found is not None and (limit is None or found.memory_bytes <= limit)
     if found is not None and good and (wish == "blocks" or found.seconds_per_step < plain.seconds_per_step):
         chosen.train.compile = "blocks"
