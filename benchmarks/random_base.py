@@ -10,6 +10,7 @@ from trainer.bases.base import Base
 from trainer.bases.detect import read_json
 from trainer.bases.families import SD1, SDXL, Family
 from trainer.bases.process import Diffusion
+from trainer.bases.quantised import Quantize, quantise
 from trainer.bases.single_file import CLIP_TOKENIZER, CONFIGS
 
 FAMILIES: dict[str, Family] = {"sd1": SD1, "sdxl": SDXL}
@@ -47,7 +48,9 @@ _TINY: dict[str, dict[str, dict[str, Any]]] = {
 _TINY_VAE = {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1, "sample_size": 64}
 
 
-def random_base(key: str, *, device: torch.device, dtype: torch.dtype, tiny: bool = False) -> Base:
+def random_base(
+    key: str, *, device: torch.device, dtype: torch.dtype, tiny: bool = False, quantize: Quantize | None = None
+) -> Base:
     """A base of family ``key`` with random weights, made on the device itself."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -70,6 +73,8 @@ def random_base(key: str, *, device: torch.device, dtype: torch.dtype, tiny: boo
     torch.manual_seed(0)
     with device:
         unet = settled(UNet2DConditionModel.from_config(settings("unet")), dtype)
+        if quantize:
+            quantise(unet, quantize, device=device, dtype=dtype)
         vae = settled(
             AutoencoderKL.from_config(settings("vae")),
             dtype if family.vae_half and device.type == "cuda" else torch.float32,

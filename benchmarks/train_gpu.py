@@ -3,6 +3,7 @@
     python -m benchmarks.train_gpu                          SD1.5 in batches of 4, SDXL in batches of 1
     python -m benchmarks.train_gpu --family sd1 --batch 1 4 one of them, in both
     python -m benchmarks.train_gpu --limit-gib 3.3          what the ladder chooses when told a limit, really training
+    python -m benchmarks.train_gpu --quantize nf4           Patina's base in 4 bits a weight, the plain loop's as it is
     python -m benchmarks.train_gpu --tiny                   the same with tiny models on a CPU, to see that it works
 
 Weights are random in the right shapes. Each side is first looked at alone, which gives its peak memory and a line at
@@ -23,7 +24,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ from torch import Tensor
 from benchmarks.random_base import FAMILIES, SIDES, TFLOP_PER_SAMPLE, random_base
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base, SizeFacts
+from trainer.bases.quantised import Quantize
 from trainer.bases.quiet import quiet_libraries
 from trainer.config import RunConfig, parse
 from trainer.errors import DoesNotFit
@@ -60,20 +62,21 @@ class Case:
     tiny: bool = False
     compile: str = "auto"
     limit_gib: float | None = None
+    quantize: Quantize | None = None
 
     @property
     def side(self) -> int:
         return 64 if self.tiny else SIDES[self.key]
 
-    def base(self) -> Base:
-        return random_base(self.key, device=self.device, dtype=self.dtype, tiny=self.tiny)
+    def base(self, quantize: Quantize | None = None) -> Base:
+        return random_base(self.key, device=self.device, dtype=self.dtype, tiny=self.tiny, quantize=quantize)
 
 
 class Ours:
     """The engine's loop on random latents, with whatever fits this card best."""
 
     def __init__(self, case: Case) -> None:
-        self.case, self.base = case, case.base()
+        self.case, self.base = case, case.base(case.quantize)
         self.bank = Bank(self.base.roots)
         self.bank.add("style", "cross", rank=RANK, seed=1)
         self.fitted: Fitted = fit(self._config(), self.base, self._trainer)
@@ -244,6 +247,7 @@ def peak_of(case: Case, side: str) -> dict[str, Any]:
     command += ["--precision", {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[case.dtype]]
     command += ["--tiny"] if case.tiny else []
     command += ["--limit-gib", str(case.limit_gib)] if case.limit_gib else []
+    command += ["--quantize", case.quantize] if case.quantize else []
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     answer: dict[str, Any] = json.loads(output.splitlines()[-1])
     return answer
@@ -275,7 +279,8 @@ def report(case: Case, rounds: int, steps: int, rate: float, seconds: float) -> 
     ours = alone(case, SIDE_NAMES[0], Ours, steps, rate, peaks)
     plain = alone(case, SIDE_NAMES[1], Plain, steps, rate, peaks)
     if ours is not None:
-        say(f"\nPatina's blocks compiled: {ours.fitted.config.train.compile}.", *ours.fitted.notes)
+        bits = f" The weights of its base are in {case.quantize}." if case.quantize else ""
+        say(f"\nPatina's blocks compiled: {ours.fitted.config.train.compile}.{bits}", *ours.fitted.notes)
     if ours is not None and plain is not None:
         times = []
         for pair in alternate(ours, plain, rounds, steps, seconds):
@@ -354,6 +359,9 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--device", default="auto")
     options.add_argument("--compile", choices=("auto", "off", "blocks"), default="auto")
     options.add_argument("--limit-gib", type=float, help="tell the ladder that the card has only so much")
+    options.add_argument(
+        "--quantize", choices=get_args(Quantize), help="keep the weights of Patina's base in fewer bits"
+    )
     options.add_argument("--tiny", action="store_true", help="tiny models, to see that the benchmark works")
     options.add_argument("--memory-of", choices=SIDE_NAMES, help=argparse.SUPPRESS)
     asked = options.parse_args(arguments)
@@ -361,7 +369,7 @@ def main(arguments: list[str] | None = None) -> None:
     dtype = pick_dtype(device, asked.precision)
     keys = [asked.family] if asked.family else sorted(FAMILIES)
     cases = [
-        Case(key, batch, device, dtype, asked.tiny, asked.compile, asked.limit_gib)
+        Case(key, batch, device, dtype, asked.tiny, asked.compile, asked.limit_gib, asked.quantize)
         for key in keys
         for batch in asked.batch or [BATCHES[key]]
     ]

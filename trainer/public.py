@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -65,6 +65,7 @@ def load_base(
     *,
     device: str = "auto",
     precision: Precision = "auto",
+    quantize: Literal["off", "nf4", "int8"] = "off",
     offline: bool = False,
 ) -> Base:
     """Load a Stable Diffusion model, frozen.
@@ -73,6 +74,7 @@ def load_base(
         source: ``"bundled"``, a Hugging Face id, a folder in diffusers' layout, or a ``.safetensors`` checkpoint.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         precision: ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"auto"`` for what suits the device.
+        quantize: ``"nf4"`` or ``"int8"`` keeps its weights in 4 or 8 bits; needs the package bitsandbytes.
         offline: never go to the network.
 
     Returns:
@@ -86,7 +88,8 @@ def load_base(
     from trainer.hardware import pick_device, pick_dtype
 
     place = pick_device(device)
-    return load(BaseConfig(source=source), device=place, dtype=pick_dtype(place, precision), offline=offline)
+    config = BaseConfig(source=source, quantize=quantize)
+    return load(config, device=place, dtype=pick_dtype(place, precision), offline=offline)
 
 
 def generate(

@@ -14,6 +14,7 @@ ELSEWHERE = frozenset({"name", "trigger", "base.source", "data.images", "train.p
 """Settings that the Train tab asks for in the open, in texts of its own."""
 
 NAMES = {
+    "base.quantize": "Quantise",
     "base.clip_skip": "CLIP skip",
     "base.zero_terminal_snr": "Zero terminal SNR",
     "data.buckets": "Keep wide and tall shapes",

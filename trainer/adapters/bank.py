@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.adapters.gates import GateBoard
-from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, Share, gated
+from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, Share, gated, place_of
 from trainer.adapters.methods import method_named, method_of
 from trainer.adapters.methods.method import Method, Parts, Site, Values
 from trainer.adapters.spec import Adapter, AdapterSpec, Learning
@@ -368,7 +368,7 @@ class Bank:
         *,
         trainable: bool,
     ) -> Share:
-        device = self._module(path).weight.device
+        device = place_of(self._base(path))
         # Made outside inference mode even when called inside it: such tensors could never be trained.
         with torch.inference_mode(False), torch.no_grad():
 

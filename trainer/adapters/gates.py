@@ -59,7 +59,7 @@ class GateBoard:
 
     @property
     def _device(self) -> torch.device:
-        return self._layers[0].weight.device
+        return self._layers[0].device
 
     def _lay_out(self, rows: int) -> _Plan:
         index: list[int] = []

@@ -14,6 +14,7 @@ the forward pass again during backward and on CUDA in another thread, sees the s
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -102,7 +103,7 @@ class GatedLayer(nn.Module, ABC):
         self.width = 0
         # Shares that do not stack, each with its first and last column of gates.
         self._apart: list[tuple[Share, int, int]] = []
-        device = self.weight.device
+        device = self.device
         self.register_buffer("gates", torch.zeros(1, 0, device=device), persistent=False)
         self.register_buffer("dropouts", torch.zeros(0, device=device), persistent=False)
         self.train(base.training)
@@ -111,6 +112,11 @@ class GatedLayer(nn.Module, ABC):
     def weight(self) -> Tensor:
         """The frozen weight; code in diffusers reads its device and type."""
         return self.base.weight  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frozen layer lies; asking a quantised one for its weight would compute it."""
+        return place_of(self.base)
 
     @property
     def bias(self) -> Tensor | None:
@@ -142,7 +148,7 @@ class GatedLayer(nn.Module, ABC):
 
     def follow_base(self) -> None:
         """Go to where the frozen module went while it was in the model by itself, and in its mode."""
-        self._shares.to(self.weight.device)
+        self._shares.to(self.device)
         self.train(self.base.training)
 
     def pack(self, dtype: torch.dtype | None) -> None:
@@ -248,7 +254,7 @@ class GatedLayer(nn.Module, ABC):
         chances = [dropouts[adapter] for adapter, _ in self.columns()]
         self._drops = any(chances)
         with torch.inference_mode(False):
-            self.dropouts = torch.tensor(chances, device=self.weight.device)
+            self.dropouts = torch.tensor(chances, device=self.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GatedLayer:
         if recurse:
@@ -323,6 +329,11 @@ def gated(module: nn.Module, *, pad_rank: bool) -> GatedLayer:
     if isinstance(module, nn.Conv2d):
         return GatedConv2d(module, pad_rank=pad_rank)
     return GatedLinear(module, pad_rank=pad_rank)
+
+
+def place_of(module: nn.Module) -> torch.device:
+    """The device of a layer's tensors."""
+    return next(itertools.chain(module.parameters(), module.buffers())).device
 
 
 def adaptable(module: nn.Module) -> bool:

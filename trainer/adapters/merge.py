@@ -69,9 +69,9 @@ def merge(bank: Bank, strengths: Mapping[str, float] | None = None) -> MergeRepo
     dtype = torch.float32
     try:
         for path, layer in bank.layers.items():
+            if "weight" not in dict(layer.base.named_parameters(recurse=False)):
+                raise RunError(f"{path} is quantised; adapters cannot be merged into it.")
             dtype = layer.weight.dtype
-            if not dtype.is_floating_point or dtype.itemsize < 2:
-                raise RunError(f"{path} is quantised ({dtype}); adapters cannot be merged into it.")
             layer_size, layer_lost = _merge_layer(layer, weights[path.split(".", 1)[0]])
             size, lost = size + layer_size, lost + layer_lost
             share = (layer_lost / layer_size) ** 0.5 if layer_size else 0.0

@@ -19,6 +19,7 @@ from trainer.bases.hub import fetch
 from trainer.bases.parts import Parts, weights_identity
 from trainer.bases.placement import PARTS
 from trainer.bases.probe import probe_prediction
+from trainer.bases.quantised import check_installed, is_quantised, quantise, weight_bytes
 from trainer.bases.quiet import quiet_libraries
 from trainer.bases.single_file import CONFIGS, read_single_file
 from trainer.bases.sources import Source, parse_source
@@ -26,6 +27,7 @@ from trainer.config import BaseConfig
 from trainer.errors import BaseError
 
 Report = Callable[[str], None]
+GIB = 2**30
 
 
 def load_base(
@@ -49,8 +51,10 @@ def load_base(
 
     Raises:
         BaseError: the source is unknown, incomplete, or no base that a style can be trained on.
+        ConfigError: it is to be quantised, and the package for it is not installed.
     """
     source = parse_source(config.source)
+    check_installed(config.quantize)
     with quiet_libraries():
         parts = _read(source, config, offline, report)
         return _assembled(parts, config, device, dtype, memory_limit)
@@ -90,6 +94,15 @@ def _assembled(
     # Hashing lets go of the interpreter, and SDXL has five gigabytes of it.
     with ThreadPoolExecutor(max_workers=4) as pool:
         identity, vae_identity, *text_identities = pool.map(weights_identity, parts.modules)
+    notes = list(parts.notes)
+    if config.quantize != "off":
+        whole = sum(p.numel() for p in parts.denoiser.parameters()) * dtype.itemsize
+        quantise(parts.denoiser, config.quantize, device=device, dtype=dtype)
+        held = weight_bytes(parts.denoiser)
+        notes.append(
+            f"The {family.root}'s weights are kept in {config.quantize} and take {held / GIB:.2f} GiB instead of "
+            f"{whole / GIB:.2f}."
+        )
     vae_dtype = dtype if vae_stays_finite(parts.vae, family) and device.type == "cuda" else torch.float32
     roomy = device.type == "cpu" or _fits_whole(parts, device, dtype, vae_dtype, memory_limit)
     place = device if roomy else torch.device("cpu")
@@ -109,7 +122,7 @@ def _assembled(
         dtype=dtype,
         clip_skip=config.clip_skip,
         zero_empty_negative=parts.zero_empty_negative,
-        notes=list(parts.notes),
+        notes=notes,
     )
     if not roomy:
         base.placement.park(PARTS)
@@ -130,12 +143,15 @@ def _fits_whole(
     parts: Parts, device: torch.device, dtype: torch.dtype, vae_dtype: torch.dtype, memory_limit: int | None
 ) -> bool:
     """Whether all parts can lie on the device while the VAE encodes a picture of the native side."""
-    weights = sum(p.numel() for module in (parts.denoiser, *parts.text_encoders.values()) for p in module.parameters())
+    quantised = is_quantised(parts.denoiser)
+    cast = [*parts.text_encoders.values(), *(() if quantised else (parts.denoiser,))]
+    weights = sum(p.numel() for module in cast for p in module.parameters()) * dtype.itemsize
+    weights += weight_bytes(parts.denoiser) if quantised else 0
     vae = sum(p.numel() for p in parts.vae.parameters())
     side = parts.side
     # The widest level holds a few full-size maps at once: its channels, six of them.
     working = 6 * side * side * int(parts.vae.config.block_out_channels[0])
-    needed = weights * dtype.itemsize + (vae + working) * vae_dtype.itemsize
+    needed = weights + (vae + working) * vae_dtype.itemsize
     room = memory_limit
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

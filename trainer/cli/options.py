@@ -14,6 +14,7 @@ SETTINGS: Mapping[str, str] = {
     "revision": "base.revision",
     "variant": "base.variant",
     "prediction": "base.prediction",
+    "quantize": "base.quantize",
     "name": "name",
     "trigger": "trigger",
     "preset": "train.preset",

@@ -75,6 +75,9 @@ def sample(
         str, typer.Option(metavar="NAME", help="Where to draw: auto, cuda, cuda:1, mps or cpu.")
     ] = "auto",
     precision: Annotated[str, typer.Option(metavar=choices(Precision), help="Number format of the base.")] = "auto",
+    quantize: Annotated[
+        str, typer.Option(metavar="off|nf4|int8", help="Keep the base's weights in 4 or 8 bits, for little memory.")
+    ] = "off",
     out: Annotated[
         Path,
         typer.Option(metavar="PATH", help="A .png for the picture or the sheet; a folder gets every picture as well."),
@@ -95,10 +98,11 @@ def sample(
         place = _checked(TrainConfig, {"device": device, "precision": precision})
         if len(rows) > MOST_PICTURES:
             raise ConfigError(f"That would be {len(rows)} pictures; draw at most {MOST_PICTURES} at once.")
+        kept = _checked(BaseConfig, {"quantize": quantize})
         target = _target(out)
 
         quiet_libraries()
-        model, bank = _open([style for style, _ in styles], base, place, told)
+        model, bank = _open([style for style, _ in styles], base, kept, place, told)
         pictures = _draw(model, bank, rows, settings)
         for path in _save(pictures, rows, settings, columns, prompt, model, bank, target):
             typer.echo(path)
@@ -173,7 +177,7 @@ def _target(out: Path) -> Path:
 
 
 def _open(
-    styles: Sequence[PlacedStyle], wanted_base: str | None, place: TrainConfig, alpha: Alpha | None
+    styles: Sequence[PlacedStyle], wanted_base: str | None, kept: BaseConfig, place: TrainConfig, alpha: Alpha | None
 ) -> tuple[Base, Bank]:
     """The base with the styles in its bank."""
     from trainer.adapters.bank import Bank
@@ -184,7 +188,8 @@ def _open(
     source = wanted_base or base_of([Path(style.path) for style in styles])
     device = pick_device(place.device)
     set_up_threads(physical_cores())
-    model = load_base(BaseConfig(source=source), device=device, dtype=pick_dtype(device, place.precision))
+    wanted = kept.model_copy(update={"source": source})
+    model = load_base(wanted, device=device, dtype=pick_dtype(device, place.precision))
     for note in model.notes:
         typer.echo(note, err=True)
     bank = Bank(model.roots)

@@ -38,6 +38,7 @@ def train(
     revision: Annotated[str | None, setting("revision")] = None,
     variant: Annotated[str | None, setting("variant")] = None,
     prediction: Annotated[str | None, setting("prediction")] = None,
+    quantize: Annotated[str | None, setting("quantize")] = None,
     name: Annotated[str | None, setting("name", more=" The folder's name when left out.")] = None,
     trigger: Annotated[str | None, setting("trigger")] = None,
     preset: Annotated[str | None, setting("preset")] = None,

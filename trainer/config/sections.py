@@ -84,6 +84,12 @@ class BaseConfig(Section):
         "v-prediction models often are; a wrong choice shows as pictures too dark or too pale. Empty reads it from the "
         "model.",
     )
+    quantize: Literal["off", "nf4", "int8"] = Field(
+        "off",
+        description="Keep the base's weights in fewer bits (QLoRA), for a card or computer with little memory: 'nf4' "
+        "takes a quarter of half precision, 'int8' a good half and is nearly exact; steps are slower. The file opens "
+        "on the base as it is. Needs the package bitsandbytes.",
+    )
     clip_skip: int = Field(
         0,
         ge=0,

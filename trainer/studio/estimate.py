@@ -42,6 +42,8 @@ _RATE: Mapping[DeviceKind, float] = {"cuda": 2.0e13, "mps": 2.0e12, "cpu": 2.5e1
 _STEP_OVERHEAD: Mapping[DeviceKind, float] = {"cuda": 0.05, "mps": 0.1, "cpu": 0.06}
 """Seconds a step takes however small the model is."""
 _START_SECONDS = 12.0
+BYTES_A_WEIGHT: Mapping[str, float] = {"nf4": 4.13 / 8, "int8": 8.5 / 8}
+"""Of a quantised denoiser, with its scales."""
 COUNTED_RUNS = 7
 BUSY_SHARE = 0.25
 """From here on a run's time says more about what else ran than about the run."""
@@ -89,7 +91,8 @@ def estimate(config: RunConfig, info: BaseInfo, device: Device, past: PastRuns) 
     width = 4 if device.kind != "cuda" or config.train.precision == "fp32" else 2
     # A smaller denoiser holds less of each pixel; Stable Diffusion 1.5 has 860 M weights.
     held = ACTIVATION_BYTES_PER_PIXEL * side * side * batch * (width / 2) * min(1.0, weights / 860e6)
-    memory = int(sum(info.parameters.values()) * width + held + PROCESS_BYTES)
+    spared = weights * (width - BYTES_A_WEIGHT.get(config.base.quantize, width))
+    memory = int(sum(info.parameters.values()) * width - spared + held + PROCESS_BYTES)
     return Estimate(_START_SECONDS + step * steps, memory, measured=False)
 
 
@@ -104,9 +107,10 @@ def kind_of(config: RunConfig, device: str) -> str:
         config.adapter.targets,
         config.train.precision,
     )
-    # Methods whose updates stack cost the same, and were measured before there were others.
-    method = config.adapter.method
-    return json.dumps(facts if METHODS[method].stacks else (*facts, method))
+    # Methods whose updates stack cost the same, and were measured before there were others; as was the base as it is.
+    method, quantize = config.adapter.method, config.base.quantize
+    more = (*(() if METHODS[method].stacks else (method,)), *(() if quantize == "off" else (quantize,)))
+    return json.dumps((*facts, *more))
 
 
 def file_bytes(config: RunConfig, info: BaseInfo) -> int | None:

@@ -217,8 +217,12 @@ def _key(order: PreviewOrder, row: PreviewRow, marks: Sequence[str]) -> str:
     ]
     if not all(mark for mark, _ in used):
         return ""
+    base = order.base.model_dump()
+    if base["quantize"] == "off":
+        # As it was written down before bases could be quantised: those pictures are found again.
+        del base["quantize"]
     facts = {
-        "base": order.base.model_dump(),
+        "base": base,
         "settings": (row.settings or order.settings).model_dump(),
         "prompt": row.prompt,
         "negative": row.negative,

@@ -21,6 +21,7 @@ from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.compiling import can_compile, compile_blocks, uncompile
 from trainer.bases.placement import is_out_of_memory
+from trainer.bases.quantised import is_quantised, weight_bytes
 from trainer.config import MemoryConfig, RunConfig
 from trainer.errors import ConfigError, DeviceError, DoesNotFit
 from trainer.hardware import machine, memory_in_use
@@ -194,7 +195,7 @@ def fit(config: RunConfig, base: Base, make_trainer: Callable[[RunConfig], Train
         processes: how many share a step's passes.
 
     Raises:
-        DeviceError: compiling was asked for where it is not possible.
+        ConfigError, DeviceError: compiling was asked for where it is not possible.
         DoesNotFit: even the last rung needs more memory than there is; says what would fit.
     """
     limit = memory_limit(config, base.device)
@@ -299,6 +300,9 @@ def _compiled_if_faster(
     if wish == "off":
         return chosen, plain
     able = can_compile(trainer.base.device)
+    if wish == "blocks" and is_quantised(denoiser):
+        raise ConfigError("train.compile is 'blocks', but a quantised base cannot be compiled: use 'auto'.")
+    able = able and not is_quantised(denoiser)
     if wish == "blocks" and not able:
         raise DeviceError("train.compile is 'blocks', but compiling needs a card and the Triton package: use 'auto'.")
     earns = plain.seconds_per_step * trainer.settings.steps >= COMPILE_PAYS_AFTER * trainer.batches.buckets
@@ -380,11 +384,15 @@ def _notes(config: RunConfig, levels: int, measured: Measured, limit: int | None
 def _does_not_fit(what: str, config: RunConfig, base: Base, limit: int | None) -> str:
     """The sentence with the way out: a smaller side when the weights alone fit, else a smaller base."""
     room = f"{limit / GIB:.1f} GiB" if limit is not None else "what is free"
-    weights = sum(p.numel() * p.element_size() for p in base.denoiser.parameters())
+    weights = weight_bytes(base.denoiser)
     side = config.data.resolution or base.resolution
     smaller = side * 3 // 4 // base.side_multiple * base.side_multiple
     if limit is not None and weights > 0.9 * limit:
-        way = f"The base's weights alone take {weights / GIB:.1f} GiB: choose a smaller base, or train.device 'cpu'."
+        smaller_weights = "" if config.base.quantize == "nf4" else "set base.quantize to 'nf4', "
+        way = (
+            f"The base's weights alone take {weights / GIB:.1f} GiB: {smaller_weights}choose a smaller base, or "
+            "train.device 'cpu'."
+        )
     elif smaller >= base.side_multiple:
         way = f"Try data.resolution {smaller}, close other programs that use the card, or choose a smaller base."
     else:
