@@ -89,7 +89,12 @@ echo patina: could not make %VENV%; see the message above. 1>&2
 exit /b 1
 
 :packages
-echo patina: installing; the first time takes some minutes
+set "LOG=%VENV%\patina-install.log"
+set "SIZE=about 0.4 GB to download, 1.5 GB on the disk"
+nvidia-smi >nul 2>&1 && set "SIZE=about 3 GB to download, 7 GB on the disk"
+echo patina: installing PyTorch and what else Patina needs into %VENV%:
+echo patina: %SIZE%; 2 to 10 minutes with a usual connection. What pip says is in %LOG%
+type nul >"%LOG%"
 type nul >"%INSTALLING%"
 del /q "%VENV%\patina-runtime" "%VENV%\patina-dev" >nul 2>&1
 set "PIN="
@@ -105,13 +110,15 @@ if not defined EXTRAS set "EXTRAS=gpu"
 :torch
 "%PYTHON%" -c "import sys, importlib.metadata as m; sys.exit(m.version('torch').split('+')[0] != '%PIN:~7%')" >nul 2>&1 && goto rest
 if not defined INDEX goto rest
-"%PYTHON%" -m pip --disable-pip-version-check install --no-deps --index-url "%INDEX%" "%PIN%" && goto rest
+echo patina: PyTorch comes first, the largest part
+"%PYTHON%" -m pip --disable-pip-version-check install --no-deps --index-url "%INDEX%" "%PIN%" >>"%LOG%" 2>&1 && goto rest
 echo patina: %INDEX% did not give %PIN%; taking the default build, which may not use the graphics card. 1>&2
 :rest
 set "TARGET=%ROOT:~0,-1%"
 if defined EXTRAS set "TARGET=%TARGET%[%EXTRAS%]"
-"%PYTHON%" -m pip --disable-pip-version-check install --constraint "%ROOT%constraints.txt" --editable "%TARGET%"
+"%PYTHON%" -m pip --disable-pip-version-check install --constraint "%ROOT%constraints.txt" --editable "%TARGET%" >>"%LOG%" 2>&1
 if not errorlevel 1 goto finished
+type "%LOG%" 1>&2
 echo patina: the installation failed; see the message above, mend it, and run this again. 1>&2
 exit /b 1
 :finished
@@ -120,6 +127,7 @@ copy /b /y "%ROOT%constraints.txt" "%VENV%\patina-constraints.txt" >nul
 >"%VENV%\patina-runtime" echo "%ROOT%"
 if "%WANT%"=="dev" >"%VENV%\patina-dev" echo "%ROOT%"
 del /q "%INSTALLING%"
+echo patina: installed; Patina starts
 goto start
 
 :try

@@ -39,7 +39,10 @@ case "$*" in
     chmod +x "$5/bin/patina"
     ;;
 '-m ensurepip') [ -z "${FAKE_KILL:-}" ] || kill -9 $PPID ;;
-*--editable*) exit "${FAKE_PIP:-0}" ;;
+*--editable*)
+    echo "Collecting a hundred packages"
+    exit "${FAKE_PIP:-0}"
+    ;;
 esac
 """
 
@@ -171,7 +174,7 @@ def checkout(repository: Path, tmp_path: Path) -> Checkout:
         shutil.copy(repository / name, root / name)
     programs = tmp_path / "bin"
     programs.mkdir()
-    for tool in ("sh", "dirname", "cat", "cksum", "grep", "rm", "mkdir", "cp", "chmod"):
+    for tool in ("sh", "dirname", "cat", "cksum", "grep", "rm", "mkdir", "cp", "chmod", "date", "tail"):
         found = shutil.which(tool)
         assert found is not None
         (programs / tool).symlink_to(found)
@@ -191,6 +194,14 @@ def test_the_first_start_installs_and_hands_the_arguments_over_from_where_the_us
     result = checkout.start("train", "my images", "--steps", "3")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [str(checkout.elsewhere), "[train][my images][--steps][3]"]
+    # What comes, how much of it, how long it takes, and when it is ready; what pip says is in a log.
+    said = result.stderr.splitlines()
+    assert all(line.startswith("patina: ") for line in said)
+    assert [bool(re.search(words, result.stderr)) for words in ("GB to download", "minutes", "installed in")] == [
+        True
+    ] * 3
+    assert "Collecting" not in result.stdout + result.stderr
+    assert "Collecting" in (checkout.root / ".venv" / "patina-install.log").read_text("utf-8")
     torch, rest = checkout.installs()
     assert "torch==" in torch
     assert "--constraint" in rest
@@ -250,6 +261,7 @@ def test_a_failed_install_says_so_and_the_next_start_begins_anew(checkout: Check
     failed = checkout.start("--help", FAKE_PIP="1")
     assert failed.returncode == 1
     assert "run this again" in failed.stderr
+    assert "Collecting a hundred packages" in failed.stderr, "what pip said last"
     assert failed.stdout == ""
     checkout.calls()
     assert checkout.start("--help").returncode == 0
