@@ -38,6 +38,7 @@ _FOLDERS = (
     "previews/*",
     "styles/*",
     "previews/*/*",
+    "begun",
 )
 _A_YEAR = "private, max-age=31536000, immutable"
 
@@ -72,7 +73,7 @@ def share_url(style: str) -> str:
 def _split(path: Path) -> tuple[Path, str]:
     """(studio folder, path inside it as it stands in an address); known by the first folder's name."""
     for parent in path.parents:
-        if parent.name in ("runs", "previews", "styles"):
+        if parent.name in ("runs", "previews", "begun", "styles"):
             return parent.parent, path.relative_to(parent.parent).as_posix()
     return path.parent, path.name
 

@@ -42,8 +42,6 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Row(elem_id="patina-header"):
             panels.place("wordmark", script="wordmark.js", first=render("wordmark", header.wordmark()))
             panels.place("chips", script="header.js")
-        about = Panels()
-        about.place("health", script="library/dialog.js")
         with gr.Tabs(elem_id="patina-tabs") as tabs:
             shell = Shell(studio, tabs, visits)
             opened: dict[str, gr.Tab] = {}
@@ -51,6 +49,9 @@ def build(studio: Studio) -> gr.Blocks:
                 with gr.Tab(_title(name), id=name, elem_id=f"patina-tab-{name}") as tab:
                     fill(shell, tab)
                 opened[name] = shell.says(tab, partial(_label, name))
+        # Behind the tabs: what stands between header and tabs, seen or not, would push them off the header's line.
+        about = Panels()
+        about.place("health", script="library/dialog.js")
         _arrivals(page, shell, panels, query, opened)
         _header(shell, panels, about)
     return page

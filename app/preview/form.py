@@ -148,6 +148,7 @@ class Form:
             "height": str(settings.height or ""),
             "count": self.count,
             "base": self.base.source,
+            "change": settings.change,
         }
 
 
@@ -156,7 +157,7 @@ def read_form(values: Mapping[str, Any], base: BaseConfig) -> Form:
 
     Args:
         values: as `Form.values` gives them; ``guidance``, ``width`` and ``height`` are texts, because a field for
-            numbers cannot be told to stay empty.
+            numbers cannot be told to stay empty. ``image`` is what `Pictures.begin_with` calls a picture, or empty.
 
     Raises:
         ConfigError: names the field, the value and what is allowed.
@@ -169,6 +170,8 @@ def read_form(values: Mapping[str, Any], base: BaseConfig) -> Form:
         "width": _number(values.get("width")) or 0,
         "height": _number(values.get("height")) or 0,
     }
+    if values.get("image"):
+        wanted |= {"image": values["image"], "change": values.get("change") or 0.6}
     said = {"prompt": values.get("prompt") or "", "negative": values.get("negative") or ""}
     try:
         settings = PreviewSettings.model_validate(wanted)

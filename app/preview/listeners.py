@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -18,6 +19,7 @@ from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, re
 from app.subjects import with_subject
 from app.texts import TEXTS
 from app.units import duration
+from app.uploads import arrived
 from trainer.bases.families import BUNDLED
 from trainer.errors import PatinaError, StudioError
 from trainer.studio.views import JobView
@@ -57,6 +59,7 @@ def wire(shell: Shell, tab: gr.Tab, parts: Parts) -> None:
     """Attach every listener of the tab."""
     tab_of = Listeners(shell, parts)
     tab_of.wire_picture()
+    tab_of.wire_beginnings()
     tab_of.wire_sheet()
     tab_of.wire_results()
     tab_of.wire_visits(tab)
@@ -101,12 +104,22 @@ class Listeners:
             "styles": render("styles", view.state(state)),
             "subjects": render("subjects", view.subjects(scene.suits)),
             "made-before": render("made-before", view.made_before()),
+            "prompts": render("prompts", view.prompts(self.studio.preferences.prompts())),
+            "begin": render("begin", view.begin(self._begun(scene))),
             "results": render("results", view.results(gallery, names, scene.leaving)),
         }
+
+    def _begun(self, scene: Scene) -> Path | None:
+        """The picture to begin with, or None."""
+        try:
+            return self.studio.pictures.begun(scene.image) if scene.image else None
+        except StudioError:
+            return None
 
     def read(self, data: Mapping[Any, Any]) -> Form:
         """The form from a listener's inputs; errors as in `read_form` and `styles.base_named`."""
         values = {name: data[part] for name, part in self.parts.fields.items()}
+        values["image"] = data[self.parts.scene].image
         base = styles.base_named(self.studio, str(values["base"] or ""), Mix.read(values["mixer"]))
         return read_form(values, base)
 
@@ -224,6 +237,56 @@ class Listeners:
 
         outputs = {*self.panels.all, fields["mixer"], fields["base"]}
         fields["mixer"].put_in(put_in, inputs={parts.scene, fields["mixer"]}, outputs=outputs, **ACTION)
+
+    # ---- what to begin with: a prompt that was kept, a picture
+
+    def wire_beginnings(self) -> None:
+        """Prompts that were kept, and a picture to begin with."""
+        parts, studio = self.parts, self.studio
+        prompt, kept = parts.fields["prompt"], self.panels.parts["prompts"]
+
+        def shelf() -> str:
+            return render("prompts", view.prompts(studio.preferences.prompts()))
+
+        @told
+        def choose(data: dict[Any, Any], event: gr.EventData) -> Any:
+            act, item = str(event.act), str(getattr(event, "item", ""))
+            if act == "prompt-use":
+                return {prompt: item}
+            if act == "prompt-keep":
+                studio.preferences.keep_prompt(str(data[prompt] or ""))
+            elif act == "prompt-forget":
+                studio.preferences.forget_prompt(item)
+            return {kept: shelf()}
+
+        kept.click(choose, inputs={prompt}, outputs={prompt, kept}, **MANY)
+
+        begin = self.panels.parts["begin"]
+
+        def begun(scene: Scene, name: str) -> Updates:
+            scene.image = name
+            if scene.form is not None:
+                scene.hint = TEXTS.preview.changed
+            return {**self.now(scene), begin: render("begin", view.begin(self._begun(scene)))}
+
+        @told
+        def bring(data: dict[Any, Any], event: gr.EventData) -> Any:
+            scene: Scene = data[parts.scene]
+            paths = arrived(event.files, studio.home.path / "uploads")
+            try:
+                if not paths:
+                    raise StudioError(TEXTS.train.upload_refused)
+                return begun(scene, studio.pictures.begin_with(paths[0]))
+            finally:
+                for path in paths:
+                    path.unlink(missing_ok=True)
+
+        @told
+        def leave(data: dict[Any, Any], event: gr.EventData) -> Any:
+            return begun(data[parts.scene], "") if event.act == "begin-remove" else gr.skip()
+
+        begin.upload(bring, inputs={parts.scene}, outputs=self.panels.all, **MANY)
+        begin.click(leave, inputs={parts.scene}, outputs=self.panels.all, **MANY)
 
     # ---- the sheet
 

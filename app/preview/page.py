@@ -13,7 +13,7 @@ from app.preview.listeners import Parts, wire
 from app.preview.scene import Scene
 from app.preview.sheet import KINDS, WRITTEN
 from app.preview.styles import Suits
-from app.preview.view import made_before, subjects
+from app.preview.view import begin, made_before, prompts, subjects
 from app.refresh import Panels, render
 from app.texts import TEXTS
 from trainer.bases.families import BUNDLED
@@ -72,6 +72,7 @@ def _controls(
         ),
         lambda: words("prompt", "placeholder"),
     )  # fmt: skip
+    panels.place("prompts", first=render("prompts", prompts(())))
     panels.place("subjects", first=render("subjects", subjects(suits)))
     fields["mixer"] = gr.HTML(
         Mix().value(),
@@ -83,6 +84,13 @@ def _controls(
     make = says(
         gr.Button(TEXTS.preview.make, variant="primary", elem_id="preview-make"), lambda: {"value": TEXTS.preview.make}
     )
+    beginning = gr.Accordion(TEXTS.preview.begin, open=False, elem_id="preview-begin")
+    with says(beginning, lambda: {"label": TEXTS.preview.begin}):
+        panels.place("begin", first=render("begin", begin(None)))
+        fields["change"] = says(
+            gr.Slider(0.05, 1, value=0.6, step=0.05, elem_id="preview-change", **words("change")),
+            lambda: words("change"),
+        )
     more = gr.Accordion(TEXTS.preview.more, open=False, elem_id="preview-more")
     with says(more, lambda: {"label": TEXTS.preview.more}):
         fields["base"] = says(

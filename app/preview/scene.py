@@ -96,6 +96,7 @@ class Scene:
         pace: how fast pictures come.
         suits: what suits the base that the form names.
         leaving: jobs that the visitor removed from the gallery, and until when that can be undone (Unix time).
+        image: the picture that the visitor chose to begin with, by its name in the studio folder; empty for none.
     """
 
     form: Form | None = None
@@ -108,6 +109,7 @@ class Scene:
     pace: Pace = field(default_factory=Pace)
     suits: Suits = field(default_factory=Suits)
     leaving: dict[str, float] = field(default_factory=dict)
+    image: str = ""
     _over: dict[str, JobView] = field(default_factory=dict)
 
     def look(self, studio: Studio) -> list[JobView]:
@@ -268,6 +270,7 @@ class Scene:
         """Look at a scene again: its job, and every other job of the gallery with its scene and its weights."""
         self.forget()
         self.form = form
+        self.image = form.settings.image
         order = studio.pictures.view(job_id).order
         others = [job.id for job in studio.pictures.newest() if _same_pictures(job.order, order) and job.id != job_id]
         self.jobs = [*reversed(others), job_id]

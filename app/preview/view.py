@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -144,6 +145,8 @@ def caption(form: Form) -> str:
     if settings.guidance is not None:
         parts.append(words.guidance_number.format(guidance=f"{settings.guidance:g}"))
     parts.append(SCHEDULERS[settings.scheduler].title)
+    if settings.image:
+        parts.append(words.begun_at.format(percent=round(100 * settings.change)))
     # The viewer fills {seed}; braces that a prompt brings along stay as they are, because only known names are filled.
     return " \u00b7 ".join(parts)
 
@@ -190,6 +193,59 @@ def sheet(job: JobView | None, scene: Scene) -> Markup:
 def subjects(suits: Suits) -> Markup | None:
     """What the base draws well, below the prompt."""
     return known(suits.subjects, TEXTS.preview.subjects_help, keep="subjects")
+
+
+# ---- what to begin with
+
+
+def prompts(kept: Sequence[str]) -> Markup:
+    """Prompts that were kept, each to be used again or forgotten, and the button that keeps the one at hand."""
+    words = TEXTS.preview
+    keep = el("button", words.keep_prompt, type="button", class_="link", data_act="prompt-keep",
+              title=words.keep_prompt_help)  # fmt: skip
+    if not kept:
+        return el("div", keep, class_="kept")
+    rows = [
+        el(
+            "li",
+            el("button", one, type="button", class_="use", data_act="prompt-use", data_item=one),
+            el("button", el("span", "\u00d7", aria_hidden="true"), type="button", class_="forget",
+               data_act="prompt-forget", data_item=one, aria_label=words.forget_prompt.format(prompt=one),
+               title=words.forget_prompt.format(prompt=one)),
+        )
+        for one in kept
+    ]  # fmt: skip
+    folded = el(
+        "details",
+        el("summary", words.kept_prompts.format(count=len(kept))),
+        el("ul", rows),
+        data_keep="kept-prompts",
+    )
+    return el("div", keep, folded, class_="kept")
+
+
+def begin(picture: Path | None) -> Markup:
+    """Where a picture to begin with is chosen, and the one that was."""
+    words, train = TEXTS.preview, TEXTS.train
+    chosen = None
+    if picture is not None:
+        chosen = el(
+            "div",
+            el("img", src=picture_url(picture, 320), alt=words.begin_alt),
+            el("button", words.begin_remove, type="button", class_="small", data_act="begin-remove"),
+            class_="begun",
+        )
+    picker = el(
+        "label",
+        words.begin_other if picture is not None else words.begin_choose,
+        el("input", type="file", accept="image/*,.heic,.heif"),
+        class_="button",
+    )
+    busy = el("span", role="status", data_busy=True, class_="busy")
+    return el(
+        "div", el("p", words.begin_help, class_="help"), chosen, picker, busy, class_="begin", data_drop=True,
+        data_sending=train.sending, data_reading=train.reading,
+    )  # fmt: skip
 
 
 # ---- made before

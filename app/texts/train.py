@@ -34,7 +34,7 @@ class TrainTexts:
     try_set: str = "Train {title}"
     try_set_hint: str = "{count} images with captions, {steps} steps on the small model that comes along."
     look_at_set: str = "Look at the images first"
-    pair_alt: str = "A police car, {which} the style was learned"
+    pair_alt: str = "The same prompt drawn {which} the style was learned"
     remove: str = "Remove {name}"
     remove_kind: Mapping[str, str] = field(
         default_factory=lambda: {

@@ -20,6 +20,7 @@ from app.texts import TEXTS
 from app.train.beside import beside
 from app.train.dials import DIALS, at, preset_values
 from app.train.settings import form_fields
+from app.uploads import arrived
 from trainer.bases.families import FAMILIES
 from trainer.data.captions import compose
 from trainer.errors import StudioError
@@ -143,11 +144,7 @@ class Actions:
 
     def upload(self, run: str, files: Sequence[Mapping[str, Any]]) -> Answer:
         """Take uploaded files into the draft; each must lie where uploads arrive, whatever the page says."""
-        paths = []
-        for entry in files:
-            path = Path(str(entry.get("path", ""))).resolve()
-            if path.is_relative_to(self._uploads.resolve()) and path.is_file():
-                paths.append(path)
+        paths = arrived(files, self._uploads)
         if len(paths) < len(files) and not paths:
             raise StudioError(TEXTS.train.upload_refused)
         refused: list[tuple[str, str]] = []

@@ -321,6 +321,13 @@ def test_strength_zero_is_the_base_and_more_is_more(adapter: Path, tmp_path: Pat
         + ", Seed: 5, Size: 64x64, Model: Bundled icons, Version: Patina"
     )
     assert "<lora:" not in zero.text["parameters"]  # type: ignore[attr-defined]
+    begun = ["--image", tmp_path / "styled" / "000.png", "--change", "0.5", *drawn, "--out", tmp_path / "begun.png"]
+    assert patina("sample", *begun).code == 0
+    over = Image.open(tmp_path / "begun.png")
+    assert "Denoising strength: 0.5" in over.text["parameters"]  # type: ignore[attr-defined]
+    assert 0 < distance(zero, over) < distance(full, over)
+    refused = patina("sample", *[*begun[:3], "2", *begun[4:]])
+    assert (refused.code, "--change" in refused.err) == (2, True)
 
 
 def test_several_styles_are_mixed_or_compared(adapter: Path, tmp_path: Path) -> None:

@@ -240,6 +240,30 @@ def test_opening_more_settings_leaves_guidance_to_the_base(open_page: Callable[.
     expect(page.locator(".viewer-caption")).not_to_contain_text("guidance")
 
 
+def test_a_picture_can_begin_with_an_upload_and_prompts_are_kept(
+    open_page: Callable[..., Page], style_file: Path, pictures: list[Path]
+) -> None:
+    page = previewing(open_page, style_file)
+    prompt = page.locator("#preview-prompt textarea, #preview-prompt input")
+    prompt.fill("a green boat")
+    page.get_by_role("button", name="Keep this prompt").click()
+    page.get_by_text("Kept prompts (1)").click()
+    prompt.fill("a cat")
+    page.get_by_role("button", name="a green boat", exact=True).click()
+    expect(prompt).to_have_value("a green boat")
+    page.get_by_role("button", name="Forget: a green boat").click()
+    expect(page.get_by_text("Kept prompts")).to_have_count(0)
+
+    page.get_by_role("button", name="Begin with a picture").click()
+    page.locator("#panel-begin input[type=file]").set_input_files(pictures[0])
+    expect(page.locator(".begun img")).to_be_visible()
+    page.get_by_role("button", name="Make picture").click()
+    expect(page.locator(".viewer-caption")).to_contain_text("from a picture, 60 % changed")
+    expect(page.locator(".viewer-after")).to_be_visible()
+    page.get_by_role("button", name="Without a picture").click()
+    expect(page.locator(".begun")).to_have_count(0)
+
+
 def test_a_second_style_leaves_the_picture_alone_and_so_does_its_removal(
     open_page: Callable[..., Page], style_file: Path, tmp_path: Path
 ) -> None:

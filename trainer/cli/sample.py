@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from trainer.cli.options import choices
 from trainer.cli.style_files import AlphaTold, RsLora, alpha_told, progress, style_of
 from trainer.config import BaseConfig, Precision, Scheduler, TrainConfig, sentence
 from trainer.errors import ConfigError
+from trainer.preview.begin import keep_image
 from trainer.preview.order import PlacedStyle, PreviewRow, PreviewSettings
 
 if TYPE_CHECKING:
@@ -71,6 +73,13 @@ def sample(
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Width x height in pixels, such as 512x768; empty is the base's own.")
     ] = "",
+    image: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A picture to begin with; without --size the result has its shape."),
+    ] = None,
+    change: Annotated[
+        str, typer.Option(metavar="NUMBER", help="How much of that picture may change, above 0 to 1, which is all.")
+    ] = "0.6",
     device: Annotated[
         str, typer.Option(metavar="NAME", help="Where to draw: auto, cuda, cuda:1, mps or cpu.")
     ] = "auto",
@@ -84,11 +93,13 @@ def sample(
     ] = Path("sample.png"),
 ) -> None:
     """Draw pictures with styles: rows are prompts, columns are strengths (or styles, with --compare)."""
-    with mending():
+    with mending(), TemporaryDirectory(prefix="patina-") as folder:
         styles, told = [style_of(text) for text in adapter or []], alpha_told(alpha, rslora=rslora)
         columns = columns_of(styles, strengths_of(strength), compare=compare)
         width, height = size_of(size)
         asked = {"steps": steps, "guidance": guidance, "scheduler": scheduler, "width": width, "height": height}
+        if image is not None:
+            asked |= {"image": str(Path(folder) / keep_image(image.expanduser(), Path(folder))), "change": change}
         settings = _checked(PreviewSettings, asked)
         rows = [
             _checked(PreviewRow, {"prompt": text, "negative": negative, "seed": seed, "strengths": column.strengths})

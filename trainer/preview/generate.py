@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from trainer.adapters.bank import Bank
@@ -19,6 +21,7 @@ from trainer.bases.compiling import as_written
 from trainer.bases.placement import is_out_of_memory
 from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import ConfigError, DoesNotFit
+from trainer.preview.begin import begin_image, shape_like
 from trainer.preview.order import PreviewRow, PreviewSettings
 
 OnStep = Callable[[int, int], bool]
@@ -31,22 +34,36 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Canvas:
-    """Settings with nothing left to choose: sides in pixels, guidance scale, denoising steps."""
+    """Settings with nothing left to choose: sides in pixels, guidance scale, denoising steps.
+
+    Attributes:
+        image, change: as of `PreviewSettings`.
+    """
 
     width: int
     height: int
     guidance: float
     steps: int
     scheduler: Scheduler
+    image: str = ""
+    change: float = 1.0
+
+    @property
+    def skipped(self) -> int:
+        """Steps that are left out because an image takes their place; at least one is done."""
+        return self.steps - max(1, int(self.steps * self.change)) if self.image else 0
 
     @classmethod
     def of(cls, base: Base, settings: PreviewSettings) -> Canvas:
         """Fill in what suits the base.
 
         Raises:
-            ConfigError: a side is no multiple of what the base's levels need.
+            ConfigError: a side is no multiple of what the base's levels need, or the image is not there.
         """
-        width, height = settings.width or base.resolution, settings.height or base.resolution
+        own = (base.resolution, base.resolution)
+        if settings.image and not (settings.width and settings.height):
+            own = shape_like(begin_image(settings.image).size, base.resolution, base.side_multiple)
+        width, height = settings.width or own[0], settings.height or own[1]
         for name, side in (("width", width), ("height", height)):
             if side % base.side_multiple:
                 raise ConfigError(
@@ -54,7 +71,7 @@ class Canvas:
                     f"such as {max(1, round(side / base.side_multiple)) * base.side_multiple}."
                 )
         guidance = base.family.guidance if settings.guidance is None else settings.guidance
-        return cls(width, height, guidance, settings.steps, settings.scheduler)
+        return cls(width, height, guidance, settings.steps, settings.scheduler, settings.image, settings.change)
 
 
 def generate(
@@ -105,7 +122,7 @@ def draw_latents(
         if len(row.strengths) not in (0, count):
             raise ConfigError(f"A row names {len(row.strengths)} strengths, but {count} adapters are loaded.")
     parts = list(_parts(base, rows, settings, max_batch))
-    total = sum(canvas.steps for canvas, _ in parts)
+    total = sum(canvas.steps - canvas.skipped for canvas, _ in parts)
     done = 0
 
     def advance() -> None:
@@ -172,9 +189,12 @@ def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, 
     noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     scheduler = base.process.sampler(canvas.scheduler, canvas.steps)
     extra = {"generator": generators} if SCHEDULERS[canvas.scheduler].draws_noise else {}
-    latents = noise.to(base.device) * scheduler.init_noise_sigma
+    if canvas.image:
+        latents = _begun(base, scheduler, noise.to(base.device), canvas)
+    else:
+        latents = noise.to(base.device) * scheduler.init_noise_sigma
     with base.placement.ready("denoiser"):
-        for timestep in scheduler.timesteps:
+        for timestep in scheduler.timesteps[canvas.skipped :]:
             scaled = scheduler.scale_model_input(latents, timestep)
             seen = torch.cat([scaled, scaled]) if guided else scaled
             predicted = base.predict(seen, timestep, conditioning)
@@ -183,6 +203,27 @@ def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, 
             latents = scheduler.step(predicted, timestep, latents, return_dict=False, **extra)[0]
             advance()
     return latents
+
+
+def _begun(base: Base, scheduler: Any, noise: Tensor, canvas: Canvas) -> Tensor:
+    """Latents (B, C, h, w) of the canvas's image, as noisy as the first step needs it (SDEdit, Meng et al. 2021).
+
+    Args:
+        noise: (B, C, h, w), one for each row.
+    """
+    picture = ImageOps.fit(begin_image(canvas.image), (canvas.width, canvas.height), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).unsqueeze(0).float() / 127.5 - 1
+    mean, _ = base.encode_images(pixels)
+    latents = base.scale_latents(mean).to(noise).expand_as(noise)
+    first = scheduler.timesteps[canvas.skipped : canvas.skipped + 1].repeat(len(noise))
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(canvas.skipped)
+    # Of schedulers for rectified flow the same is called otherwise.
+    if hasattr(scheduler, "add_noise"):
+        begun: Tensor = scheduler.add_noise(latents, noise, first)
+    else:
+        begun = scheduler.scale_noise(latents, first, noise)
+    return begun
 
 
 def guided_prediction(predicted: Tensor, guidance: float, rescale: float) -> Tensor:

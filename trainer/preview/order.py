@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -20,13 +21,25 @@ _FINAL, _LIVE, _STEP = "final", "live", "step-"
 
 
 class PreviewSettings(Message):
-    """What the pictures of one request share; a side of 0 is the base's own, a guidance of None what suits the base."""
+    """What the pictures of one request share; a side of 0 is the base's own, a guidance of None what suits the base.
+
+    Attributes:
+        image: a picture to begin with instead of noise alone: path of a PNG, or in an order its name in the studio
+            folder. Where no side is given, the pictures take its shape.
+        change: how much of it may change, as a share of the denoising steps; 1 keeps nothing of it.
+    """
 
     steps: int = Field(20, ge=1, le=200)
     guidance: float | None = Field(None, ge=0, le=30, allow_inf_nan=False)
     scheduler: Scheduler = "ddim"
     width: int = Field(0, ge=0, le=4096)
     height: int = Field(0, ge=0, le=4096)
+    image: str = ""
+    change: float = Field(0.6, gt=0, le=1, allow_inf_nan=False)
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides the pixels, for keys; pictures that were made before there were images keep theirs."""
+        return self.model_dump(exclude=None if self.image else {"image", "change"})
 
 
 class PreviewRow(Message):

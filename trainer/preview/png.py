@@ -22,7 +22,9 @@ def parameters_of(row: PreviewRow, canvas: Canvas, names: Sequence[str], base: s
         lines.append(f"Negative prompt: {row.negative}")
     lines.append(
         f"Steps: {canvas.steps}, Sampler: {SCHEDULERS[canvas.scheduler].title}, CFG scale: {canvas.guidance:g}, "
-        f"Seed: {row.seed}, Size: {canvas.width}x{canvas.height}, Model: {base.replace(',', ' ')}, Version: Patina"
+        f"Seed: {row.seed}, Size: {canvas.width}x{canvas.height}, Model: {base.replace(',', ' ')}, "
+        + (f"Denoising strength: {canvas.change:g}, " if canvas.image else "")
+        + "Version: Patina"
     )
     return "\n".join(lines)
 

@@ -36,7 +36,7 @@ from trainer.version import __version__
 
 FORMAT = 1
 ABOUT, SUMS, LIST = "patina-studio.json", "patina-checksums.json", "studio.sqlite3"
-FOLDERS = ("runs", "previews", "styles", "trash")
+FOLDERS = ("runs", "previews", "begun", "styles", "trash")
 MOST_FILES = 2_000_000
 LONGEST_NAME = 1024
 LARGEST_NOTE = 512 * 2**20

@@ -102,6 +102,17 @@ MIGRATIONS: Sequence[str] = (
     INSERT INTO past_runs SELECT 'before ' || rowid, what, seconds_per_step, memory_bytes, 0, at FROM measured;
     DROP TABLE measured;
     """,
+    """
+    CREATE TABLE preferences (              -- what people told this studio to keep, as JSON
+        name TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE tags (
+        style TEXT NOT NULL,                -- a run's or an imported style's id
+        tag TEXT NOT NULL,
+        PRIMARY KEY (style, tag)
+    ) STRICT;
+    """,
 )
 
 

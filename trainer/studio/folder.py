@@ -99,6 +99,11 @@ class StudioFolder:
         return self.path / "previews"
 
     @property
+    def begun(self) -> Path:
+        """Pictures that people gave to begin with, each named by its bytes."""
+        return self.path / "begun"
+
+    @property
     def styles(self) -> Path:
         return self.path / "styles"
 

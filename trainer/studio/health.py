@@ -117,7 +117,7 @@ class Health:
         return Space(
             runs=_size(self._home.runs) - caches,
             caches=caches,
-            pictures=_size(self._home.previews),
+            pictures=_size(self._home.previews) + _size(self._home.begun),
             styles=_size(self._home.styles),
             trash=_size(self._home.trash),
             downloads=_size(self._home.downloads),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from trainer.errors import StudioError
+from trainer.preview.begin import NAME
 from trainer.preview.order import PreviewOrder
 from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder
@@ -18,6 +20,8 @@ from trainer.studio.views import JobState
 SHEET_NAME = "sheet.png"
 KEEP_JOBS = 500
 """Older ones are removed when the studio opens, so that a slider's frames do not fill the disk."""
+
+_NAMED = re.compile(rf'"({NAME.pattern})"')
 
 
 @dataclass(frozen=True)
@@ -131,3 +135,7 @@ class Jobs:
         )
         for row in self._db.all("SELECT id FROM jobs ORDER BY created DESC, id DESC LIMIT -1 OFFSET ?", (KEEP_JOBS,)):
             self.delete(row["id"])
+        kept = {name for (text,) in self._db.all("SELECT request FROM jobs") for name in _NAMED.findall(text)}
+        for file in self._home.begun.glob("*.png"):
+            if file.name not in kept:
+                file.unlink(missing_ok=True)

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from trainer.config import BaseConfig
 from trainer.errors import StudioError
-from trainer.preview.order import PlacedStyle, PreviewOrder, PreviewRow, StyleUse, live_weights, weights_in
+from trainer.preview.begin import NAME, keep_image
+from trainer.preview.order import (
+    PlacedStyle,
+    PreviewOrder,
+    PreviewRow,
+    PreviewSettings,
+    StyleUse,
+    live_weights,
+    weights_in,
+)
 from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.jobs import SHEET_NAME, Jobs
 from trainer.studio.library import Library
@@ -34,6 +43,8 @@ class Pictures:
     def order(self, order: PreviewOrder) -> str:
         """Start making pictures; returns the job's id. Those made before with the same settings are there at once."""
         order = self._with_base(order)
+        for settings in {order.settings, *(row.settings for row in order.rows if row.settings)}:
+            self._with_image(settings)
         styles = self._placed(order)
         order = order.drawn_with([style.weights for style in styles])
         keys = keys_of(order, styles)
@@ -54,13 +65,44 @@ class Pictures:
             job=job_id,
             base=order.base,
             styles=styles,
-            rows=tuple(order.rows[index] for index in missing),
+            rows=tuple(self._to_draw(order.rows[index]) for index in missing),
             indices=tuple(missing),
-            settings=order.settings,
+            settings=self._with_image(order.settings),
             folder=str(self._home.preview(job_id)),
         )
         self._supervisor.draw(request, {index: keys[index] for index in missing})
         return job_id
+
+    def begin_with(self, source: Path) -> str:
+        """Take in a picture to begin with; returns what `PreviewSettings.image` of an order calls it.
+
+        Raises:
+            ImageError: the file is no image that can be used.
+        """
+        self._home.require_space(0, "A picture")
+        return keep_image(source, self._home.begun)
+
+    def begun(self, name: str) -> Path:
+        """The file of such a picture.
+
+        Raises:
+            StudioError: there is none of that name.
+        """
+        path = self._home.begun / name
+        if not NAME.fullmatch(name) or not path.is_file():
+            raise StudioError("The picture to begin with is not there any more. Choose it again.")
+        return path
+
+    def _with_image(self, settings: PreviewSettings) -> PreviewSettings:
+        """Settings for the worker, which is told where the picture lies."""
+        if not settings.image:
+            return settings
+        return settings.model_copy(update={"image": str(self.begun(settings.image))})
+
+    def _to_draw(self, row: PreviewRow) -> PreviewRow:
+        if row.settings is None:
+            return row
+        return row.model_copy(update={"settings": self._with_image(row.settings)})
 
     def weights_now(self, styles: Sequence[StyleUse]) -> tuple[str, ...]:
         """Which weights the next picture with these styles would show (`trainer.preview.order`).
@@ -223,7 +265,7 @@ def _key(order: PreviewOrder, row: PreviewRow, marks: Sequence[str]) -> str:
         del base["quantize"]
     facts = {
         "base": base,
-        "settings": (row.settings or order.settings).model_dump(),
+        "settings": (row.settings or order.settings).deciding(),
         "prompt": row.prompt,
         "negative": row.negative,
         "seed": row.seed,

@@ -19,6 +19,7 @@ from trainer.studio.jobs import Jobs
 from trainer.studio.library import Library
 from trainer.studio.machine import Machine
 from trainer.studio.pictures import Pictures
+from trainer.studio.preferences import Preferences
 from trainer.studio.runs import TRASH_SECONDS, Runs
 from trainer.studio.sharing import Sharing
 from trainer.studio.store import Store
@@ -39,6 +40,7 @@ class Studio:
         runs: the queue and everything that was started.
         pictures: previews and the gallery.
         library: finished and imported styles.
+        preferences: prompts and folders that people told the studio to keep.
         sharing: what is published of a style.
         machine: the device and its worker.
         health: what is wrong with the folder, and what takes its space.
@@ -69,6 +71,7 @@ class Studio:
         supervisor = self._supervisor = Supervisor(self.home, store, jobs, idle_seconds=idle_seconds)
         self.machine = Machine(self.home, supervisor)
         self.bases = Bases()
+        self.preferences = Preferences(database)
         past = PastRuns(database)
         self.drafts = Drafts(self.home, store, images, self.bases, past, self.machine.device)
         self.runs = Runs(self.home, store, self.drafts, supervisor, images.first)

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
-from PIL import Image
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from PIL import Image, ImageOps
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
@@ -161,3 +162,60 @@ def test_gates_mode_and_random_state_are_as_before_even_after_a_cancel(base: Bas
         base.denoiser.eval()
     assert torch.equal(random, torch.get_rng_state())
     assert torch.equal(gates, bank.strengths)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A picture that is wider than high."""
+    gradient = np.linspace(0, 255, 160 * 80 * 3).reshape(80, 160, 3).astype(np.uint8)
+    Image.fromarray(gradient).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler_a", "dpm++_2m", "unipc"])
+def test_a_picture_to_begin_with_is_drawn_over_as_diffusers_does(
+    base: Base, bundled_dir: str, photo: Path, scheduler: Scheduler
+) -> None:
+    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(bundled_dir, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = base.process.scheduler(scheduler)
+    settings = PreviewSettings(
+        steps=5, scheduler=scheduler, guidance=3.0, image=str(photo), change=0.6, width=64, height=64
+    )
+    told: list[tuple[int, int]] = []
+    rows = [row(seed=5), row(seed=6)]
+    ours = generate(base, Bank(base.roots), rows, settings, on_step=lambda *step: told.append(step) or True)
+    assert told[-1] == (3, 3)
+    with Image.open(photo) as image:
+        square = ImageOps.fit(image, (64, 64), Image.Resampling.LANCZOS)
+    mean, _ = base.encode_images(torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 127.5 - 1)
+    theirs = pipeline(
+        "red apple",
+        image=base.scale_latents(mean),
+        strength=0.6,
+        negative_prompt="",
+        num_inference_steps=5,
+        guidance_scale=3.0,
+        guidance_rescale=base.guidance_rescale,
+        generator=torch.Generator().manual_seed(5),
+    ).images[0]
+    assert difference(ours[0], theirs) <= 1
+    assert difference(ours[0], ours[1]) > 8
+
+
+def test_less_change_stays_nearer_to_the_picture_and_takes_its_shape(base: Base, photo: Path) -> None:
+    def drawn(change: float) -> Image.Image:
+        settings = PreviewSettings(steps=6, guidance=1, image=str(photo), change=change)
+        return generate(base, Bank(base.roots), [row()], settings)[0]
+
+    little, much = drawn(0.1), drawn(1.0)
+    assert little.width > little.height
+    with Image.open(photo) as image:
+        wanted = pixels(image.convert("RGB").resize(little.size, Image.Resampling.LANCZOS))
+    far = [np.abs(pixels(one) - wanted).mean() for one in (little, much)]
+    assert far[0] < far[1] / 2
+
+
+def test_a_picture_that_is_gone_is_a_sentence(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not there any more"):
+        generate(base, Bank(base.roots), [row()], PreviewSettings(steps=2, image=str(tmp_path / "no.png")))

@@ -15,7 +15,7 @@ from studio_parts import Parts
 
 from trainer.adapters.weights import LayerWeights
 from trainer.config import BaseConfig, RunConfig
-from trainer.errors import AdapterFileError, AlphaUnknown, StudioError
+from trainer.errors import AdapterFileError, AlphaUnknown, ImageError, StudioError
 from trainer.preview.order import (
     PlacedStyle,
     PreviewOrder,
@@ -30,6 +30,7 @@ from trainer.preview.order import (
 from trainer.safetensors_file import read_header
 from trainer.studio.folder import StudioFolder
 from trainer.studio.library import Library
+from trainer.studio.preferences import Preferences
 from trainer.studio.store import State
 from trainer.studio.worker.protocol import (
     Answer,
@@ -505,3 +506,63 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StudioError, match="Set PATINA_HOME"):
         StudioFolder(tmp_path / "file" / "studio").prepare()
+
+
+# ---- a picture to begin with
+
+
+def test_a_picture_to_begin_with_is_kept_by_its_bytes_and_decides_the_pixels(
+    parts: Parts, finished: str, uploads: list[Path]
+) -> None:
+    name = parts.pictures.begin_with(uploads[0])
+    assert parts.pictures.begin_with(uploads[0]) == name != parts.pictures.begin_with(uploads[1])
+    deliver(parts, parts.pictures.order(order(1.0)))
+    begun = order(1.0, settings=PreviewSettings(image=name, change=0.5))
+    request = drawn(parts, job := parts.pictures.order(begun))
+    assert (request.indices, request.settings.image) == ((0,), str(parts.home.begun / name))
+    assert parts.pictures.view(job).order.settings.image == name, "no path, so that the studio may move"
+    deliver(parts, job)
+    assert parts.pictures.view(parts.pictures.order(begun)).state == "done"
+    changed = order(1.0, settings=PreviewSettings(image=name, change=0.6))
+    assert drawn(parts, parts.pictures.order(changed)).indices == (0,)
+    parts.jobs.tidy_up()
+    assert [file.name for file in parts.home.begun.iterdir()] == [name], "of the other nothing was made"
+
+
+@pytest.mark.parametrize("name", ["../studio.sqlite3", "0" * 32 + ".png", "a.png"])
+def test_a_picture_to_begin_with_that_is_not_there_is_a_sentence(parts: Parts, finished: str, name: str) -> None:
+    with pytest.raises(StudioError, match="Choose it again"):
+        parts.pictures.order(order(1.0, settings=PreviewSettings(image=name)))
+    assert parts.pictures.newest() == []
+
+
+def test_a_file_that_is_no_picture_cannot_be_begun_with(parts: Parts, tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_bytes(b"no picture at all")
+    with pytest.raises(ImageError, match=r"no\.png"):
+        parts.pictures.begin_with(tmp_path / "no.png")
+
+
+# ---- what people told the studio to keep
+
+
+def test_prompts_are_kept_newest_first_and_once(parts: Parts) -> None:
+    kept = Preferences(parts.store.db)
+    for prompt in ("a boat", "a  cat\non a mat", "a boat"):
+        kept.keep_prompt(prompt)
+    assert kept.prompts() == ("a boat", "a cat on a mat")
+    kept.forget_prompt("a boat")
+    assert Preferences(parts.store.db).prompts() == ("a cat on a mat",)
+    with pytest.raises(StudioError, match="write one first"):
+        kept.keep_prompt("  ")
+
+
+def test_folders_are_kept_when_they_are_there(parts: Parts, tmp_path: Path) -> None:
+    kept = Preferences(parts.store.db)
+    kept.add_folder("models", f' "{tmp_path}" ')
+    kept.add_folder("models", str(tmp_path))
+    assert (kept.folders("models"), kept.folders("styles")) == ((tmp_path,), ())
+    for wrong in ("", "no/such", str(tmp_path / "gone")):
+        with pytest.raises(StudioError, match="no folder"):
+            kept.add_folder("models", wrong)
+    kept.remove_folder("models", str(tmp_path))
+    assert kept.folders("models") == ()

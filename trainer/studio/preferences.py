@@ -1,0 +1,75 @@
+"""What people told this studio to keep: prompts to use again, and folders that hold models or styles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from trainer.errors import StudioError
+from trainer.studio.database import Database
+
+FolderKind = Literal["models", "styles"]
+MOST_PROMPTS = 100
+MOST_FOLDERS = 20
+LONGEST_PROMPT = 2000
+
+
+class Preferences:
+    """Lists by name, in the studio's file."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def prompts(self) -> tuple[str, ...]:
+        """Kept prompts, the newest first."""
+        return self._list("prompts")
+
+    def keep_prompt(self, prompt: str) -> None:
+        """Keep a prompt, at the head of the list.
+
+        Raises:
+            StudioError: it is empty or too long.
+        """
+        prompt = " ".join(prompt.split())
+        if not prompt:
+            raise StudioError("There is no prompt to keep yet: write one first.")
+        if len(prompt) > LONGEST_PROMPT:
+            raise StudioError(f"A prompt that is kept has at most {LONGEST_PROMPT} characters.")
+        others = [one for one in self.prompts() if one != prompt]
+        self._write("prompts", [prompt, *others][:MOST_PROMPTS])
+
+    def forget_prompt(self, prompt: str) -> None:
+        """Keep it no longer."""
+        self._write("prompts", [one for one in self.prompts() if one != prompt])
+
+    def folders(self, kind: FolderKind) -> tuple[Path, ...]:
+        """Folders that were named, in the order in which they were."""
+        return tuple(Path(text) for text in self._list(f"{kind} folders"))
+
+    def add_folder(self, kind: FolderKind, folder: str) -> None:
+        """Look into another folder from now on.
+
+        Raises:
+            StudioError: there is no such folder, or there are too many.
+        """
+        path = Path(folder.strip().strip("\"'")).expanduser()
+        if not folder.strip() or not path.is_absolute() or not path.is_dir():
+            raise StudioError(
+                f"There is no folder {folder.strip()!r} on the machine that Patina runs on: write its whole path."
+            )
+        known = [str(one) for one in self.folders(kind)]
+        if len(known) >= MOST_FOLDERS:
+            raise StudioError(f"Patina looks into {MOST_FOLDERS} folders at most: remove one first.")
+        self._write(f"{kind} folders", list(dict.fromkeys([*known, str(path)])))
+
+    def remove_folder(self, kind: FolderKind, folder: str) -> None:
+        """Look into it no longer; what it holds stays."""
+        self._write(f"{kind} folders", [str(one) for one in self.folders(kind) if str(one) != folder])
+
+    def _list(self, name: str) -> tuple[str, ...]:
+        row = self._db.one("SELECT value FROM preferences WHERE name = ?", (name,))
+        return () if row is None else tuple(str(one) for one in json.loads(row["value"]))
+
+    def _write(self, name: str, values: list[str]) -> None:
+        self._db.write("INSERT OR REPLACE INTO preferences (name, value) VALUES (?, ?)", (name, json.dumps(values)))
