@@ -129,7 +129,10 @@ class PreviewTexts:
     results: ResultsTexts = field(default_factory=ResultsTexts)
 
     prompt: str = "Prompt"
-    prompt_help: str = "What the picture shows; with the words that call your style it shows more of it."
+    prompt_help: str = (
+        "What the picture shows; with the words that call your style it shows more of it. (word:1.2) weighs a word "
+        "more, (word:0.8) less. Long prompts are read in windows of 75 tokens, at most three."
+    )
     prompt_placeholder: str = "a lighthouse on a cliff"
     subjects_help: str = "One press puts it into the prompt; other words give a picture too, of what is nearest."
     in_training: str = "{name} (in training, step {step})"

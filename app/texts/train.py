@@ -100,7 +100,11 @@ class TrainTexts:
     row_long: str = "too long"
     row_not_english: str = "not English"
     tokens: str = "{count} of {limit}"
-    tokens_hint: str = "Tokens of the caption with the trigger; what is beyond the limit is not read."
+    tokens_in_windows: str = "{parts} of {limit}"
+    tokens_hint: str = (
+        "Tokens of the caption with the trigger. The text encoder reads {window} at a time: a longer caption is read "
+        "in up to three windows, each by itself, and what is beyond {limit} tokens is not read."
+    )
     helpers: str = "Change many at once"
     add_words: str = "Words to add to all"
     add: str = "Add to all"

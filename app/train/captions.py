@@ -11,13 +11,14 @@ from app.files import picture_url
 from app.html import el
 from app.texts import TEXTS
 from app.train.draft import card
+from trainer.bases.tokens import TokenCount
 from trainer.studio.views import DraftView, ImageView
 
 CAPTIONS_SHOWN = 3
 _EAST_ASIAN = re.compile("[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
-def captions(draft: DraftView, tokens: Mapping[str, tuple[int, int]]) -> Markup | None:
+def captions(draft: DraftView, tokens: Mapping[str, TokenCount]) -> Markup | None:
     """The second card, or nothing while there are no images."""
     if not draft.images:
         return None
@@ -43,11 +44,11 @@ def captions(draft: DraftView, tokens: Mapping[str, tuple[int, int]]) -> Markup 
     )
 
 
-def _wrong_captions(images: Sequence[ImageView], tokens: Mapping[str, tuple[int, int]]) -> list[str]:
+def _wrong_captions(images: Sequence[ImageView], tokens: Mapping[str, TokenCount]) -> list[str]:
     """A sentence for each thing that is wrong with the captions, with how many it concerns."""
     words = TEXTS.train
     missing = sum(not image.caption.strip() for image in images)
-    over = [limit for count, limit in tokens.values() if count > limit]
+    over = [count.limit for count in tokens.values() if count.total > count.limit]
     foreign = sum(_is_foreign(image.caption) for image in images)
     said = []
     if missing:
@@ -64,21 +65,21 @@ def _is_foreign(caption: str) -> bool:
     return _EAST_ASIAN.search(caption) is not None
 
 
-def _caption(image: ImageView, tokens: tuple[int, int] | None) -> Markup:
+def _caption(image: ImageView, tokens: TokenCount | None) -> Markup:
     words = TEXTS.train
     missing = not image.caption.strip()
     count: Markup | None = None
     if tokens is not None:
-        over = tokens[0] > tokens[1]
+        over = tokens.total > tokens.limit
         wrong = words.row_missing if missing else words.row_long if over else ""
         if not wrong and _is_foreign(image.caption):
             wrong = words.row_not_english
         count = el(
             "span",
             el("b", wrong) if wrong else None,
-            el("span", words.tokens.format(count=tokens[0], limit=tokens[1])),
+            el("span", _count(tokens)),
             class_="tokens over" if wrong else "tokens",
-            title=words.tokens_hint,
+            title=words.tokens_hint.format(window=tokens.window_limit, limit=tokens.limit),
         )
     return el(
         "div",
@@ -98,6 +99,14 @@ def _caption(image: ImageView, tokens: tuple[int, int] | None) -> Markup:
         count,
         class_="caption",
     )
+
+
+def _count(tokens: TokenCount) -> str:
+    """How many tokens a caption has of those that are read, and what each window holds where it takes several."""
+    if len(tokens.windows) == 1:
+        return TEXTS.train.tokens.format(count=tokens.total, limit=tokens.window_limit)
+    parts = " + ".join(map(str, tokens.windows))
+    return TEXTS.train.tokens_in_windows.format(parts=parts, limit=tokens.limit)
 
 
 def _caption_tools(trigger: str) -> Markup:

@@ -23,6 +23,7 @@ from app.train import captions, draft, monitor, pictures, runs, setup
 from app.train.dials import preset_values
 from trainer.bases.describe import BaseInfo
 from trainer.bases.families import FAMILIES
+from trainer.bases.tokens import TokenCount
 from trainer.config.schedulers import SCHEDULERS
 from trainer.errors import ConfigError
 from trainer.events import Phase, Planned, Sampled, Saved
@@ -203,7 +204,7 @@ def test_a_draft_is_told_in_chinese(chinese: None) -> None:
     page = draft.images(DRAFT, None, (2, 6))
     assert "6 张图片：3 张已转正，3 张近似重复。" in page
     assert words(page) <= {"PNG", "JPEG", "HEIC", "WebP", "GIF", "BMP", "TIFF"}
-    told = join([captions.captions(DRAFT, {"1": (0, 75), "2": (90, 75)})])
+    told = join([captions.captions(DRAFT, {"1": TokenCount((0,), 225, 75), "2": TokenCount((75, 75, 90), 225, 75)})])
     assert "6 张图片中有 3 张没有标注。" in told
     assert words(told) == {"token"}
     found = BaseInfo("x", family="sd15", title="墨", resolution=512, size_bytes=2**31)

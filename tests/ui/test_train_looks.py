@@ -95,7 +95,7 @@ def test_the_train_button_is_in_sight_with_many_images_and_captions_are_warned_o
 
     warnings = page.locator(".warnings")
     expect(warnings).to_contain_text("38 of 40 images have no caption")
-    expect(warnings).to_contain_text("1 caption is longer than the 14 tokens")
+    expect(warnings).to_contain_text("1 caption is longer than the 42 tokens")
     expect(warnings).to_contain_text("1 caption is in Chinese, Japanese or Korean")
     page.get_by_text("Show all 40").click()
     rows = page.locator(".caption")

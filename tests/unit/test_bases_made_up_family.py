@@ -132,7 +132,7 @@ class FlowBase(Base):
     def checkpoint_levels(self, count: int) -> None:
         pass
 
-    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+    def encode_texts(self, texts: Sequence[str], *, windows: int | None = None) -> TextFeatures:
         return TextFeatures(torch.stack([torch.full((WORDS, WIDTH), float(len(text))) for text in texts]))
 
     def conditioning(self, features: TextFeatures, sizes: Sequence[SizeFacts]) -> Conditioning:

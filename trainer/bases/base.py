@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from trainer.bases.families.family import Family, Prediction, TextEncoderSpec
 from trainer.bases.placement import Placement, sent
@@ -21,25 +22,59 @@ from trainer.bases.process import Process
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What the denoiser sees of texts: ``hidden`` (B, L, D) and, where the family has it, ``pooled`` (B, P)."""
+    """What the denoiser sees of texts.
+
+    Attributes:
+        hidden: (B, L, D); a text in fewer windows than another is followed by zeros.
+        pooled: (B, P), where the family has it.
+        lengths: how many of the L states are the text's own, for each row; None where all are.
+    """
 
     hidden: Tensor
     pooled: Tensor | None = None
+    lengths: tuple[int, ...] | None = None
+
+    @staticmethod
+    def of(hidden: Sequence[Tensor], pooled: Sequence[Tensor] | None = None) -> TextFeatures:
+        """Rows of hidden states (L, D), whose L may differ, and of pooled ones (P,)."""
+        lengths = tuple(len(row) for row in hidden)
+        longest = max(lengths)
+        return TextFeatures(
+            torch.stack([pad(row, (0, 0, 0, longest - len(row))) if len(row) < longest else row for row in hidden]),
+            torch.stack(list(pooled)) if pooled else None,
+            lengths if min(lengths) < longest else None,
+        )
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> TextFeatures:
         pooled = None if self.pooled is None else self.pooled.to(device, dtype)
-        return TextFeatures(self.hidden.to(device, dtype), pooled)
+        return TextFeatures(self.hidden.to(device, dtype), pooled, self.lengths)
 
     def rows(self, index: Tensor | Sequence[int]) -> TextFeatures:
-        """The rows at ``index``, in that order."""
+        """The rows at ``index``, in that order, as long as the longest of them."""
         chosen = sent(torch.as_tensor(index), self.hidden.device)
         pooled = None if self.pooled is None else self.pooled[chosen]
-        return TextFeatures(self.hidden[chosen], pooled)
+        hidden = self.hidden[chosen]
+        if self.lengths is None:
+            return TextFeatures(hidden, pooled)
+        lengths = tuple(self.lengths[i] for i in torch.as_tensor(index).tolist())
+        longest = max(lengths)
+        return TextFeatures(hidden[:, :longest], pooled, lengths if min(lengths) < longest else None)
 
     @staticmethod
     def cat(parts: Sequence[TextFeatures]) -> TextFeatures:
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return TextFeatures(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
+        hidden, lengths = cat_states([(part.hidden, part.lengths) for part in parts])
+        return TextFeatures(hidden, torch.cat(pooled) if pooled else None, lengths)
+
+
+def cat_states(parts: Sequence[tuple[Tensor, tuple[int, ...] | None]]) -> tuple[Tensor, tuple[int, ...] | None]:
+    """Hidden states (B, L, D) with the lengths of their rows, one below the other; zeros fill up the shorter ones."""
+    longest = max(hidden.shape[1] for hidden, _ in parts)
+    if all(hidden.shape[1] == longest and lengths is None for hidden, lengths in parts):
+        return torch.cat([hidden for hidden, _ in parts]), None
+    lengths = tuple(n for hidden, own in parts for n in (own or (hidden.shape[1],) * len(hidden)))
+    filled = [pad(hidden, (0, 0, 0, longest - hidden.shape[1])) for hidden, _ in parts]
+    return torch.cat(filled), lengths
 
 
 @dataclass(frozen=True)
@@ -155,12 +190,25 @@ class Base(ABC):
         """Layers of the denoiser whose maps (B, C, h, w) say how a picture is drawn more than what it shows."""
 
     @abstractmethod
-    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Texts as the family's pipelines encode them; longer texts than `token_limit` are cut."""
+    def encode_texts(self, texts: Sequence[str], *, windows: int | None = None) -> TextFeatures:
+        """Texts as the family's pipelines encode them; longer texts than `token_limit` are cut.
+
+        Args:
+            windows: most that are read of a text, at most `windows`, which None stands for.
+        """
+
+    def encode_prompts(self, prompts: Sequence[str]) -> TextFeatures:
+        """As `encode_texts`, with the weights that a prompt gives its words (`trainer.bases.prompts`)."""
+        return self.encode_texts(prompts)
 
     @abstractmethod
     def conditioning(self, features: TextFeatures, sizes: Sequence[SizeFacts]) -> Conditioning:
         """What `predict` is told of a batch: B rows of ``features`` and B ``sizes``."""
+
+    def joined(self, parts: Sequence[Conditioning]) -> Conditioning:
+        """What the rows of several batches are told, one below the other."""
+        joined: Conditioning = _joined(parts)
+        return joined
 
     @abstractmethod
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -211,9 +259,19 @@ class Base(ABC):
         return int(self.vae.config.latent_channels)
 
     @property
+    def windows(self) -> int:
+        """How many windows of a long text are read (`trainer.bases.windows`)."""
+        return 1
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens that the text encoder reads at once, without the start and end marks."""
+        return min(int(t.model_max_length) for t in self.tokenizers.values()) - 2
+
+    @property
     def token_limit(self) -> int:
         """Tokens of a prompt that are read, without the start and end marks."""
-        return min(int(t.model_max_length) for t in self.tokenizers.values()) - 2
+        return self.windows * self.window_tokens
 
     def count_tokens(self, text: str) -> int:
         """Tokens of ``text`` in the first text encoder, without the start and end marks."""
@@ -225,12 +283,12 @@ class Base(ABC):
 
         Source: ``force_zeros_for_empty_prompt`` of diffusers' StableDiffusionXLPipeline.
         """
-        features = self.encode_texts(texts)
+        features = self.encode_prompts(texts)
         if not self.zero_empty_negative:
             return features
         kept = torch.tensor([bool(text) for text in texts], device=features.hidden.device).to(features.hidden.dtype)
         pooled = None if features.pooled is None else features.pooled * kept[:, None]
-        return TextFeatures(features.hidden * kept[:, None, None], pooled)
+        return TextFeatures(features.hidden * kept[:, None, None], pooled, features.lengths)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -295,3 +353,10 @@ class Base(ABC):
             return False
         nn.Module.to(self.vae, dtype=torch.float32)
         return True
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """Tensors joined by rows, within mappings too."""
+    if isinstance(values[0], Mapping):
+        return {key: _joined([value[key] for value in values]) for key in values[0]}
+    return torch.cat(list(values)) if isinstance(values[0], Tensor) else values[0]

@@ -7,12 +7,14 @@ into words, numbers digit by digit, and marks; each word is then merged from its
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.bases.describe import BaseInfo
 from trainer.bases.sources import BUNDLED_FOLDER
+from trainer.bases.windows import MOST_WINDOWS, split
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,8 +30,37 @@ def token_count(text: str, info: BaseInfo) -> int:
     return len(_tokenizer(_folder(info)).encode(text, add_special_tokens=False).ids)
 
 
+@dataclass(frozen=True)
+class TokenCount:
+    """The tokens of a text, without marks: of each window that it takes, and how many are read of any text."""
+
+    windows: tuple[int, ...]
+    limit: int
+    window_limit: int
+
+    @property
+    def total(self) -> int:
+        """Tokens of the whole text, whether they are read or not."""
+        return sum(self.windows)
+
+
+def counted(text: str, info: BaseInfo) -> TokenCount:
+    """A text's tokens as the base's windows hold them (`trainer.bases.windows`); what is beyond them is in the last."""
+    size = window_limit(info)
+    tokenizer = _tokenizer(_folder(info))
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    windows = [len(window.tokens) for window in split([(ids, 1.0)], size, tokenizer.token_to_id(",</w>"))]
+    windows[-1] += len(ids) - sum(windows)
+    return TokenCount(tuple(windows), MOST_WINDOWS * size, size)
+
+
 def token_limit(info: BaseInfo) -> int:
-    """How many tokens the base reads."""
+    """How many tokens the base reads of a text, in all its windows."""
+    return MOST_WINDOWS * window_limit(info)
+
+
+def window_limit(info: BaseInfo) -> int:
+    """How many tokens the base's text encoder reads at once."""
     try:
         config = json.loads((_folder(info) / "tokenizer_config.json").read_bytes())
         limit = int(config["model_max_length"])

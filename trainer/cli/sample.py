@@ -42,7 +42,10 @@ class Column:
 
 def sample(
     prompt: Annotated[
-        list[str], typer.Option(metavar="TEXT", help="What the picture should show; may be repeated, one row each.")
+        list[str],
+        typer.Option(
+            metavar="TEXT", help="What the picture should show, (word:1.2) weighs more; may be repeated, one row each."
+        ),
     ],
     adapter: Annotated[
         list[str] | None,

@@ -161,9 +161,14 @@ def latent_key(example: Example, *, vae: str, background: str, dtype: torch.dtyp
     )
 
 
-def text_key(text: str, *, encoder: str, clip_skip: int, dtype: torch.dtype) -> str:
-    """Hash of everything that a text's embedding depends on; `encoder` identifies its weights."""
-    return _key("text", text, encoder, clip_skip, str(dtype))
+def text_key(text: str, *, encoder: str, clip_skip: int, dtype: torch.dtype, windows: int = 1) -> str:
+    """Hash of everything that a text's embedding depends on.
+
+    Args:
+        encoder: identifies its weights.
+        windows: how many windows of a text are read that does not fit into one; 1 for any that does.
+    """
+    return _key("text", text, encoder, clip_skip, str(dtype), *([windows] if windows > 1 else []))
 
 
 def load_pixels(example: Example, decoder: Decoder) -> torch.Tensor:
@@ -237,9 +242,13 @@ def cache_texts(
     encoder: str,
     clip_skip: int = 0,
     dtype: torch.dtype = torch.float32,
+    windows: Callable[[str], int] = lambda text: 1,
     progress: Progress | None = None,
 ) -> dict[str, TextEmbedding]:
     """The embedding of every different text; `encode` is called for one missing text at a time.
+
+    Args:
+        windows: of a text, as `text_key` wants it.
 
     Raises:
         BaseError: the encoder made something that is not finite.
@@ -249,7 +258,7 @@ def cache_texts(
     unique = list(dict.fromkeys(texts))
     result: dict[str, TextEmbedding] = {}
     for done, text in enumerate(unique, start=1):
-        key = text_key(text, encoder=encoder, clip_skip=clip_skip, dtype=dtype)
+        key = text_key(text, encoder=encoder, clip_skip=clip_skip, dtype=dtype, windows=windows(text))
         embedding = cache.load(key)
         if embedding is None:
             embedding = _encode_text(text, encode, dtype)

@@ -45,16 +45,27 @@ class Example:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images that can be trained on, in natural order of their names, and what was noticed."""
+    """The images that can be trained on, in natural order of their names, and what was noticed.
+
+    Attributes:
+        windows: how many windows of a long caption are read (`trainer.bases.windows`); runs begun when one was all
+            go on with one.
+    """
 
     examples: tuple[Example, ...]
     findings: tuple[Finding, ...] = ()
+    windows: int = 3
 
     def to_json(self) -> str:
         """This dataset as the text of a dataset.json; `from_json` gives an equal one back."""
         examples = [{**asdict(e), "path": str(e.path)} for e in self.examples]
         findings = [asdict(f) for f in self.findings]
-        document = {"version": FORMAT_VERSION, "examples": examples, "findings": findings}
+        document = {
+            "version": FORMAT_VERSION,
+            "windows": self.windows,
+            "examples": examples,
+            "findings": findings,
+        }
         return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -71,6 +82,7 @@ class Dataset:
                 return cls(
                     tuple(_example(row) for row in document["examples"]),
                     tuple(Finding(**row) for row in document["findings"]),
+                    int(document.get("windows", 1)),
                 )
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(f"dataset.json is damaged ({error}): start a new run with the same images.") from error

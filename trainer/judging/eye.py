@@ -93,7 +93,7 @@ class Eye:
         Args:
             strengths: of the bank's adapters, (1, adapters).
         """
-        texts = self.base.encode_texts(prompts)
+        texts = self.base.encode_prompts(prompts)
         parts = []
         with as_before(self.base, self.bank):
             self.bank.set_strengths(strengths)

@@ -174,7 +174,7 @@ def denoise(base: Base, bank: Bank, rows: Sequence[PreviewRow], canvas: Canvas, 
             strengths[index] = torch.tensor(row.strengths)
     guided = canvas.guidance > 1
     bank.set_strengths(strengths)
-    positive = base.encode_texts([row.prompt for row in rows])
+    positive = base.encode_prompts([row.prompt for row in rows])
     sizes = [SizeFacts.whole(canvas.width, canvas.height)] * len(rows)
     features = positive
     if guided:

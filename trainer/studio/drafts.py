@@ -151,13 +151,12 @@ class Drafts:
         named = from_names(empty.values())
         return self.set_captions(run_id, {key: named[name] for key, name in empty.items()})
 
-    def token_counts(self, run_id: str) -> dict[str, tuple[int, int]]:
-        """Image id -> (tokens of caption with trigger, how many the base's text encoder reads)."""
+    def token_counts(self, run_id: str) -> dict[str, tokens.TokenCount]:
+        """Image id -> the tokens of its caption with the trigger, as the base's text encoder reads them."""
         config = self._config(self._store.get(run_id))
         info = self._bases.of(config)
-        limit = tokens.token_limit(info)
         captions = self._captions(run_id)
-        return {key: (tokens.token_count(compose(text, config.trigger), info), limit) for key, text in captions.items()}
+        return {key: tokens.counted(compose(text, config.trigger), info) for key, text in captions.items()}
 
     # ---- looking
 

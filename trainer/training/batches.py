@@ -6,9 +6,8 @@ Shapes: B batch, V variants (1, or 2 with flip), C latent channels, h x w latent
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -163,7 +162,7 @@ def _stack_by_shape(
     return stacks, place
 
 
-def join(batches: Sequence[Batch]) -> Batch:
+def join(base: Base, batches: Sequence[Batch]) -> Batch:
     """Batches of one latent shape as one, their rows in order."""
     if len(batches) == 1:
         return batches[0]
@@ -171,12 +170,5 @@ def join(batches: Sequence[Batch]) -> Batch:
         latents=torch.cat([batch.latents for batch in batches]),
         noise=torch.cat([batch.noise for batch in batches]),
         timesteps=torch.cat([batch.timesteps for batch in batches]),
-        conditioning=_joined([batch.conditioning for batch in batches]),
+        conditioning=base.joined([batch.conditioning for batch in batches]),
     )
-
-
-def _joined(values: Sequence[Any]) -> Any:
-    """Tensors joined by rows, within mappings too."""
-    if isinstance(values[0], Mapping):
-        return {key: _joined([value[key] for value in values]) for key in values[0]}
-    return torch.cat(list(values)) if isinstance(values[0], Tensor) else values[0]

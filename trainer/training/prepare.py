@@ -131,13 +131,24 @@ def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progre
         progress=progress,
     )
 
+    windows = min(dataset.windows, base.windows)
+
     def encode(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        found = base.encode_texts(texts)
+        found = base.encode_texts(texts, windows=windows)
         return found.hidden, found.pooled
+
+    def windows_of(text: str) -> int:
+        return windows if windows > 1 and base.count_tokens(text) > base.window_tokens else 1
 
     texts = ["", *(example.caption for example in dataset.examples)]
     embeddings = cache_texts(
-        texts, encode, cache / "texts", encoder=base.text_identity, clip_skip=base.clip_skip, dtype=base.dtype
+        texts,
+        encode,
+        cache / "texts",
+        encoder=base.text_identity,
+        clip_skip=base.clip_skip,
+        dtype=base.dtype,
+        windows=windows_of,
     )
     row = {text: index for index, text in enumerate(embeddings)}
     images = [_image(e, found, row[e.caption]) for e, found in zip(dataset.examples, latents, strict=True)]
@@ -179,4 +190,4 @@ def _upright(image: TrainingImage) -> TrainingImage:
 
 def _stacked(embeddings: Sequence[TextEmbedding]) -> TextFeatures:
     pooled = [e.pooled for e in embeddings if e.pooled is not None]
-    return TextFeatures(torch.stack([e.hidden for e in embeddings]), torch.stack(pooled) if pooled else None)
+    return TextFeatures.of([e.hidden for e in embeddings], pooled or None)

@@ -76,7 +76,7 @@ def _accumulate_together(bank: Bank, trainers: Sequence[Trainer]) -> list[float]
             first = members[0][0]
             if any(trainer.settings.dropout for trainer, _ in members):
                 torch.manual_seed(stable_seed(first.settings.seed, "dropout", first.step, turn))
-            errors = first.base.errors(*join([batch for _, batch in members]).inputs).split(rows)
+            errors = first.base.errors(*join(first.base, [batch for _, batch in members]).inputs).split(rows)
             total = torch.zeros((), device=errors[0].device)
             for (trainer, batch), own in zip(members, errors, strict=True):
                 loss = trainer.weighed(own, batch.timesteps)

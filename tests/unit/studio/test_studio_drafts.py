@@ -338,9 +338,10 @@ def test_tokens_are_counted_as_the_text_encoder_will(parts: Parts, draft: str, b
     counts = parts.drafts.token_counts(draft)
     for image in parts.drafts.view(draft).images:
         text = ", ".join(part for part in (image.caption, "shape style") if part)
-        count, limit = counts[image.id]
-        assert count == len(tokenizer(text, truncation=False).input_ids) - 2
-        assert limit == tokenizer.model_max_length - 2
+        found = counts[image.id]
+        assert found.total == len(tokenizer(text, truncation=False).input_ids) - 2
+        assert found.window_limit == tokenizer.model_max_length - 2
+        assert found.limit == 3 * found.window_limit
 
 
 def test_tokens_of_published_bases_are_counted_by_the_shared_vocabulary() -> None:
@@ -348,14 +349,17 @@ def test_tokens_of_published_bases_are_counted_by_the_shared_vocabulary() -> Non
 
     from trainer.bases.describe import BaseInfo
     from trainer.bases.sources import BUNDLED_FOLDER
-    from trainer.bases.tokens import token_count, token_limit
+    from trainer.bases.tokens import counted, token_count, token_limit
 
     folder = BUNDLED_FOLDER.parent / "configs" / "clip_tokenizer"
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     info = BaseInfo(source="somebody/model", kind="hub", family="sd1")
     for text in ("A red apple, ink style", "it's 42   o'clock!!", "Fähre über den Fluß", "naïve café (1.2)", ""):
         assert token_count(text, info) == len(tokenizer(text, truncation=False).input_ids) - 2, text
-    assert token_limit(info) == 75
+    assert token_limit(info) == 225
+    # The borders between windows: behind the last comma, then wherever a window is full.
+    assert counted("a big red ripe apple, " * 14, info).windows == (72, 12)
+    assert counted("apple " * 300, info).windows == (75, 75, 150)
 
 
 def test_half_a_character_in_a_caption_is_put_together_or_marked(parts: Parts, uploads: list[Path]) -> None:

@@ -11,11 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.bases.base import Base, Conditioning, SizeFacts, TextFeatures
+from trainer.bases.base import Base, Conditioning, SizeFacts, TextFeatures, cat_states
 from trainer.bases.families.family import Prediction, TextEncoderSpec
 from trainer.bases.placement import sent
 from trainer.bases.process import Diffusion
+from trainer.bases.prompts import Part, read_weights
 from trainer.bases.quiet import quiet_libraries
+from trainer.bases.windows import MOST_WINDOWS, Piece, Window, split
+
+_STATES, _MASK = "encoder_hidden_states", "encoder_attention_mask"
+"""Arguments of the UNet: text states, and which of them each row sees."""
 
 
 class StableDiffusionBase(Base):
@@ -73,41 +78,87 @@ class StableDiffusionBase(Base):
         unet = self.denoiser
         return unet.up_blocks[-1], unet.up_blocks[-2], unet.down_blocks[0]
 
-    @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+    @property
+    def windows(self) -> int:
+        return MOST_WINDOWS
+
+    def encode_texts(self, texts: Sequence[str], *, windows: int | None = None) -> TextFeatures:
         """Source: ``encode_prompt`` of diffusers' StableDiffusionPipeline and StableDiffusionXLPipeline."""
+        return self._encode([[Part(text)] for text in texts], windows or self.windows)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> TextFeatures:
+        return self._encode([read_weights(prompt) for prompt in prompts], self.windows)
+
+    @torch.no_grad()
+    def _encode(self, texts: Sequence[Sequence[Part]], most: int) -> TextFeatures:
+        """Each text's windows are encoded by themselves and their states joined; pooled is what the first one says."""
+        specs = self.family.text_encoders
+        cut = {spec.root: [self._windows(spec, text, most) for text in texts] for spec in specs}
+        counts = [max(len(cut[spec.root][row]) for spec in specs) for row in range(len(texts))]
         hidden: list[Tensor] = []
         pooled: Tensor | None = None
         with self.placement.ready("text"):
-            for spec in self.family.text_encoders:
-                states, projected = self._encode_with(spec, list(texts))
+            for spec in specs:
+                filled = [[*cut[spec.root][row], *[Window()] * count][:count] for row, count in enumerate(counts)]
+                states, projected = self._encode_with(spec, [window for row in filled for window in row])
                 hidden.append(states)
-                pooled = projected if spec.pooled else pooled
-        return TextFeatures(torch.cat(hidden, dim=-1), pooled)
+                if projected is not None:
+                    firsts = torch.tensor([sum(counts[:row]) for row in range(len(texts))], device=projected.device)
+                    pooled = projected[firsts]
+        joined = torch.cat(hidden, dim=-1)
+        if max(counts) == 1:
+            return TextFeatures(joined, pooled)
+        rows = [states.flatten(0, 1) for states in joined.split(counts)]
+        return TextFeatures.of(rows, None if pooled is None else list(pooled))
 
-    def _encode_with(self, spec: TextEncoderSpec, texts: list[str]) -> tuple[Tensor, Tensor | None]:
+    def _windows(self, spec: TextEncoderSpec, parts: Sequence[Part], most: int) -> list[Window]:
+        tokenizer = self.tokenizers[spec.root]
+
+        def piece(part: Part) -> Piece:
+            if part.weight is None:
+                return None
+            ids = tokenizer(part.text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+            return ids, part.weight
+
+        comma = tokenizer.get_vocab().get(",</w>")
+        return split([piece(part) for part in parts], tokenizer.model_max_length - 2, comma, most)
+
+    def _encode_with(self, spec: TextEncoderSpec, windows: Sequence[Window]) -> tuple[Tensor, Tensor | None]:
+        """States (B, L, D) of B windows, and what is pooled of them (B, P) where the family wants it."""
         encoder, tokenizer = self.text_encoders[spec.root], self.tokenizers[spec.root]
-        tokens = tokenizer(
-            texts,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        device = next(encoder.parameters()).device
-        mask = tokens.attention_mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
-        output = encoder(tokens.input_ids.to(device), attention_mask=mask, output_hidden_states=True)
+        device, length = next(encoder.parameters()).device, tokenizer.model_max_length
+        ids = torch.full((len(windows), length), tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        weights = torch.ones(len(windows), length)
+        for row, window in enumerate(windows):
+            end = len(window.tokens) + 2
+            ids[row, :end] = torch.tensor([tokenizer.bos_token_id, *window.tokens, tokenizer.eos_token_id])
+            mask[row, :end] = 1
+            weights[row, 1 : end - 1] = torch.tensor(window.weights)
+        used = mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
+        output = encoder(ids.to(device), attention_mask=used, output_hidden_states=True)
         if spec.output == "penultimate":
             hidden = output.hidden_states[-2]
         elif self.clip_skip:
             hidden = _final_norm(encoder)(output.hidden_states[-(self.clip_skip + 1)])
         else:
             hidden = output.last_hidden_state
+        if bool((weights != 1).any()):
+            hidden = _weighed(hidden, weights.to(hidden.device))
         return hidden, output.text_embeds if spec.pooled else None
 
     def conditioning(self, features: TextFeatures, sizes: Sequence[SizeFacts]) -> Conditioning:
         """Keyword arguments of the UNet's forward pass."""
-        return {"encoder_hidden_states": features.hidden}
+        return _told(features.hidden, features.lengths)
+
+    def joined(self, parts: Sequence[Conditioning]) -> Conditioning:
+        states = []
+        for part in parts:
+            mask: Tensor | None = part.get(_MASK)
+            lengths = None if mask is None else tuple(mask.sum(dim=1).tolist())
+            states.append((part[_STATES], lengths))
+        rest = [{key: value for key, value in part.items() if key not in (_STATES, _MASK)} for part in parts]
+        return {**super().joined(rest), **_told(*cat_states(states))}
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         layout = torch.channels_last if noisy.device.type == "cuda" else torch.preserve_format
@@ -150,6 +201,27 @@ class StableDiffusionXLBase(StableDiffusionBase):
                 force_zeros_for_empty_prompt=self.zero_empty_negative,
                 add_watermarker=False,
             )
+
+
+def _told(hidden: Tensor, lengths: tuple[int, ...] | None) -> Conditioning:
+    """Text states (B, L, D) as the UNet takes them; where texts differ in length it must not see what fills them up."""
+    if lengths is None:
+        return {_STATES: hidden}
+    places = torch.arange(hidden.shape[1])
+    mask = torch.stack([places < length for length in lengths]).to(torch.int64)
+    return {_STATES: hidden, _MASK: sent(mask, hidden.device)}
+
+
+def _weighed(hidden: Tensor, weights: Tensor) -> Tensor:
+    """States (B, L, D) times their tokens' weights (B, L), brought back to the mean they had.
+
+    Source: "Original" emphasis of Stable Diffusion web UI, for each window by itself.
+    """
+    louder = hidden * weights.to(hidden.dtype)[..., None]
+    every = (1, 2)
+    restored = louder * (hidden.mean(dim=every, keepdim=True) / louder.mean(dim=every, keepdim=True))
+    plain = (weights == 1).all(dim=1)
+    return torch.where(plain[:, None, None], hidden, restored)
 
 
 def _time_ids(size: SizeFacts) -> tuple[int, ...]:
