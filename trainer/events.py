@@ -164,7 +164,8 @@ class Finished(Event):
     """The adapter was exported, read back and verified; paths are relative to the run folder.
 
     ``opens`` says in which programs the file opens, and then, a sentence each, who loses what of it.
-    ``picked_step`` is the step whose weights the file holds, and ``picked_strength`` what they are recommended at.
+    ``picked_step`` is the step whose weights the file holds, and ``picked_strength`` what they are recommended at;
+    ``stopped`` says why a run ended by itself before its last step.
     """
 
     type: Literal["finished"] = "finished"
@@ -176,6 +177,7 @@ class Finished(Event):
     opens: tuple[str, ...] = ()
     picked_step: int | None = None
     picked_strength: float | None = None
+    stopped: str = ""
 
 
 class Failed(Event):

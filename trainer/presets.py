@@ -35,6 +35,8 @@ def resolve(config: RunConfig, family: Family, *, resolution: int, images: int) 
         optim.warmup_steps = min(train.steps // 20, 100)
     if train.checkpoint_every is None:
         train.checkpoint_every = max(25, min(500, train.steps // 4))
+    if train.stop_floor is None:
+        train.stop_floor = family.presets["quick"].steps(images)
     if samples.every is None:
         samples.every = max(1, train.steps // 4)
     if samples.guidance is None:

@@ -341,6 +341,26 @@ class TrainTexts:
     verified_other: str = "Checked: {first}"
     again: str = "Train again with changes"
 
+    votes: str = "Which do you like better?"
+    votes_help: str = (
+        "Two saved states draw the same prompt; which is which stays hidden. After a few votes the one you prefer can "
+        "be put into the file."
+    )
+    vote_left: str = "Left"
+    vote_right: str = "Right"
+    vote_same: str = "No difference"
+    votes_side: Mapping[str, str] = field(
+        default_factory=lambda: {"left": "The picture on the left", "right": "The picture on the right"}
+    )
+    votes_count: str = "{count} votes so far."
+    votes_ranking: str = (
+        "Your ranking: the chance to be preferred to the others, and where it lies in 90% of redrawn votes"
+    )
+    votes_place: str = "{score}% ({low} to {high}%), {count} votes"
+    votes_open: str = "No state leads clearly yet."
+    votes_leads: str = "You prefer {name}."
+    votes_keep: str = "Keep it in the file"
+
     # where a run came from, and two of them side by side
     origin: str = "Trained again from {run}"
     origin_without: str = "{name}, without {image}"

@@ -303,6 +303,10 @@ class Actions:
         self.studio.runs.judge(run)
         return STAY
 
+    def click_vote(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.runs.vote(run, int(data["number"]), str(data["better"]))
+        return STAY
+
     def click_keep(self, run: str, data: Mapping[str, Any]) -> Answer:
         self.studio.runs.judge(run, keep=(int(data["step"]), float(data["strength"])))
         return STAY

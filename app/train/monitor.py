@@ -11,6 +11,7 @@ from app.files import download_url, picture_url
 from app.html import el
 from app.texts import TEXTS
 from app.train.loss import loss_plot
+from app.train.votes import votes
 from app.units import duration, size
 from trainer.judging.images import Learned
 from trainer.judging.judgement import Judged, Judgement
@@ -208,9 +209,11 @@ def _finished(run: RunView) -> Markup:
             class_="actions",
         ),
         opens(run.opens),
+        el("p", run.stopped, class_="pick-why") if run.stopped else None,
         el("p", run.judgement.sentence, class_="pick-why") if run.judgement is not None else None,
         _ticks(run.verified),
         _picks(run),
+        votes(run),
         _learned(run),
     )
 

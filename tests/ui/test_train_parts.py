@@ -19,6 +19,7 @@ from trainer.errors import ConfigError, StudioError
 from trainer.events import Phase, Sampled
 from trainer.judging.images import learned
 from trainer.judging.judgement import Judged, Judgement
+from trainer.judging.votes import Vote
 from trainer.studio import machine
 from trainer.studio.store import State, Wish
 from trainer.studio.studio import Studio
@@ -109,6 +110,27 @@ def test_images_that_stand_out_are_named_and_can_be_left_out(tmp_path: Path) -> 
     assert re.findall(r'data-act="leave-out" data-image="(.*?)"', page) == ["5.png"]
     assert "&lt;i&gt;odd&lt;/i&gt;.jpg" in page
     assert TEXTS.train.learned_standing["least"] in page
+
+
+def test_a_blind_pair_hides_what_it_shows_and_the_preferred_state_can_be_kept() -> None:
+    asked = judged(prompts=("<cat>", "bus"))
+    page = str(monitor.progress(view(State.FINISHED, judgement=asked), next_up=False)).split('class="votes"')[1]
+    pair = page.split('class="pair"')[1].split("</div>")[0]
+    assert pair.count("background-image") == 2
+    assert "strength" not in re.sub(r"url\(.*?\)", "", pair)
+    assert re.findall(r'data-act="vote" data-number="0" data-better="(.*?)"', page) == ["left", "same", "right"]
+    assert "&lt;cat&gt;" in page or "bus" in page
+    assert 'class="ranking"' not in page
+    votes = tuple(
+        Vote(prompt=0, left=(200, 1.0), right=other, better="left") for other in [(100, 0.75), (100, 1.0)] * 6
+    )
+    page = str(monitor.progress(view(State.FINISHED, judgement=asked, votes=votes), next_up=False))
+    page = page.split('class="votes"')[1]
+    assert page.index("Step 200 at strength 1") < page.index("Step 100 at strength")
+    assert 'data-act="keep" data-step="200" data-strength="1"' in page
+    kept = judged(prompts=("cat", "bus"), chosen_step=200, chosen_strength=1.0)
+    page = str(monitor.progress(view(State.FINISHED, judgement=kept, votes=votes), next_up=False))
+    assert 'data-act="keep"' not in page.split('class="votes"')[1].split("</details>")[0]
 
 
 def test_the_outline_follows_what_the_user_kept() -> None:

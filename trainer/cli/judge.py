@@ -74,7 +74,7 @@ def _table(found: Judgement) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("Step", "Strength", "Style", "Subject", "Copying", "Drift", "Variety", ""):
+    for title in ("Step", "Strength", "Style", "Subject", "Copying", "By heart", "Drift", "Variety", ""):
         table.add_column(title, justify="left" if not title else "right")
     for one in found.candidates:
         kept = (one.step, one.strength) == found.kept
@@ -86,6 +86,7 @@ def _table(found: Judgement) -> None:
             f"{one.style:.2f}",
             f"{one.subject:.2f}",
             f"{one.nearness:.2f}",
+            "" if one.recall is None else f"{one.recall:.2f}",
             f"{one.drift:.2f}",
             f"{one.variety:.2f}",
             remark,

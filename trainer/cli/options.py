@@ -31,6 +31,7 @@ SETTINGS: Mapping[str, str] = {
     "changed_images": "data.changed_images",
     "prompt": "samples.prompts",
     "sample_every": "samples.every",
+    "stop_when": "train.stop_when",
     "seed": "train.seed",
     "device": "train.device",
     "precision": "train.precision",

@@ -55,6 +55,7 @@ def train(
     changed_images: Annotated[str | None, setting("changed_images")] = None,
     prompt: Annotated[list[str] | None, setting("prompt", more=" May be repeated.")] = None,
     sample_every: Annotated[str | None, setting("sample_every")] = None,
+    stop_when: Annotated[str | None, setting("stop_when")] = None,
     seed: Annotated[str | None, setting("seed")] = None,
     device: Annotated[str | None, setting("device")] = None,
     precision: Annotated[str | None, setting("precision")] = None,

@@ -27,6 +27,7 @@ else:
     ScheduleName = Literal[*SCHEDULES]
 
 PresetName = Literal["quick", "balanced", "thorough"]
+StopWhen = Literal["never", "copying", "settled"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 FileLayout = Literal["kohya", "diffusers"]
 
@@ -303,6 +304,17 @@ class TrainConfig(Section):
         ge=0,
         le=2**32 - 1,
         description="The same seed on the same machine gives the same style again.",
+    )
+    stop_when: StopWhen = Field(
+        "never",
+        description="End before the last step by what is drawn on the way: 'copying' when training images begin to "
+        "come back, 'settled' also when two looks in a row were no better than an earlier one; 'never' does all steps.",
+    )
+    stop_floor: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Steps that are done in any case before a run may end early; empty is what the quick preset takes.",
     )
     checkpoint_every: int | None = Field(
         None,

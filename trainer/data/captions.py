@@ -126,6 +126,14 @@ def compose(caption: str | None, trigger: str) -> str:
     return f"{content.rstrip(' ,.;:')}, {style}"
 
 
+def without_trigger(prompt: str, trigger: str) -> str:
+    """A prompt without the words that call the style, as `compose` would have added them; in whatever case."""
+    style = _one_line(trigger).strip(" ,")
+    if not style:
+        return prompt
+    return _tidy(re.sub(rf"(?<!\w){re.escape(style)}(?!\w)", "", prompt, flags=re.IGNORECASE))
+
+
 def find_replace(captions: Mapping[str, str], find: str, replace: str, *, whole_words: bool = True) -> dict[str, str]:
     """Every caption with `find` replaced, in whatever case it is written; both are plain text.
 

@@ -53,7 +53,12 @@ GRID = 8
 def layout(latents: Tensor) -> Tensor:
     """What lies where in pictures, (B, D), each row of length 1; ``latents`` (B, C, h, w)."""
     centred = latents.float() - latents.float().mean(dim=(2, 3), keepdim=True)
-    return F.normalize(F.adaptive_avg_pool2d(centred, GRID).flatten(1), dim=1)
+    return F.normalize(coarse(centred), dim=1)
+
+
+def coarse(latents: Tensor) -> Tensor:
+    """Latents (B, C, h, w) on the coarse grid, (B, D), so that pictures of other sides can be compared."""
+    return F.adaptive_avg_pool2d(latents.float(), GRID).flatten(1)
 
 
 def statistics(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,18 @@ from trainer.bases.base import Base
 from trainer.config.schedulers import Scheduler
 from trainer.data.captions import compose
 from trainer.judging.eye import STYLE_LEVELS, SUBJECT_LEVELS, Eye
-from trainer.judging.features import Features
+from trainer.judging.features import Features, coarse
+from trainer.judging.others import ALIKE, MOST_OTHERS, SIEVE_LEVEL, alike, pool_of
 from trainer.judging.pick import Candidate
-from trainer.judging.scores import StyleScale, copying, drift_score, subject_score, variety_score
+from trainer.judging.scores import (
+    StyleScale,
+    copying,
+    drift_score,
+    margins,
+    recall_score,
+    subject_score,
+    variety_score,
+)
 from trainer.preview.generate import draw_latents
 from trainer.preview.order import PreviewRow, PreviewSettings
 
@@ -60,16 +69,25 @@ class Questions:
         """Each picture's prompt."""
         return [compose(subject, self.trigger) for subject in self.plain]
 
-    def passes(self, candidates: int) -> int:
-        """Rows through the denoiser for so many candidates: drawing with guidance, features, captions, drift."""
-        per_picture = 2 * self.steps + len(STYLE_LEVELS) + len(SUBJECT_LEVELS) * len(self.subjects) + 1
-        return candidates * per_picture * (len(self.subjects) + 1)
+    def passes(self, candidates: int, images: int) -> int:
+        """Rows through the denoiser for so many candidates, with so many training images beside them.
+
+        For a picture: drawing with guidance, features, captions, drift. Once: the base's pictures and what they may be
+        mistaken for, the images' features, and which images are known best.
+        """
+        captions = len(SUBJECT_LEVELS) * (1 + ALIKE)
+        per_picture = 2 * self.steps + len(STYLE_LEVELS) + captions + 1
+        pictures = len(self.subjects) + 1
+        once = MOST_OTHERS * len(self.subjects) + (len(STYLE_LEVELS) + 1) * images
+        return (candidates + 1) * per_picture * pictures + candidates * min(images, MOST_SUSPECTS) + once
 
 
 MOST_SUBJECTS, LEAST_SUBJECTS = 6, 3
+MOST_SUSPECTS = 6
+"""Training images of which every candidate is asked whether it knows them by heart: those known best at the end."""
 
 
-def affordable(subjects: Sequence[str], trigger: str, *, candidates: int, passes: int) -> Questions:
+def affordable(subjects: Sequence[str], trigger: str, *, candidates: int, images: int, passes: int) -> Questions:
     """Questions on as many subjects as ``passes`` rows through the denoiser allow, but on three at least.
 
     A count, not a clock, decides: a run that is resumed, or done again elsewhere, is asked the same.
@@ -77,9 +95,18 @@ def affordable(subjects: Sequence[str], trigger: str, *, candidates: int, passes
     most = min(MOST_SUBJECTS, len(subjects))
     for count in range(most, LEAST_SUBJECTS, -1):
         questions = Questions(subjects=tuple(subjects[:count]), trigger=trigger)
-        if questions.passes(candidates) <= passes:
+        if questions.passes(candidates, images) <= passes:
             return questions
     return Questions(subjects=tuple(subjects[:LEAST_SUBJECTS]), trigger=trigger)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A training image: its scaled latents (C, h, w), what it shows, and the whole caption that it is learned with."""
+
+    latents: Tensor
+    content: str
+    caption: str
 
 
 @dataclass
@@ -88,24 +115,53 @@ class Judge:
 
     Args:
         style: the adapter of ``bank`` that takes the candidates' weights one after the other; all others stay closed.
-        references: scaled latents of the training images, each (C, h, w); at least two.
+        references: the training images; at least two.
     """
 
     base: Base
     bank: Bank
     style: str
-    references: Sequence[Tensor]
+    references: Sequence[Reference]
     questions: Questions
 
     def __post_init__(self) -> None:
         self.eye = Eye(self.base, self.bank)
         self.settings = PreviewSettings(steps=self.questions.steps, scheduler=self.questions.scheduler)
-        self.seen = Features.cat([self.eye.features(latent.unsqueeze(0)) for latent in self.references])
+        latents = [image.latents for image in self.references]
+        self.seen = Features.cat([self.eye.features(latent.unsqueeze(0)) for latent in latents])
+        self.grid = torch.cat([coarse(latent.unsqueeze(0)).cpu() for latent in latents])
+        self.suspects = list(range(len(latents)))
         closed = torch.zeros(1, len(self.bank.names))
         self.plain = self.draw([closed], self.questions.plain)[0]
         self.base_seen = self.eye.features(self.plain)
         self.scale = StyleScale.of(self.base_seen, self.seen)
         self.quiet = self.eye.predictions(self.plain, self.questions.plain, closed)
+        self.captions = self._captions()
+        self.base_margin = margins(self.eye.caption_errors(self.plain, self.captions))
+
+    def _captions(self) -> list[tuple[str, ...]]:
+        """For each picture its own prompt and those that the base finds most alike, by its own pictures."""
+        subjects = self.questions.subjects
+        pool = pool_of(subjects, self.base.family.prompts, [image.content for image in self.references])
+        errors = self.eye.caption_errors(self.plain[: len(subjects)], [pool] * len(subjects), (SIEVE_LEVEL,))
+        others = alike(errors[:, :, 0], pool, subjects)
+        return [(subjects[owner], *others[owner]) for owner in self.questions.owners.tolist()]
+
+    def recall(self, strength: float, images: Sequence[int]) -> list[float]:
+        """How well the adapter as it is knows some of the training images by heart (`recall_score`)."""
+        chosen = [self.references[index] for index in images]
+        found = self.eye.recalled(
+            [image.latents for image in chosen], [image.caption for image in chosen], self._row(strength)
+        )
+        mean = self.grid.mean(dim=0)
+        score: list[float] = recall_score(found, self.grid[list(images)], mean).tolist()
+        return score
+
+    def suspect(self) -> None:
+        """From now on ask of those images only that the adapter as it is knows best."""
+        found = self.recall(1.0, range(len(self.references)))
+        ranked = sorted(range(len(found)), key=lambda index: (-found[index], index))
+        self.suspects = sorted(ranked[:MOST_SUSPECTS])
 
     def draw(self, strengths: Sequence[Tensor], prompts: Sequence[str]) -> list[Tensor]:
         """Latents of all pictures at each of several strengths (1, adapters): one (P, C, h, w) for each.
@@ -143,18 +199,24 @@ class Judge:
         """All scores of one candidate's pictures (P, C, h, w); ``row`` (1, adapters) are its strengths."""
         seen = self.eye.features(latents)
         # The classifier is the frozen base, which has never heard of the trigger.
-        errors = self.eye.caption_errors(latents, self.questions.subjects)
+        margin = margins(self.eye.caption_errors(latents, self.captions))
         copies = copying(seen, self.seen)
         owners = self.questions.owners
-        changed = self.eye.predictions(self.plain, self.questions.plain, row)
+        # Without a trigger the style is meant for every prompt.
+        drift = 0.0
+        if self.questions.trigger:
+            drift = float(drift_score(self.eye.predictions(self.plain, self.questions.plain, row), self.quiet).mean())
         variety = variety_score(seen, self.base_seen, owners)
         return Candidate(
             step=step,
             strength=strength,
             style=tuple(self.scale.score(seen, self.seen).tolist()),
-            subject=tuple(subject_score(errors, owners).tolist()),
+            subject=tuple(subject_score(margin, self.base_margin).tolist()),
             nearness=tuple(copy.nearness for copy in copies),
             nearest=tuple(copy.image for copy in copies),
-            drift=float(drift_score(changed, self.quiet).mean()),
+            drift=drift,
             variety=float(variety.mean()) if len(variety) else 1.0,
+            recall=tuple(self.recall(strength, self.suspects)),
+            recalled=tuple(self.suspects),
+            images=len(self.references),
         )

@@ -20,6 +20,8 @@ class Judged(BaseModel):
     Attributes:
         style, subject: means over the pictures; ``scores`` holds them one by one.
         copied: name of the training image that it repeats, or empty.
+        recall: how well it knows the training image by heart that it knows best; None where that was not looked at.
+        by_heart: names of those that it knows by heart.
         excluded: the limit that it breaks (``copying``, ``drift`` or ``variety``), or empty.
         pictures: the strip of its pictures, relative to the run's folder.
     """
@@ -33,11 +35,15 @@ class Judged(BaseModel):
     nearness: float
     drift: float
     variety: float
+    recall: float | None = None
+    by_heart: tuple[str, ...] = ()
     copied: str = ""
     excluded: str = ""
     pictures: str = ""
     scores: dict[str, tuple[float, ...]] = {}
     nearest: tuple[int, ...] = ()
+    recalled: tuple[int, ...] = ()
+    images: int = 0
 
     def candidate(self) -> Candidate:
         """The scores, as `pick` takes them."""
@@ -50,6 +56,9 @@ class Judged(BaseModel):
             nearest=self.nearest,
             drift=self.drift,
             variety=self.variety,
+            recall=self.scores.get("recall", ()),
+            recalled=self.recalled,
+            images=self.images,
         )
 
 
@@ -108,7 +117,15 @@ class Judgement(BaseModel):
         sentence = self.sentence
         for name in {one.copied for one in self.candidates if one.copied}:
             sentence = sentence.replace(name, titles.get(name, name))
-        candidates = [one.model_copy(update={"copied": titles.get(one.copied, one.copied)}) for one in self.candidates]
+        candidates = [
+            one.model_copy(
+                update={
+                    "copied": titles.get(one.copied, one.copied),
+                    "by_heart": tuple(titles.get(name, name) for name in one.by_heart),
+                }
+            )
+            for one in self.candidates
+        ]
         images = [one.model_copy(update={"title": titles.get(one.name, one.name)}) for one in self.images]
         return self.model_copy(update={"sentence": sentence, "candidates": tuple(candidates), "images": tuple(images)})
 
@@ -174,6 +191,15 @@ def _judged(candidate: Candidate, image_names: Sequence[str], pictures: str) -> 
         copied="" if copied is None else image_names[copied],
         excluded=candidate.excluded or "",
         pictures=pictures,
-        scores={"style": candidate.style, "subject": candidate.subject, "nearness": candidate.nearness},
+        scores={
+            "style": candidate.style,
+            "subject": candidate.subject,
+            "nearness": candidate.nearness,
+            "recall": candidate.recall,
+        },
         nearest=candidate.nearest,
+        recall=max(candidate.recall, default=None),
+        by_heart=tuple(image_names[image] for image in candidate.by_heart),
+        recalled=candidate.recalled,
+        images=candidate.images,
     )

@@ -15,7 +15,11 @@ from trainer.randomness import stable_seed
 COPY_LIMIT = 1.6
 """A picture this many times nearer to a training image than those are to each other repeats it."""
 COPY_SHARE = 0.3
-"""Share of a candidate's pictures that may do so."""
+"""Share of a candidate's pictures that may do so, and share of the training images that it may know by heart."""
+ALMOST = 0.1
+"""Where every candidate breaks a limit, those that break theirs by so much more than the best of them stay in."""
+RECALL_LIMIT = 0.85
+"""A training image of which its caption alone brings back more than this share is known by heart."""
 DRIFT_LIMIT = 0.35
 """Change of plain prompts, relative to the prediction's size, above which a style no longer waits for its trigger."""
 VARIETY_LIMIT = 0.5
@@ -36,6 +40,9 @@ class Candidate:
         nearest: index of that image.
         drift: of prompts without the trigger.
         variety: of seeds, 1 is the base's.
+        recall: how well it knows training images by heart (`trainer.judging.scores.recall_score`).
+        recalled: indices of those images: the ones that the run knows best.
+        images: how many there are in all.
     """
 
     step: int
@@ -46,6 +53,9 @@ class Candidate:
     nearest: tuple[int, ...]
     drift: float
     variety: float
+    recall: tuple[float, ...] = ()
+    recalled: tuple[int, ...] = ()
+    images: int = 0
 
     @property
     def style_mean(self) -> float:
@@ -57,11 +67,22 @@ class Candidate:
 
     @property
     def copied(self) -> int | None:
-        """Index of the training image that it repeats most clearly, or None while that stays within the limit."""
+        """Index of the training image that it repeats most clearly, or None while that stays within the limits."""
         repeats = [(near, image) for near, image in zip(self.nearness, self.nearest, strict=True) if near > COPY_LIMIT]
-        if len(repeats) <= COPY_SHARE * len(self.nearness):
-            return None
-        return max(repeats)[1]
+        if len(repeats) > COPY_SHARE * len(self.nearness):
+            return max(repeats)[1]
+        return max(zip(self.recall, self.recalled, strict=True))[1] if self.knows_by_heart else None
+
+    @property
+    def by_heart(self) -> tuple[int, ...]:
+        """Indices of the training images that it knows by heart, the best known first."""
+        known = sorted(zip(self.recall, self.recalled, strict=True), reverse=True)
+        return tuple(image for score, image in known if score > RECALL_LIMIT)
+
+    @property
+    def knows_by_heart(self) -> bool:
+        """Whether those are so many of its images that it has learned pictures rather than their style."""
+        return len(self.by_heart) > COPY_SHARE * self.images
 
     @property
     def excluded(self) -> str | None:
@@ -73,6 +94,21 @@ class Candidate:
         if self.variety < VARIETY_LIMIT:
             return "variety"
         return None
+
+    @property
+    def excess(self) -> float:
+        """How far it is beyond the limit that it breaks most, 0 being at the limit; below that where it breaks none."""
+        near = sorted(self.nearness, reverse=True)[int(COPY_SHARE * len(self.nearness))]
+        known = sorted(self.recall, reverse=True)
+        place = int(COPY_SHARE * self.images)
+        # What a limit leaves over of the whole makes scores of different size comparable.
+        beyond = [
+            near / COPY_LIMIT - 1,
+            self.drift / DRIFT_LIMIT - 1,
+            VARIETY_LIMIT / max(self.variety, 1e-3) - 1,
+            (known[place] - RECALL_LIMIT) / (1 - RECALL_LIMIT) if place < len(known) else -1.0,
+        ]
+        return max(beyond)
 
 
 def joint(style: float, subject: float) -> float:
@@ -118,10 +154,10 @@ class Pick:
 def pick(candidates: Sequence[Candidate], *, seed: int = 0) -> Pick:
     """Choose a candidate.
 
-    Those that break a limit are left out (all stay in when all break one). The knee of the front is the highest
-    harmonic mean of style and subject. Candidates whose lead over one another is within the noise of prompts and
-    seeds (paired bootstrap, Efron and Tibshirani 1993, chapter 16) count as tied, and then the earlier and weaker one
-    wins: it is the one that kept more of the base.
+    Those that break a limit are left out; when all do, all but those that break theirs the least. The knee of the
+    front is the highest harmonic mean of style and subject. Candidates whose lead over one another is within the noise
+    of prompts and seeds (paired bootstrap, Efron and Tibshirani 1993, chapter 16) count as tied, and then the earlier
+    and weaker one wins: it is the one that kept more of the base.
 
     Raises:
         ValueError: there is no candidate, or their pictures differ in number.
@@ -130,13 +166,19 @@ def pick(candidates: Sequence[Candidate], *, seed: int = 0) -> Pick:
         raise ValueError("there is nothing to pick from")
     if len({len(candidate.style) for candidate in candidates}) > 1:
         raise ValueError("candidates must be judged on the same pictures")
-    allowed = [candidate for candidate in candidates if candidate.excluded is None] or list(candidates)
+    allowed = [candidate for candidate in candidates if candidate.excluded is None] or _least_beyond(candidates)
     best = max(allowed, key=lambda c: (joint(c.style_mean, c.subject_mean), -c.step, -c.strength))
     chances = {id(c): _chance_to_match(c, best, seed) for c in allowed}
     tied = tuple(c for c in allowed if chances[id(c)] > 1 - SURE)
     chosen = min(tied, key=lambda c: (c.step, c.strength))
     ordered = sorted(front(allowed), key=lambda c: (c.style_mean, c.step))
     return Pick(chosen, best, tuple(ordered), chances[id(chosen)], tied)
+
+
+def _least_beyond(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that break their limit the least, and those that break theirs hardly more."""
+    least = min(candidate.excess for candidate in candidates)
+    return [candidate for candidate in candidates if candidate.excess <= least + ALMOST]
 
 
 def _chance_to_match(one: Candidate, best: Candidate, seed: int) -> float:
@@ -163,14 +205,26 @@ def sentence(chosen: Pick, candidates: Sequence[Candidate], image_names: Sequenc
             f"{len(chosen.tied) - 1} other{'s' if len(chosen.tied) > 2 else ''} cannot be told from it by these "
             "pictures; the earlier and weaker one keeps more of the base."
         )
-    later = [c for c in candidates if c.copied is not None and (c.step, c.strength) > (one.step, one.strength)]
-    if later:
-        first = min(later, key=lambda c: (c.step, c.strength))
-        assert first.copied is not None
-        parts.append(f"Step {first.step} at {first.strength:g} begins to copy {image_names[first.copied]}.")
+    worse = [c for c in candidates if c.copied is not None and c.step >= one.step and c is not one]
+    if worse:
+        parts.append(_copy_words(min(worse, key=lambda c: (c.step, c.strength)), image_names))
+    if one.excluded == "copying" and not worse:
+        parts.append(_copy_words(one, image_names))
     if one.excluded is not None:
         parts.append(_WARNINGS[one.excluded])
     return " ".join(parts)
+
+
+def _copy_words(one: Candidate, image_names: Sequence[str]) -> str:
+    """From where on training images come back, and which."""
+    assert one.copied is not None
+    name = image_names[one.copied]
+    where = f"Step {one.step} at {one.strength:g}"
+    others = len(one.by_heart) - 1
+    if not one.knows_by_heart:
+        return f"{where} begins to copy {name}."
+    more = f" and {others} more" if others else ""
+    return f"{where} knows {name}{more} by heart: the caption alone brings that picture back."
 
 
 _WARNINGS = {
@@ -190,6 +244,6 @@ def _style_words(one: Candidate, chosen: Pick) -> str:
 def _subject_words(one: Candidate) -> str:
     if one.subject_mean >= 0.9:
         return "and subjects survive"
-    if one.subject_mean >= 0.7:
+    if one.subject_mean >= 0.65:
         return "most subjects survive"
-    return f"but only {round(100 * one.subject_mean)}% of what a picture shows is kept"
+    return "but many subjects could be taken for others"

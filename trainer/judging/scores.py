@@ -3,7 +3,7 @@
 Every score is a row of numbers, one for each picture (or prompt), so that their spread is known and candidates that
 differ by chance alone can be told apart.
 
-Shapes: P pictures of a candidate, N training images, K prompts of the set, L noise levels.
+Shapes: P pictures of a candidate, N training images, K captions of a picture, L noise levels.
 """
 
 from __future__ import annotations
@@ -43,22 +43,50 @@ class StyleScale:
         return (self.zero - distance) / way
 
 
-def subject_score(errors: Tensor, own: Tensor) -> Tensor:
-    """Does each picture still show its prompt? The share of the other prompts that explain it worse, (P,).
+def margins(errors: Tensor) -> Tensor:
+    """How much better its own caption explains each picture than the best of the others, (P,), in errors' own size.
 
     The denoiser as a zero-shot classifier: of several captions the right one predicts a picture's noise best (Li et
     al., arXiv 2303.16203, algorithm 1). All captions see the same noise.
 
     Args:
-        errors: squared error of each picture under each caption and noise level, (P, K, L).
-        own: index of each picture's own prompt, (P,).
+        errors: squared error of each picture under each of its captions and noise levels, (P, K, L), its own first.
     """
-    rows = torch.arange(errors.shape[0])
     # Each level is weighed by its own size: easy levels would else decide nothing and hard ones everything.
     relative = (errors / errors.mean(dim=1, keepdim=True)).mean(dim=2)
-    mine = relative[rows, own].unsqueeze(1)
-    worse = (relative > mine).float().sum(dim=1)
-    return worse / (errors.shape[1] - 1)
+    return relative[:, 1:].min(dim=1).values - relative[:, 0]
+
+
+def subject_score(margin: Tensor, base_margin: Tensor) -> Tensor:
+    """Does each picture still show its prompt? (P,), from 0 to 1.
+
+    1: its prompt wins as clearly as it does for the base's own picture. 0.5: another prompt explains it as well.
+    0: another prompt wins by as much.
+
+    Args:
+        margin: `margins` of the pictures, (P,).
+        base_margin: of the base's pictures of the same prompts, (P,).
+    """
+    # Where the base itself is in doubt, its doubt must not make every picture look certain.
+    usual = base_margin.clamp(min=max(float(base_margin.median()) / 4, 1e-3))
+    return (0.5 + 0.5 * margin / usual).clamp(0, 1)
+
+
+def recall_score(recalled: Tensor, references: Tensor, mean: Tensor) -> Tensor:
+    """Is an image known by heart? The share of what sets it apart from the others that its caption alone brings back.
+
+    ``1 - |recalled - image|^2 / |mean - image|^2`` for each image, (N,): 0 for the mean of the images, which is what a
+    style is without a subject, below 0 for another picture of its own, and 1 for the image itself. A caption that may
+    stand for several pictures brings back their mean; it brings back one of them only when it stands for no other.
+
+    Args:
+        recalled: what `trainer.judging.eye.Eye.recalled` finds, (N, D).
+        references: the images' latents on the same grid, (N, D).
+        mean: of all training images, (D,).
+    """
+    apart = (references - mean).square().sum(dim=1)
+    missed = (references - recalled).square().sum(dim=1)
+    return 1 - missed / apart.clamp(min=1e-8)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from trainer import config as configs
+from trainer.atomic import write_file
 from trainer.config.sections import ChangedImages
-from trainer.errors import PatinaError, StudioError
+from trainer.errors import PatinaError, RunError, StudioError
 from trainer.events import Phase
+from trainer.judging import votes as ballots
 from trainer.judging.judgement import Judgement, from_json
+from trainer.judging.votes import Vote, next_pair
 from trainer.studio.compared import Compared, compared
 from trainer.studio.drafts import Drafts
 from trainer.studio.folder import StudioFolder
@@ -94,13 +97,14 @@ class Runs:
         failed = run.message if run.state is State.FAILED else self._rewriting_failed(run_id)
         place = self._places().get(run_id) if run.state is State.QUEUED else None
         waits = self._waits(run)
-        inputs = (run, log_version, phase, place, waits, failed)
+        folder = RunFolder(self._home.run(run_id))
+        votes = votes_of(folder) if run.state is State.FINISHED else ()
+        inputs = (run, log_version, phase, place, waits, failed, votes)
         with self._lock:
             before = self._shown.get(run_id)
             if before is not None and before[0] == inputs:
                 return before[1]
             count = before[1].version[1] + 1 if before is not None else 0
-            folder = RunFolder(self._home.run(run_id))
             judged = run.state is State.FINISHED and standing.finished is not None
             view = RunView.of(
                 run,
@@ -110,6 +114,7 @@ class Runs:
                 judgement=self._judgement(run_id, folder) if judged else None,
                 place=place,
                 waits=waits,
+                votes=votes,
                 failed=failed,
                 version=(run.created, count),
             )
@@ -225,6 +230,33 @@ class Runs:
             judged.find(*keep)
         self._home.require_space(0, "Writing the file anew")
         self._rewriting[run_id] = self._supervisor.begin(Judge(ask=uuid.uuid4().hex, run=run_id, keep=keep))
+
+    def vote(self, run_id: str, number: int, better: str) -> None:
+        """Say which side of a blind pair is better; a pair that was decided already is left as it is.
+
+        Args:
+            number: of the votes before the pair (`trainer.judging.votes.Pair`).
+            better: ``left``, ``right`` or ``same``.
+
+        Raises:
+            StudioError: the run was not judged.
+            RunError: that is no vote, or it cannot be written.
+        """
+        run = self._store.get(run_id)
+        folder = RunFolder(self._home.run(run_id))
+        judged = judgement_of(folder)
+        with self._lock:
+            cast = votes_of(folder)
+            pair = judged and next_pair(judged, cast)
+            if not pair:
+                raise StudioError(f"Nothing was compared for {run.name} yet.")
+            vote = pair.decided(better)
+            if pair.number != number:
+                return
+            try:
+                write_file(folder.votes_file, ballots.written((*cast, vote)))
+            except OSError as error:
+                raise RunError(f"{folder.votes_file} cannot be written: {error.strerror or error}.") from None
 
     def is_rewritten(self, run_id: str) -> bool:
         """Whether `judge` goes on for a run."""
@@ -373,6 +405,14 @@ class Runs:
             thumbnail=self._home.run(run.id) / last if last else self._first_image(run.id),
             message=run.message,
         )
+
+
+def votes_of(folder: RunFolder) -> tuple[Vote, ...]:
+    """The votes on a run's judged states; none where nobody voted, or what is written of it is damaged."""
+    try:
+        return ballots.read(folder.votes_file.read_bytes())
+    except (OSError, PatinaError):
+        return ()
 
 
 def judgement_of(folder: RunFolder) -> Judgement | None:

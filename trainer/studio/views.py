@@ -16,6 +16,7 @@ from trainer.errors import PatinaError
 from trainer.events import Notice, Phase, Planned, Sampled, Saved, Validated
 from trainer.findings import Finding
 from trainer.judging.judgement import Judgement
+from trainer.judging.votes import Vote
 from trainer.preview.order import PreviewOrder, PreviewRow
 from trainer.studio.run_log import Standing
 from trainer.studio.store import RunRow, State, Wish
@@ -139,6 +140,8 @@ class RunView:
         error: a sentence, when it failed, or when its file could not be written anew.
         images_changed: it failed over images that are gone or changed, without which it can go on.
         waits: a sentence while something outside keeps it from going on (a full disk); it goes on by itself later.
+        votes: what was voted on its judged states.
+        stopped: why it ended by itself before its last step, or empty.
         origin: the run that it repeats with other settings or images.
     """
 
@@ -175,6 +178,8 @@ class RunView:
     opens: tuple[str, ...] = ()
     images_changed: bool = False
     origin: Origin | None = None
+    stopped: str = ""
+    votes: tuple[Vote, ...] = ()
 
     @classmethod
     def of(
@@ -187,6 +192,7 @@ class RunView:
         judgement: Judgement | None,
         place: int | None,
         waits: str,
+        votes: tuple[Vote, ...],
         failed: str,
         version: tuple[float, int],
     ) -> RunView:
@@ -232,6 +238,8 @@ class RunView:
             created=run.created,
             folder=folder.path,
             origin=folder.origin(),
+            votes=votes,
+            stopped=finished.stopped if finished is not None else "",
         )
 
 

@@ -41,12 +41,11 @@ from trainer.training.batches import Batches
 from trainer.training.export import provenance
 from trainer.training.fitting import as_found, measure, memory_limit, settle, step_down, tidy
 from trainer.training.loop import Diverged, Trainer
-from trainer.training.picking import MOST_REFERENCES
+from trainer.training.picking import references_of, subjects_of
 from trainer.training.prepare import Prepared, prepare, read_dataset
 from trainer.training.processes import open_accelerator
 from trainer.training.run import add_style, open_base
 from trainer.training.run_folder import RunFolder
-from trainer.training.samples import unseen_prompts
 from trainer.training.together import train_together
 from trainer.training.validation import Validation
 from trainer.version import __version__
@@ -372,21 +371,22 @@ class _Bench:
 
     def _scores(self, trainer: Trainer) -> dict[str, float]:
         if self.judge is None:
-            references = [image.mean[0].to(self.base.device) for image in self.prepared.training[:MOST_REFERENCES]]
-            subjects = self.config.samples.prompts or unseen_prompts(self.base.family.prompts, self.dataset, 12)
+            subjects = subjects_of(self.base, self.dataset, self.config)
             self.judge = Judge(
                 self.base,
                 self.bank,
                 trainer.style,
-                [self.base.scale_latents(reference) for reference in references],
+                references_of(self.base, self.dataset, self.prepared, self.config),
                 Questions(subjects=tuple(subjects[:MOST_SUBJECTS]), trigger=self.config.trigger),
             )
         self.judge.style = trainer.style
+        self.judge.suspect()
         candidate, _ = self.judge.at(trainer.step, (1.0,))[0]
         return {
             "style": candidate.style_mean,
             "subject": candidate.subject_mean,
             "copying": max(candidate.nearness),
+            "recall": max(candidate.recall),
             "drift": candidate.drift,
             "variety": candidate.variety,
         }

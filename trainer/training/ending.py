@@ -17,6 +17,7 @@ from trainer.training.prepare import Prepared
 from trainer.training.recovery import Recovery
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures
+from trainer.training.stopping import stopped
 
 
 def judged_of(
@@ -72,13 +73,19 @@ def written(
         started_at=began,
         thumbnail=thumbnail,
         recovered=Recovery(folder.recovery_file).sentences,
+        stopped=stopped(folder, config),
         strength=strength,
         emit=emit,
     )
 
 
 def finished(
-    trainer: Trainer, folder: RunFolder, proof: Verification, judged: Judgement | None, began: float
+    trainer: Trainer,
+    folder: RunFolder,
+    config: RunConfig,
+    proof: Verification,
+    judged: Judgement | None,
+    began: float,
 ) -> Finished:
     """The run's last word: what its file holds and what was proved of it."""
     return Finished(
@@ -90,4 +97,5 @@ def finished(
         seconds=time.time() - began,
         picked_step=trainer.exported_step,
         picked_strength=None if judged is None else judged.kept[1],
+        stopped=stopped(folder, config),
     )

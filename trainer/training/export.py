@@ -54,6 +54,7 @@ def export(
     started_at: float,
     thumbnail: Image.Image,
     recovered: Sequence[str] = (),
+    stopped: str = "",
     emit: Emit = lambda event: None,
     strength: float | None = None,
 ) -> Verification:
@@ -70,7 +71,14 @@ def export(
     base, bank = trained.base, trained.bank
     weights = bank.weights_of(trained.style, trained.weights_to_export())
     facts = provenance(
-        config, dataset, trained, started_at=started_at, thumbnail=thumbnail, recovered=recovered, strength=strength
+        config,
+        dataset,
+        trained,
+        started_at=started_at,
+        thumbnail=thumbnail,
+        recovered=recovered,
+        stopped=stopped,
+        strength=strength,
     )
     write_style(
         folder.adapter_file,
@@ -111,12 +119,14 @@ def provenance(
     started_at: float,
     thumbnail: Image.Image | None = None,
     recovered: Sequence[str] = (),
+    stopped: str = "",
     strength: float | None = None,
 ) -> Provenance:
     """Everything the file says about how it was made.
 
     Args:
         recovered: what the run had to change on its way.
+        stopped: why it ended by itself before its last step.
         strength: that is recommended; it becomes the usage hint where the user wrote none.
     """
     base, spec = trained.base, trained.bank[trained.style].spec
@@ -162,8 +172,12 @@ def provenance(
         author=config.export.author,
         license=config.export.license,
         thumbnail="" if thumbnail is None else thumbnail_url(thumbnail),
-        description=" ".join(recovered),
-        config={**_shareable(config), **({"recovery": list(recovered)} if recovered else {})},
+        description=" ".join([*recovered, stopped]).strip(),
+        config={
+            **_shareable(config),
+            **({"recovery": list(recovered)} if recovered else {}),
+            **({"stopped": stopped} if stopped else {}),
+        },
     )
 
 

@@ -12,10 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.atomic import replace_file, write_file
+from trainer.bases.base import Base
 from trainer.config import RunConfig
-from trainer.data.dataset import Dataset
+from trainer.data.captions import without_trigger
+from trainer.data.dataset import Dataset, Example
 from trainer.errors import RunError
-from trainer.judging.judge import Judge, affordable
+from trainer.judging.judge import LEAST_SUBJECTS, Judge, Reference, affordable
 from trainer.judging.judgement import PICTURES, Judgement, conclude, from_json
 from trainer.judging.pick import Candidate
 from trainer.training import checkpoint as checkpoints
@@ -25,8 +27,9 @@ from trainer.training.run_folder import RunFolder
 from trainer.training.samples import unseen_prompts
 from trainer.training.validation import Validation, held_out
 
-PASSES_PER_SAMPLE = 3
-"""A training sample costs about three rows through the denoiser: forward, and activation gradients for twice that."""
+PASSES_PER_SAMPLE = 4
+"""A training sample takes as long as four rows that are only drawn: forward, activation gradients for twice that, and
+the adapter's own."""
 MOST_CHECKPOINTS = 5
 MOST_REFERENCES = 32
 IMAGE_LEVELS = 3
@@ -64,31 +67,35 @@ def judge(
     """
     began = time.monotonic()
     states = _states(trainer, folder)
-    if len(states) < 2 or len(prepared.training) < 2:
-        return None
     strengths = tuple(config.judging.strengths)
+    shown = references_of(trainer.base, dataset, prepared, config)
+    subjects = subjects_of(trainer.base, dataset, config)
+    if len(states) < 2 or len(shown) < 2 or len(subjects) < 2:
+        return None
     samples = trainer.step * trainer.batches.batch_size * trainer.batches.accumulation
     passes = int(config.judging.share * samples * PASSES_PER_SAMPLE)
-    candidates = len(states) * len(strengths)
-    shown = prepared.training[:MOST_REFERENCES]
-    each = Validation(trainer.base, shown, prepared.features, seed=config.train.seed, levels=IMAGE_LEVELS)
-    on_images = each.passes * (len(states) + 1)
-    if on_images > IMAGE_SHARE * passes and not anyway:
-        on_images = 0
-    passes -= on_images
-    subjects = config.samples.prompts or unseen_prompts(trainer.base.family.prompts, dataset, 12)
-    questions = affordable(subjects, config.trigger, candidates=candidates, passes=passes)
-    if len(questions.subjects) < 2 or (questions.passes(candidates) > passes and not anyway):
+    images = prepared.training[: len(shown)]
+    each = Validation(trainer.base, images, prepared.features, seed=config.train.seed, levels=IMAGE_LEVELS)
+    # A shorter run affords fewer states.
+    for most in range(min(MOST_CHECKPOINTS, len(states)), 1, -1):
+        candidates = most * len(strengths)
+        on_images = each.passes * (most + 1)
+        if on_images > IMAGE_SHARE * passes and not anyway:
+            on_images = 0
+        left = passes - on_images
+        questions = affordable(subjects, config.trigger, candidates=candidates, images=len(shown), passes=left)
+        if anyway or questions.passes(candidates, len(shown)) <= left:
+            break
+    else:
         return None
-    base, bank = trainer.base, trainer.bank
-    references = [image.mean[0] for image in shown]
+    states = _spread(states, most)
     told(0, len(states))
     shutil.rmtree(folder.path / PICTURES, ignore_errors=True)
     own = trainer.weights_now()
     try:
-        judging = Judge(
-            base, bank, trainer.style, [base.scale_latents(r.to(base.device)) for r in references], questions
-        )
+        judging = Judge(trainer.base, trainer.bank, trainer.style, shown, questions)
+        trainer.take(states[trainer.step])
+        judging.suspect()
         plain = _strip(folder, "base", _pixels(judging, judging.plain))
         found: list[tuple[Candidate, str]] = []
         gains: dict[int, tuple[float, ...]] = {}
@@ -104,7 +111,7 @@ def judge(
         trainer.take(own)
     judgement = conclude(
         found,
-        _names(dataset, config)[:MOST_REFERENCES],
+        [example.name for example in _trained_on(dataset, config)[: len(shown)]],
         prompts=judging.questions.prompts,
         base_pictures=plain,
         gains=gains,
@@ -112,6 +119,26 @@ def judge(
     )
     write(folder, judgement)
     return judgement
+
+
+def subjects_of(base: Base, dataset: Dataset, config: RunConfig) -> list[str]:
+    """What pictures are asked for, without the trigger: the user's prompts, where they are enough, or subjects of the
+    family that no caption names, which also fill up too few prompts.
+    """
+    plain = (without_trigger(prompt, config.trigger) for prompt in config.samples.prompts)
+    own = list(dict.fromkeys(prompt for prompt in plain if prompt))
+    if len(own) >= LEAST_SUBJECTS:
+        return own
+    return [*own, *(subject for subject in unseen_prompts(base.family.prompts, dataset, 12) if subject not in own)]
+
+
+def references_of(base: Base, dataset: Dataset, prepared: Prepared, config: RunConfig) -> list[Reference]:
+    """The training images that pictures are compared with."""
+    pairs = zip(prepared.training, _trained_on(dataset, config), strict=True)
+    return [
+        Reference(base.scale_latents(image.mean[0].to(base.device)), example.content, example.caption)
+        for image, example in list(pairs)[:MOST_REFERENCES]
+    ]
 
 
 def choose(trainer: Trainer, folder: RunFolder, step: int) -> None:
@@ -157,18 +184,21 @@ def write(folder: RunFolder, judgement: Judgement) -> None:
 
 
 def _states(trainer: Trainer, folder: RunFolder) -> dict[int, Mapping[str, Tensor]]:
-    """Weights by step as a file would hold them: the end, and kept checkpoints of the same run, evenly chosen."""
+    """Weights by step as a file would hold them: kept checkpoints of the same run, and the end."""
     states: dict[int, Mapping[str, Tensor]] = {}
     for step, path in folder.saved():
         weights = _state(trainer, path) if step < trainer.step else None
         if weights is not None:
             states[step] = weights
-    steps = sorted(states)
-    if len(steps) >= MOST_CHECKPOINTS:
-        rooms = MOST_CHECKPOINTS - 1
-        kept = {steps[round(index * (len(steps) - 1) / (rooms - 1))] for index in range(rooms)}
-        states = {step: states[step] for step in sorted(kept)}
     return {**states, trainer.step: trainer.weights_to_export()}
+
+
+def _spread(states: Mapping[int, Mapping[str, Tensor]], most: int) -> dict[int, Mapping[str, Tensor]]:
+    """At most so many of the states, from the first to the last, evenly chosen; ``most`` is two at least."""
+    steps = sorted(states)
+    count = min(most, len(steps))
+    kept = {steps[round(index * (len(steps) - 1) / max(1, count - 1))] for index in range(count)}
+    return {step: states[step] for step in sorted(kept)}
 
 
 def _state(trainer: Trainer, path: Path) -> Mapping[str, Tensor] | None:
@@ -182,10 +212,10 @@ def _state(trainer: Trainer, path: Path) -> Mapping[str, Tensor] | None:
     return trainer.exported_of(found)
 
 
-def _names(dataset: Dataset, config: RunConfig) -> list[str]:
-    """File names of the training images, in the order of `Prepared.training`."""
+def _trained_on(dataset: Dataset, config: RunConfig) -> list[Example]:
+    """The training images, in the order of `Prepared.training`."""
     kept_out = set(held_out(len(dataset.examples), config.data.validation_share, config.train.seed))
-    return [example.name for index, example in enumerate(dataset.examples) if index not in kept_out]
+    return [example for index, example in enumerate(dataset.examples) if index not in kept_out]
 
 
 def _pixels(judging: Judge, latents: Tensor) -> Sequence[Image.Image]:

@@ -70,7 +70,7 @@ def judge_again(
                 proof = written(trainer, pictures, folder, config, dataset, judged, _begun_at(folder) or began, log)
         finally:
             bank.detach()
-        log(finished(trainer, folder, proof, judged, began))
+        log(finished(trainer, folder, config, proof, judged, began))
     return judged
 
 

@@ -28,6 +28,7 @@ from trainer.events import (
     sentence_of,
 )
 from trainer.hardware import machine, physical_cores, pick_device, pick_dtype, set_up_threads
+from trainer.judging.judge import LEAST_SUBJECTS, Judge, Questions
 from trainer.optimizers import OPTIMIZERS
 from trainer.presets import resolve
 from trainer.training.batches import Batches
@@ -37,12 +38,14 @@ from trainer.training.fitting import Fitted, as_found, fit, memory_limit, settle
 from trainer.training.log import Log
 from trainer.training.loop import Trainer
 from trainer.training.pausing import Control, Signal, Uncontrolled
+from trainer.training.picking import references_of, subjects_of
 from trainer.training.prepare import Prepared, prepare, read_dataset
 from trainer.training.processes import from_main, open_accelerator
 from trainer.training.recovery import Recovery
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures, due, pictures_drawn
 from trainer.training.steps import Steps
+from trainer.training.stopping import Watch
 from trainer.training.tracking import check_installed, tracked
 from trainer.training.validation import Validation, held_out
 
@@ -157,7 +160,7 @@ def _train(
                 folder.write_config(config.model_copy(update={"memory": steps.asked_memory}))
             steps.restore()
             emit(Started(step=trainer.step, steps=trainer.settings.steps))
-            signal = steps.run(control)
+            signal = steps.run(_watched(control, trainer, folder, config, dataset, prepared, emit))
             if signal is Signal.PAUSE:
                 emit(Interrupted(step=trainer.step, reason="paused"))
                 return Outcome("paused", trainer.step)
@@ -171,8 +174,37 @@ def _train(
             proof = written(trainer, steps.pictures, folder, config, dataset, judged, began, emit)
     finally:
         bank.detach()
-    emit(finished(trainer, folder, proof, judged, began))
+    emit(finished(trainer, folder, config, proof, judged, began))
     return Outcome("finished", trainer.step, folder.adapter_file)
+
+
+def _watched(
+    control: Control,
+    trainer: Trainer,
+    folder: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    prepared: Prepared,
+    emit: Log,
+) -> Control:
+    """Who is asked between steps: also early stopping, where that is on and there is something to compare with."""
+    train = config.train
+    shown = references_of(trainer.base, dataset, prepared, config)
+    subjects = subjects_of(trainer.base, dataset, config)
+    main = trainer.accelerator.is_main_process
+    if train.stop_when == "never" or not main or min(len(shown), len(subjects)) < 2:
+        return control
+    questions = Questions(subjects=tuple(subjects[:LEAST_SUBJECTS]), trigger=config.trigger)
+    return Watch(
+        trainer,
+        folder,
+        control,
+        lambda: Judge(trainer.base, trainer.bank, trainer.style, shown, questions),
+        rule=train.stop_when,
+        floor=train.stop_floor or 1,
+        every=train.checkpoint_every or 1,
+        said=lambda sentence: emit(Notice(text=sentence)),
+    )
 
 
 def open_base(config: RunConfig, emit: Emit, accelerator: Accelerator) -> Base:

@@ -95,6 +95,16 @@ class RunFolder:
         return self.path / "recovery.json"
 
     @property
+    def votes_file(self) -> Path:
+        """What was voted on its judged states; missing where nobody did."""
+        return self.path / "votes.json"
+
+    @property
+    def looks_file(self) -> Path:
+        """What early stopping saw on the way; missing where it is off."""
+        return self.path / "looks.json"
+
+    @property
     def origin_file(self) -> Path:
         """Which run this one repeats with other settings or images; missing where it began anew."""
         return self.path / "origin.json"
@@ -147,7 +157,7 @@ class RunFolder:
         self.clear_scratch()
         for part in (self.cache, self.samples, self.checkpoints):
             shutil.rmtree(part, ignore_errors=True)
-        notes = (self.dataset_file, self.events_file, self.recovery_file, self.origin_file)
+        notes = (self.dataset_file, self.events_file, self.recovery_file, self.looks_file, self.origin_file)
         for file in (self.config_file, *notes, self.lock_file):
             file.unlink(missing_ok=True)
 

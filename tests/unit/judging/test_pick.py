@@ -91,6 +91,37 @@ def test_the_sentence_names_step_strength_and_the_image_that_is_copied() -> None
     assert "Step 400 at 1 begins to copy owl.png." in text
 
 
+def test_an_overfitted_run_is_caught_by_what_it_knows_by_heart_and_the_image_is_named() -> None:
+    """Its pictures of unseen subjects score as well as ever; what its captions bring back tells."""
+
+    def known(recall: float) -> dict[str, object]:
+        return {"recall": (recall - 0.1, recall, recall - 0.02, recall), "recalled": (0, 1, 2, 3), "images": 4}
+
+    early = candidate(500, 0.5, 0.7, 0.8, **known(0.6))
+    late = [candidate(step, s, 0.9, 0.9, **known(0.97)) for step in (500, 1000, 2000) for s in (1.0, 1.25)]
+    assert {one.excluded for one in late} == {"copying"}
+    chosen = pick([early, *late])
+    assert chosen.candidate is early
+    text = sentence(chosen, [early, *late], ["cat.png", "rocket.png", "tulip.png", "tea.png"])
+    assert "Step 500 at 1 knows tea.png and 3 more by heart: the caption alone brings that picture back." in text
+    # One image of many that is simple enough to be known is no reason to leave a candidate out.
+    one_of_many = candidate(400, 1.0, 0.9, 0.9, recall=(0.99, 0.3, 0.2), recalled=(7, 1, 2), images=16)
+    assert one_of_many.excluded is None
+    assert one_of_many.by_heart == (7,)
+
+
+def test_where_all_break_a_limit_those_that_break_it_least_are_left_to_choose_from() -> None:
+    def repeats(step: int, recall: float, style: float) -> Candidate:
+        return candidate(step, 1.0, style, 0.9, recall=(recall,) * 4, recalled=(0, 1, 2, 3), images=4)
+
+    first, last = repeats(100, 0.87, 0.6), repeats(2000, 0.99, 0.95)
+    chosen = pick([first, last])
+    assert chosen.candidate is first
+    text = sentence(chosen, [first, last], ["a.png", "b.png", "c.png", "d.png"])
+    assert "knows d.png and 3 more by heart" in text
+    assert "train fewer steps" in text
+
+
 def test_the_same_numbers_give_the_same_pick() -> None:
     row = [candidate(100 * i, 1.0, 0.5 + 0.01 * i, 0.9 - 0.01 * i) for i in range(1, 6)]
     assert pick(row) == pick(row)

@@ -7,7 +7,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from trainer.judging.features import Features, layout, layout_distances, observed, statistics, style_distances
-from trainer.judging.scores import StyleScale, copying, drift_score, subject_score, variety_score
+from trainer.judging.others import ALIKE, MOST_KNOWN, MOST_OTHERS, alike, pool_of
+from trainer.judging.scores import (
+    StyleScale,
+    copying,
+    drift_score,
+    margins,
+    recall_score,
+    subject_score,
+    variety_score,
+)
 
 
 def drawn(mean: torch.Tensor, deviation: torch.Tensor, where: torch.Tensor | None = None) -> Features:
@@ -48,14 +57,52 @@ def test_the_base_scores_zero_and_the_training_images_themselves_about_one() -> 
     assert 0.5 < float(scale.score(halfway, references).mean()) < 0.9
 
 
-def test_a_subject_survives_when_its_own_caption_explains_it_best() -> None:
-    errors = torch.tensor([[[0.1], [0.2], [0.3]], [[0.3], [0.2], [0.1]], [[0.2], [0.1], [0.3]]])
-    assert subject_score(errors, torch.tensor([0, 0, 0])).tolist() == [1.0, 0.0, 0.5]
+def test_a_subject_survives_as_far_as_its_own_caption_explains_it_best() -> None:
+    errors = torch.tensor([[[0.1], [0.2], [0.3]], [[0.2], [0.2], [0.2]], [[0.3], [0.2], [0.4]]])
+    clear, even, lost = margins(errors).tolist()
+    assert clear > 0
+    assert abs(even) < 1e-6
+    assert lost < 0
+    base = torch.full((3,), clear)
+    scores = subject_score(torch.tensor([clear, even, -clear]), base)
+    assert torch.allclose(scores, torch.tensor([1.0, 0.5, 0.0]), atol=1e-6)
+    assert subject_score(torch.tensor([9.0, -9.0, clear / 2]), base).tolist() == [1.0, 0.0, 0.75]
+
+
+def test_where_the_base_is_in_doubt_itself_a_small_lead_is_no_certainty() -> None:
+    base = torch.tensor([0.4, 0.4, 0.4, 0.0])
+    assert float(subject_score(torch.tensor([0.4, 0.4, 0.4, 0.01]), base)[3]) < 0.6
 
 
 def test_an_easy_noise_level_counts_as_much_as_a_hard_one() -> None:
-    errors = torch.tensor([[[0.010, 10.0], [0.020, 9.9]]])
-    assert subject_score(errors, torch.tensor([0])).tolist() == [1.0]
+    assert float(margins(torch.tensor([[[0.010, 10.0], [0.020, 9.9]]]))) > 0
+
+
+def test_an_image_is_known_by_heart_when_its_caption_brings_it_back_and_not_a_blur_or_another() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(6, 40)
+    mean = images.mean(dim=0)
+    assert torch.allclose(recall_score(images, images, mean), torch.ones(6))
+    assert torch.allclose(recall_score(mean.expand(6, -1), images, mean), torch.zeros(6), atol=1e-6)
+    assert float(recall_score(images.roll(1, 0), images, mean).max()) < 0
+    half = (images + mean) / 2
+    assert torch.allclose(recall_score(half, images, mean), torch.full((6,), 0.75), atol=1e-5)
+
+
+def test_others_are_what_the_base_finds_most_alike_and_no_other_name_of_the_same() -> None:
+    pool = pool_of(["cat face", "bus"], ["bus", "hamburger"], ["Owl", "owl", "", "cat"])
+    assert pool[:5] == ["cat face", "bus", "Owl", "cat", "hamburger"]
+    assert len(pool) == len(set(pool)) <= MOST_OTHERS
+    errors = torch.ones(2, len(pool))
+    errors[0, pool.index("cat")] = 0.0
+    errors[0, pool.index("Owl")] = 0.1
+    errors[1, pool.index("hamburger")] = 0.2
+    first, second = alike(errors, pool, ["cat face", "bus"])
+    assert first[0] == "Owl"
+    assert second[0] == "hamburger"
+    assert len(first) == len(second) == ALIKE
+    many = pool_of(["bus"], [], [f"thing {index}" for index in range(100)])
+    assert sum(name.startswith("thing") for name in many) <= MOST_KNOWN
 
 
 def test_a_repeated_image_is_found_and_named() -> None:
