@@ -309,9 +309,9 @@ def test_one_that_comes_apart_or_does_not_fit_is_noted_and_the_others_go_on(
 
 
 def test_scores_are_those_of_judging(base: Base, config: RunConfig, folder: Fresh) -> None:
-    config.samples.prompts = ["cat face", "red heart"]
+    config.samples.prompts = ["cat face", "red heart", "bus"]
     found = run("rank", config, folder("study"), seeds=1, ranks=(1,), scores=True, base=base)
-    assert found.measured[0].scores.keys() == {"style", "subject", "copying", "drift", "variety"}
+    assert found.measured[0].scores.keys() == {"style", "subject", "copying", "recall", "drift", "variety"}
 
 
 # ---- in the terminal
