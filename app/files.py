@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +29,7 @@ PICTURES = "patina/pictures"
 DOWNLOADS = "patina/download"
 SHARED = "patina/share"
 REPORT = "patina/report"
+BACKUP = "patina/copy"
 TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg"}
 _FOLDERS = (
     "runs/*/images",
@@ -95,8 +97,12 @@ def routes(studio: Studio, home: Path) -> list[BaseRoute]:
     async def report(request: Request) -> Response:
         return await _in_thread(_report, studio)
 
+    async def backup(request: Request) -> Response:
+        return await _in_thread(_backup, studio)
+
     return [
         Route(f"/{REPORT}", _for_users(report)),
+        Route(f"/{BACKUP}", _for_users(backup)),
         Route(f"/{PICTURES}/{{path:path}}", _for_users(picture)),
         Route(f"/{DOWNLOADS}/{{style}}", _for_users(download)),
         Route(f"/{SHARED}/{{style}}", _for_users(shared)),
@@ -189,3 +195,14 @@ def _report(studio: Studio) -> Response:
     found = report.facts(studio.home, studio.health.examine(), studio.health.space())
     headers = {"Content-Disposition": f'attachment; filename="{report.report_name()}"', "Cache-Control": "no-store"}
     return Plain(report.bundle(studio.home, found), media_type="application/zip", headers=headers)
+
+
+def _backup(studio: Studio) -> Response:
+    """A copy of the whole studio, as ``patina studio --export`` writes it."""
+    from starlette.responses import StreamingResponse
+
+    from trainer.studio import backup
+
+    name = f"patina-studio-{time.strftime('%Y%m%d-%H%M%S')}.tar"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    return StreamingResponse(backup.stream(studio.home), media_type="application/x-tar", headers=headers)

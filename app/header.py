@@ -34,7 +34,7 @@ def chips(machine: MachineView, active: RunSummary | None, finished: RunSummary 
     return Markup("").join(
         [
             el("button", machine.name or words.device, el("span", memory), type="button", class_="chip device",
-               data_act="health", title=TEXTS.health.open, aria_haspopup="dialog"),
+               data_act="settings", title=words.to_settings),
             _run(active) if active is not None else Markup(""),
             _news(active, finished),
             _languages(),

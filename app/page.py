@@ -10,10 +10,11 @@ from urllib.parse import parse_qs
 
 import gradio as gr
 
-from app import api, header, health
+from app import api, header
 from app.library import page as library
 from app.preview import page as preview
-from app.refresh import ACTION, MANY, POLL, SHOWN, Panels, Shown, Updates, answered, render, told
+from app.refresh import MANY, POLL, SHOWN, Panels, Shown, Updates, answered, render, told
+from app.settings import page as settings
 from app.shell import Shell, Visit
 from app.texts import ENGLISH, TEXTS, language
 from app.train import page as train
@@ -25,6 +26,7 @@ TABS: Mapping[str, Callable[[Shell, gr.Tab], None]] = {
     "train": train.build,
     "preview": preview.build,
     "library": library.build,
+    "settings": settings.build,
 }
 """Every tab, in the order of the tab bar; the first one opens where the address names none."""
 
@@ -49,16 +51,13 @@ def build(studio: Studio) -> gr.Blocks:
                 with gr.Tab(_title(name), id=name, elem_id=f"patina-tab-{name}") as tab:
                     fill(shell, tab)
                 opened[name] = shell.says(tab, partial(_label, name))
-        # Behind the tabs: what stands between header and tabs, seen or not, would push them off the header's line.
-        about = Panels()
-        about.place("health", script="library/dialog.js")
         _arrivals(page, shell, panels, query, opened)
-        _header(shell, panels, about)
+        _header(shell, panels)
     return page
 
 
 def _title(name: str) -> str:
-    return str(getattr(TEXTS.frame, name))
+    return TEXTS.frame.tabs[name]
 
 
 def _label(name: str) -> dict[str, str]:
@@ -104,29 +103,23 @@ def _arrivals(page: gr.Blocks, shell: Shell, panels: Panels, query: gr.Textbox, 
     page.load(arrive, inputs=query, outputs=outputs, js=_in_page("address()"), **POLL)
 
 
-def _header(shell: Shell, panels: Panels, about: Panels) -> None:
-    """The header follows the studio on every tab; behind the device's name is a dialog about the studio itself."""
+def _header(shell: Shell, panels: Panels) -> None:
+    """The header follows the studio on every tab; the device's name leads to the settings."""
     studio = shell.studio
 
     def beat(page: str) -> Any:
         return answered(panels.updates(Shown.parse(page), _drawn(studio)))
 
-    def dialog(act: str) -> Updates:
-        return {about.parts["health"]: render("health", health.answer(studio, act))}
-
     def clicked(event: gr.EventData) -> Updates:
-        if str(event.act) == "health":
-            return dialog("health")
+        if str(event.act) == "settings":
+            return shell.visit("settings", "")
         active = studio.runs.active()
         return shell.visit("train", active.id if active else "")
 
-    def chosen(event: gr.EventData) -> Updates:
-        return dialog(str(event.act))
-
     page = gr.Textbox(visible=False)
     gr.Timer(2.0).tick(beat, inputs=page, outputs=panels.all, js=SHOWN, **POLL)
-    panels.parts["chips"].click(told(clicked), outputs={*about.all, *shell.going("train")}, **MANY)
-    about.parts["health"].click(told(chosen), outputs=about.all, **ACTION)
+    leading = {*shell.going("train"), *shell.going("settings")}
+    panels.parts["chips"].click(told(clicked), outputs=leading, **MANY)
 
 
 def _in_page(call: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ class Looking:
 
     style: str = ""
     family: str = ""
+    tag: str = ""
     deleted: str = ""
     note: str = ""
     waiting: str = ""
@@ -129,14 +131,18 @@ class Listeners:
         everything = studio.library.cards()
         if looking.style and all(card.id != looking.style for card in everything):
             looking.style = ""
-        found = studio.library.cards(search.strip(), looking.family)
-        filtered = bool(search.strip() or looking.family)
+        if looking.tag and all(looking.tag not in card.tags for card in everything):
+            looking.tag = ""
+        found = studio.library.cards(search.strip(), looking.family, looking.tag)
+        filtered = bool(search.strip() or looking.family or looking.tag)
         opened = None
         if looking.style:
             opened = view.opened(studio.library.view(looking.style), everything, looking.share, looking.compared)
         note = view.note(looking.note, undo=bool(looking.deleted))
         return {
-            "families": render("families", view.families(everything, looking.family)),
+            "families": render(
+                "families", view.families(everything, looking.family), view.tags(everything, looking.tag)
+            ),
             "library-note": render(
                 "library-note", view.alpha_form(Path(looking.waiting).name) if looking.waiting else note
             ),
@@ -169,6 +175,8 @@ class Listeners:
             looking.style = ""
         elif act == "family":
             looking.family = str(event.family)
+        elif act == "tag":
+            looking.tag = "" if looking.tag == str(event.tag) else str(event.tag)
         elif act == "delete":
             name = self.studio.library.view(looking.style).card.name
             self.studio.library.delete(looking.style)
@@ -236,8 +244,11 @@ class Listeners:
             looking.share = replace(form, sent=address)
 
     def rename(self, data: dict[Any, Any], event: gr.EventData) -> Updates:
-        """The name of the style that is open was changed."""
+        """The name or the tags of the style that is open were changed."""
         looking: Looking = data[self.looking]
+        if event.set == "tags":
+            self.studio.library.set_tags(looking.style, re.split("[,，、;]", str(event.value)))
+            return self.look(data)
         self.studio.library.rename(looking.style, str(event.value))
         looking.note = TEXTS.library.renamed.format(name=self.studio.library.view(looking.style).card.name)
         return self.look(data)

@@ -47,6 +47,7 @@ def _card(card: StyleCard) -> Markup:
         el("span", card.name, class_="style-card-name"),
         el("span", card.trigger, class_="style-card-trigger") if card.trigger else None,
         el("span", card_facts(card), class_="style-card-facts"),
+        el("span", [el("span", tag) for tag in card.tags], class_="style-card-tags") if card.tags else None,
         type="button", class_="style-card", data_act="open", data_id=card.id,
     )  # fmt: skip
     return el("li", button)
@@ -90,6 +91,19 @@ def families(found: Iterable[StyleCard], chosen: str) -> Markup | None:
         for key, title in offered
     ]  # fmt: skip
     return el("div", buttons, class_="library-families", role="group", aria_label=words.family)
+
+
+def tags(found: Iterable[StyleCard], chosen: str) -> Markup | None:
+    """A choice of tags to narrow the shelf to, once any style has one; a second press shows all again."""
+    names = sorted({tag for card in found for tag in card.tags}, key=str.casefold)
+    if not names:
+        return None
+    buttons = [
+        el("button", name, type="button", data_act="tag", data_tag=name,
+           aria_pressed="true" if name == chosen else "false")
+        for name in names
+    ]  # fmt: skip
+    return el("div", buttons, class_="library-families", role="group", aria_label=TEXTS.library.tags)
 
 
 def note(sentence: str, *, undo: bool) -> Markup:
@@ -151,11 +165,19 @@ def opened(
 
 def _title(card: StyleCard) -> Markup:
     words = TEXTS.library
+    trigger = el("p", card.trigger, class_="style-trigger") if card.trigger else None
+    tags = el(
+        "input", type="text", value=TEXTS.frame.comma.join(card.tags), maxlength=400, class_="style-tags",
+        placeholder=words.tags_placeholder, aria_label=words.tags, title=words.tags_help, data_set="tags",
+        data_image=card.id,
+    )  # fmt: skip
+    if card.origin == "linked":
+        return el("div", el("h2", card.name, class_="style-name"), trigger, tags)
     name = el(
         "input", type="text", value=card.name, maxlength=80, class_="style-name", aria_label=words.name,
         title=words.name_help, data_set="name", data_image=card.id,
     )  # fmt: skip
-    return el("div", name, el("p", card.trigger, class_="style-trigger") if card.trigger else None)
+    return el("div", name, trigger, tags)
 
 
 def _actions(style: StyleView) -> Markup:
@@ -172,7 +194,8 @@ def _actions(style: StyleView) -> Markup:
         "a", words.download_other.format(layout=words.layouts[other]), class_="button",
         href=download_url(card.id, other), download=True, title=_opens_in(card, other),
     )  # fmt: skip
-    delete = el("button", words.delete, type="button", data_act="delete")
+    # What lies in somebody's own folder is theirs to delete.
+    delete = el("button", words.delete, type="button", data_act="delete") if card.origin != "linked" else None
     return el("div", first, download, again, second, delete, class_="style-actions")
 
 
@@ -209,7 +232,9 @@ def _facts(style: StyleView) -> Markup:
     rows.append((words.alpha, _alpha(style)))
     rows += [(words.size, size(card.size_bytes)), (words.layout, words.layouts[card.layout])]
     rows.append((words.made, time.strftime("%Y-%m-%d %H:%M", time.localtime(card.created))))
-    rows.append((words.origin, words.trained_here if card.origin == "trained" else words.imported_from))
+    rows.append((words.origin, words.origins[card.origin]))
+    rows.append((words.lies_in, str(card.file) if card.origin == "linked" else ""))
+    rows.append((words.twins, TEXTS.frame.comma.join(style.twins)))
     if run is not None:
         rows.append((words.steps, str(run.step)))
         rows.append((words.duration, duration(run.seconds) if run.seconds else ""))

@@ -169,6 +169,8 @@ def bases(studio: Studio) -> list[tuple[str, str]]:
             continue
         if base is not None:
             sources.setdefault(base.source, base.source)
+    for model in studio.shelves.models():
+        sources.setdefault(str(model), model.name)
     return [(label, source) for source, label in sources.items()]
 
 

@@ -29,7 +29,8 @@ export const attach = (gradio) => {
   gradio.element.addEventListener("click", (event) => {
     if (event.target.closest("[data-looks]")) window.patina.toggleLooks();
   });
-  gradio.element.addEventListener("change", (event) => {
+  // The settings have the choice, too.
+  document.addEventListener("change", (event) => {
     const choice = event.target.closest("[data-language]");
     if (!choice) return;
     document.cookie = languageCookie(choice.value);

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from app.texts.frame import FrameTexts
-from app.texts.health import HealthTexts
 from app.texts.preview import LibraryTexts, PreviewTexts
+from app.texts.studio import SettingsTexts
 from app.texts.train import TrainTexts
 
 ENGLISH = "en"
@@ -41,7 +41,7 @@ class Texts:
     train: TrainTexts = field(default_factory=TrainTexts)
     preview: PreviewTexts = field(default_factory=PreviewTexts)
     library: LibraryTexts = field(default_factory=LibraryTexts)
-    health: HealthTexts = field(default_factory=HealthTexts)
+    settings: SettingsTexts = field(default_factory=SettingsTexts)
 
 
 class _Spoken:
@@ -64,8 +64,8 @@ class _Spoken:
         return texts(language()).library
 
     @property
-    def health(self) -> HealthTexts:
-        return texts(language()).health
+    def settings(self) -> SettingsTexts:
+        return texts(language()).settings
 
 
 TEXTS = _Spoken()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -10,9 +11,15 @@ class FrameTexts:
     """The page's frame."""
 
     title: str = "Patina"
-    train: str = "Train"
-    preview: str = "Preview"
-    library: str = "Library"
+    tabs: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "train": "Train",
+            "preview": "Preview",
+            "library": "Library",
+            "settings": "Settings",
+        }
+    )
+    to_settings: str = "Settings, and how this studio is"
     skip: str = "To the main action"
     light_dark: str = "Switch between light and dark"
     language: str = "Language"

@@ -293,8 +293,16 @@ class LibraryTexts:
     size: str = "Size"
     made: str = "Made"
     origin: str = "Origin"
-    trained_here: str = "trained here"
-    imported_from: str = "imported"
+    origins: Mapping[str, str] = field(
+        default_factory=lambda: MappingProxyType(
+            {"trained": "trained here", "imported": "imported", "linked": "in a folder of yours"}
+        )
+    )
+    lies_in: str = "File"
+    twins: str = "Same weights as"
+    tags: str = "Tags"
+    tags_help: str = "Words to find it again, with commas between. Enter keeps them."
+    tags_placeholder: str = "Add tags"
     rank_label: str = "Rank"
     layout: str = "Layout"
     layouts: Mapping[str, str] = field(

@@ -212,6 +212,9 @@ class Actions:
             else:
                 # "Another model": the field is shown while its source is none of the offered ones.
                 self.studio.drafts.update(run, {"base.source": _ANOTHER})
+        elif what == "base.here":
+            if value:
+                self._take_base(run, str(value))
         elif what == "base.source":
             self._take_base(run, str(value).strip() or _ANOTHER)
         elif what.startswith("dial."):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -192,8 +193,12 @@ def _removed(removed: Sequence[ImageView]) -> Markup | None:
 # ---- base
 
 
-def base(draft: DraftView, found: BaseInfo | None) -> Markup:
-    """The third card: which model learns, and what is known about it."""
+def base(draft: DraftView, found: BaseInfo | None, here: Sequence[Path] = ()) -> Markup:
+    """The third card: which model learns, and what is known about it.
+
+    Args:
+        here: models in folders that people named.
+    """
     words = TEXTS.train
     source = str(at(draft.settings, "base.source") or "bundled")
     picked = source if source in words.base_picks else ""
@@ -217,6 +222,7 @@ def base(draft: DraftView, found: BaseInfo | None) -> Markup:
             role="radiogroup",
             aria_label=words.base,
         ),
+        _here(here, source),
         el(
             "div",
             el("label", words.base_source, for_="base-source"),
@@ -240,6 +246,18 @@ def base(draft: DraftView, found: BaseInfo | None) -> Markup:
         # Without images there is no second card.
         number=3 if draft.images else 2,
     )
+
+
+def _here(models: Sequence[Path], source: str) -> Markup | None:
+    words = TEXTS.train
+    if not models:
+        return None
+    options = [
+        el("option", model.name, value=str(model), selected=str(model) == source, title=str(model)) for model in models
+    ]
+    none = el("option", words.base_here_none, value="", selected=all(str(model) != source for model in models))
+    choice = el("select", none, options, id="base-here", data_set="base.here")
+    return el("div", el("label", words.base_here, for_="base-here"), choice, class_="source here")
 
 
 def _base_facts(found: BaseInfo | None) -> Markup | None:

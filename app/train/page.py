@@ -111,7 +111,7 @@ def draw(actions: Actions, run: str) -> dict[str, str]:
         view, plan = studio.drafts.view(run), studio.drafts.plan(run)
         drawn["images"] = draft.images(view, None if view.images else _welcome(studio), actions.reading.get(run))
         drawn["captions"] = captions.captions(view, studio.drafts.token_counts(run) if view.images else {})
-        drawn["base"] = draft.base(view, found := actions.bases.seen(view))
+        drawn["base"] = draft.base(view, found := actions.bases.seen(view), studio.shelves.models())
         busy = studio.runs.active() is not None
         drawn["setup"] = setup.setup(view, plan, actions.bases.preset_values(view, plan), busy=busy)
         drawn["advanced"] = setup.advanced(view, plan, found)

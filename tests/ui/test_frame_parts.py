@@ -229,7 +229,7 @@ def test_one_value_is_no_curve() -> None:
 
 def test_a_visitor_is_spoken_to_in_a_language_that_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "zh.toml").write_text(
-        'name = "中文"\n[frame]\ntrain = "训练"\n[train.phases]\nloading = "正在加载"\n', encoding="utf-8"
+        'name = "中文"\n[frame.tabs]\ntrain = "训练"\n[train.phases]\nloading = "正在加载"\n', encoding="utf-8"
     )
     monkeypatch.setattr("app.texts.FOLDER", tmp_path)
     for cached in (texts.languages, texts.texts):
@@ -241,13 +241,13 @@ def test_a_visitor_is_spoken_to_in_a_language_that_is_here(tmp_path: Path, monke
         assert texts.wanted("en", "zh") == "en"
         assert texts.wanted("xx", "zh;q=nonsense, *") == "en"
         with texts.speaking("zh"):
-            assert TEXTS.frame.train == "训练"
+            assert TEXTS.frame.tabs["train"] == "训练"
             assert TEXTS.train.phases["loading"] == "正在加载"
             # What a language does not say stays English.
             assert TEXTS.train.phases["training"] == "Training"
-        assert TEXTS.frame.train == "Train"
+        assert TEXTS.frame.tabs["train"] == "Train"
         assert "train.phases.training" in texts.missing("zh")
-        assert "frame.train" not in texts.missing("zh")
+        assert "frame.tabs.train" not in texts.missing("zh")
     finally:
         for cached in (texts.languages, texts.texts):
             cached.cache_clear()

@@ -14,18 +14,21 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
+import queue
 import re
 import shutil
 import sqlite3
 import tarfile
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 from trainer.atomic import replace_file
 from trainer.errors import RunError, StudioError
@@ -41,6 +44,7 @@ MOST_FILES = 2_000_000
 LONGEST_NAME = 1024
 LARGEST_NOTE = 512 * 2**20
 """Bytes of either of the two JSON files; the checksums of two million files."""
+logger = logging.getLogger(__name__)
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f\\:*?\"<>|]+")
 
 Told = Callable[[int], None]
@@ -86,6 +90,54 @@ def export(home: StudioFolder, target: Path, told: Told = lambda size: None) -> 
     done = Backup()
     replace_file(target.absolute(), lambda file: _Writer(home, file, done, told).write())
     return done
+
+
+def stream(home: StudioFolder) -> Iterator[bytes]:
+    """What `export` would write, piece by piece, for a download; no file is made of it here.
+
+    Raises:
+        StudioError: there is no studio.
+    """
+    if not home.database.is_file():
+        raise StudioError(f"There is no studio in {home.path}: set PATINA_HOME, or name its folder with --home.")
+    ahead: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
+    given_up = threading.Event()
+
+    def write() -> None:
+        try:
+            _Writer(home, cast("BinaryIO", _Ahead(ahead, given_up)), Backup(), lambda size: None).write()
+        except (OSError, StudioError):
+            # Whoever unpacks it finds that its end is missing.
+            logger.exception("A copy of the studio was not finished.")
+        finally:
+            with contextlib.suppress(queue.Full):
+                ahead.put(None, timeout=0 if given_up.is_set() else 60)
+
+    threading.Thread(target=write, name="patina-copy", daemon=True).start()
+    try:
+        while (piece := ahead.get()) is not None:
+            yield piece
+    finally:
+        given_up.set()
+
+
+class _Ahead:
+    """A file that is written into a queue; it ends in an error when nobody takes from that any more."""
+
+    def __init__(self, ahead: queue.Queue[bytes | None], given_up: threading.Event) -> None:
+        self._ahead, self._given_up, self._at = ahead, given_up, 0
+
+    def write(self, data: bytes) -> int:
+        while True:
+            if self._given_up.is_set():
+                raise BrokenPipeError("nobody takes the copy any more")
+            with contextlib.suppress(queue.Full):
+                self._ahead.put(bytes(data), timeout=1)
+                self._at += len(data)
+                return len(data)
+
+    def tell(self) -> int:
+        return self._at
 
 
 class _Writer:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +33,9 @@ from trainer.styles.metadata import copy_titled, family_of, rank_of, strength_of
 from trainer.training.run_folder import RunFolder
 
 THUMBNAILS = 4
+MOST_TAGS = 20
+LONGEST_TAG = 40
+_LINKED = "linked-"
 THUMBNAIL = "thumbnail.png"
 """Beside a style's file: the picture that the file brought along."""
 _TOO_LONG = ("patina.config", "ss_tag_frequency", "ss_dataset_dirs", "ss_datasets", "ss_bucket_info")
@@ -58,32 +63,49 @@ class Library:
     Args:
         runs: where the styles that were trained here come from.
         ask: has the worker look into a file or write it anew, and waits for the answer.
+        linked: style files in folders that people named; they are shown and used where they lie.
     """
 
-    def __init__(self, database: Database, home: StudioFolder, store: Store, runs: Runs, ask: Ask) -> None:
+    def __init__(
+        self,
+        database: Database,
+        home: StudioFolder,
+        store: Store,
+        runs: Runs,
+        ask: Ask,
+        linked: Callable[[], Sequence[Path]] = tuple,
+    ) -> None:
         self._db, self._home, self._store, self._runs, self._ask = database, home, store, runs, ask
+        self._linked_files = linked
         self._headers = Headers()
 
-    def cards(self, search: str = "", family: str = "") -> list[StyleCard]:
+    def cards(self, search: str = "", family: str = "", tag: str = "") -> list[StyleCard]:
         """Styles whose files are there, newest first.
 
         Args:
-            search: words that name or trigger must hold.
+            search: words that name, trigger or tags must hold.
             family: a key of the bases' families.
+            tag: one of its tags.
         """
         words = search.casefold().split()
         return [
             card
             for card in self._all()
             if (not family or card.family == family)
-            and all(word in f"{card.name} {card.trigger}".casefold() for word in words)
+            and (not tag or tag in card.tags)
+            and all(word in " ".join([card.name, card.trigger, *card.tags]).casefold() for word in words)
         ]
 
     def _all(self) -> list[StyleCard]:
         cards = [self._trained(run) for run in self._store.in_state(State.FINISHED)]
         rows = self._db.all("SELECT * FROM styles WHERE trashed IS NULL")
         cards += [self._imported(row) for row in rows]
-        return sorted((card for card in cards if card is not None), key=lambda card: card.created, reverse=True)
+        cards += [self._linked(file) for file in self._linked_files()]
+        tags: dict[str, list[str]] = {}
+        for row in self._db.all("SELECT style, tag FROM tags ORDER BY tag"):
+            tags.setdefault(row["style"], []).append(row["tag"])
+        found = [replace(card, tags=tuple(tags.get(card.id, ()))) for card in cards if card is not None]
+        return sorted(found, key=lambda card: card.created, reverse=True)
 
     def card(self, style_id: str) -> StyleCard:
         """One style.
@@ -91,20 +113,60 @@ class Library:
         Raises:
             StudioError: there is none, or its file is gone.
         """
-        row = self._db.one("SELECT * FROM styles WHERE id = ? AND trashed IS NULL", (style_id,))
-        card = self._imported(row) if row is not None else self._trained(self._store.get(style_id))
+        if style_id.startswith(_LINKED):
+            there = (file for file in self._linked_files() if linked_id(file) == style_id)
+            card = self._linked(file) if (file := next(there, None)) is not None else None
+        else:
+            row = self._db.one("SELECT * FROM styles WHERE id = ? AND trashed IS NULL", (style_id,))
+            card = self._imported(row) if row is not None else self._trained(self._store.get(style_id))
         if card is None:
             raise StudioError("This style has no file. Its run is not finished, or the file was removed.")
-        return card
+        return replace(card, tags=self.tags(style_id))
+
+    def tags(self, style_id: str) -> tuple[str, ...]:
+        """What people call a style to find it again."""
+        rows = self._db.all("SELECT tag FROM tags WHERE style = ? ORDER BY tag", (style_id,))
+        return tuple(row["tag"] for row in rows)
+
+    def set_tags(self, style_id: str, tags: Sequence[str]) -> None:
+        """Replace a style's tags.
+
+        Raises:
+            StudioError: there is no such style, or a tag is too long.
+        """
+        self.card(style_id)
+        wanted = list(dict.fromkeys(" ".join(tag.split()) for tag in tags if tag.strip()))
+        if len(wanted) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in wanted):
+            raise StudioError(f"A style has at most {MOST_TAGS} tags of at most {LONGEST_TAG} letters.")
+        with self._db.transaction():
+            self._db.write("DELETE FROM tags WHERE style = ?", (style_id,))
+            for tag in wanted:
+                self._db.write("INSERT INTO tags (style, tag) VALUES (?, ?)", (style_id, tag))
+
+    def twins(self, card: StyleCard) -> list[str]:
+        """Names of other styles with the very same weights; reads those files whose headers say the same."""
+        mine = self._headers.of(card.file)
+        if mine is None:
+            return []
+        return [
+            other.name
+            for other in self._all()
+            if other.id != card.id
+            and (its := self._headers.of(other.file)) is not None
+            and its.shapes == mine.shapes
+            and self._headers.weights(other.file) == self._headers.weights(card.file)
+        ]
 
     def view(self, style_id: str) -> StyleView:
         """A style opened."""
         card = self.card(style_id)
         run = self._runs.view(style_id) if card.origin == "trained" else None
-        return StyleView(card, self.metadata(card), self.facts(card), run)
+        return StyleView(card, self.metadata(card), self.facts(card), run, tuple(self.twins(card)))
 
     def is_imported(self, style_id: str) -> bool:
         """Whether the id names a file from elsewhere, deleted ones too."""
+        if style_id.startswith(_LINKED):
+            return True
         return self._db.one("SELECT 1 FROM styles WHERE id = ?", (style_id,)) is not None
 
     def metadata(self, card: StyleCard) -> dict[str, str]:
@@ -282,7 +344,12 @@ class Library:
         return target
 
     def rename(self, style_id: str, name: str) -> None:
-        """Give a style another name, which is also that of its downloads."""
+        """Give a style another name, which is also that of its downloads.
+
+        Raises:
+            StudioError: its file lies in a folder of somebody's own, where Patina changes nothing.
+        """
+        _refuse_linked(style_id)
         if not self.is_imported(style_id):
             self._runs.rename(style_id, name)
             return
@@ -290,7 +357,12 @@ class Library:
         self._db.write("UPDATE styles SET name = ? WHERE id = ?", (checked, style_id))
 
     def delete(self, style_id: str) -> None:
-        """Put a style in the trash, from which `restore` takes it back; it is emptied after 30 days."""
+        """Put a style in the trash, from which `restore` takes it back; it is emptied after 30 days.
+
+        Raises:
+            StudioError: as of `rename`.
+        """
+        _refuse_linked(style_id)
         if not self.is_imported(style_id):
             self._runs.delete(style_id)
             return
@@ -302,6 +374,11 @@ class Library:
             self._runs.restore(style_id)
             return
         self._db.write("UPDATE styles SET trashed = NULL WHERE id = ?", (style_id,))
+
+    def trashed(self) -> list[tuple[str, str, float]]:
+        """(id, name, when it was deleted in Unix time) of imported styles that `restore` would take back."""
+        rows = self._db.all("SELECT id, name, trashed FROM styles WHERE trashed IS NOT NULL")
+        return [(row["id"], row["name"], row["trashed"]) for row in rows]
 
     def empty_trash(self, before: float) -> None:
         """Remove for good what was deleted before a time."""
@@ -335,6 +412,13 @@ class Library:
             row["id"], row["name"], file, created=row["created"], origin="imported", thumbnails=thumbnails
         )
 
+    def _linked(self, file: Path) -> StyleCard | None:
+        try:
+            made = file.stat().st_mtime
+        except OSError:
+            return None
+        return self._card(linked_id(file), file.stem, file, created=made, origin="linked", thumbnails=())
+
     def _card(
         self,
         style_id: str,
@@ -342,7 +426,7 @@ class Library:
         file: Path,
         *,
         created: float,
-        origin: Literal["trained", "imported"],
+        origin: Literal["trained", "imported", "linked"],
         thumbnails: tuple[Path, ...],
         base: str = "",
         trigger: str = "",
@@ -413,6 +497,19 @@ def unpack_thumbnail(header: Header, folder: Path) -> bool:
         return False
     replace_file(folder / THUMBNAIL, partial(picture.save, format="PNG"))
     return True
+
+
+def linked_id(file: Path) -> str:
+    """The id of a style that lies in a folder that somebody named."""
+    return _LINKED + hashlib.sha256(str(file).encode()).hexdigest()[:20]
+
+
+def _refuse_linked(style_id: str) -> None:
+    if style_id.startswith(_LINKED):
+        raise StudioError(
+            "This style lies in a folder of your own, where Patina changes nothing: rename or delete its file there, "
+            "or remove the folder in the settings."
+        )
 
 
 def file_name(name: str) -> str:

@@ -246,6 +246,19 @@ def _texts(home: StudioFolder) -> dict[str, str]:
     return texts
 
 
+def log_ends(home: StudioFolder, lines: int) -> dict[str, str]:
+    """The last lines of the studio's logs by name, without what `Redacted` takes out."""
+    clean = Redacted(home.path)
+    ends = {}
+    for path in _newest(home.logs.glob("*.log"), 6):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            text = "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+            if text:
+                ends[path.name] = clean(text)
+    return ends
+
+
 def _newest(paths: Iterable[Path], count: int) -> list[Path]:
     def when(path: Path) -> float:
         with contextlib.suppress(OSError):

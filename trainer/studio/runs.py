@@ -309,6 +309,10 @@ class Runs:
         self._move_folder(self._home.trash / run_id, self._home.run(run_id))
         self._store.trash(run_id, deleted=False)
 
+    def trashed(self) -> list[tuple[str, str, float]]:
+        """(id, name, when it was deleted in Unix time) of what `restore` would take back."""
+        return [(run.id, run.name, run.trashed) for run in self._store.all(trashed=True) if run.trashed is not None]
+
     def empty_trash(self, before: float | None = None) -> None:
         """Remove for good what was deleted before a time; None is 30 days ago."""
         limit = time.time() - TRASH_SECONDS if before is None else before

@@ -22,6 +22,7 @@ from trainer.studio.pictures import Pictures
 from trainer.studio.preferences import Preferences
 from trainer.studio.runs import TRASH_SECONDS, Runs
 from trainer.studio.sharing import Sharing
+from trainer.studio.shelves import Shelves
 from trainer.studio.store import Store
 from trainer.studio.worker.supervisor import Supervisor
 
@@ -42,6 +43,7 @@ class Studio:
         library: finished and imported styles.
         preferences: prompts and folders that people told the studio to keep.
         sharing: what is published of a style.
+        shelves: what lies in folders that people named.
         machine: the device and its worker.
         health: what is wrong with the folder, and what takes its space.
     """
@@ -72,10 +74,11 @@ class Studio:
         self.machine = Machine(self.home, supervisor)
         self.bases = Bases()
         self.preferences = Preferences(database)
+        self.shelves = Shelves(self.preferences, self.bases)
         past = PastRuns(database)
         self.drafts = Drafts(self.home, store, images, self.bases, past, self.machine.device)
         self.runs = Runs(self.home, store, self.drafts, supervisor, images.first)
-        self.library = Library(database, self.home, store, self.runs, supervisor.ask)
+        self.library = Library(database, self.home, store, self.runs, supervisor.ask, self.shelves.styles)
         self.sharing = Sharing(self.home, self.library)
         self.pictures = Pictures(self.home, store, jobs, self.library, supervisor)
         self.health = Health(self.home, database, in_use=True)

@@ -297,7 +297,7 @@ class StyleCard:
     id: str
     name: str
     trigger: str
-    origin: Literal["trained", "imported"]
+    origin: Literal["trained", "imported", "linked"]
     base: str
     family: str
     rank: int | None
@@ -308,6 +308,7 @@ class StyleCard:
     thumbnails: tuple[Path, ...]
     strength: float | None = None
     """At which it was judged best."""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -334,12 +335,16 @@ class ComparedView:
 
 @dataclass(frozen=True)
 class StyleView:
-    """A style opened: its card, what its file says (for people), and the run it came from, if it was trained here."""
+    """A style opened: its card, what its file says (for people), and the run it came from, if it was trained here.
+
+    ``twins`` are the names of other styles with the very same weights.
+    """
 
     card: StyleCard
     metadata: Mapping[str, str]
     inspection: Mapping[str, Any]
     run: RunView | None
+    twins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

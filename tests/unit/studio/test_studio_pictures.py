@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from studio_parts import Parts
 
 from trainer.adapters.weights import LayerWeights
@@ -30,7 +31,9 @@ from trainer.preview.order import (
 from trainer.safetensors_file import read_header
 from trainer.studio.folder import StudioFolder
 from trainer.studio.library import Library
+from trainer.studio.pictures import Pictures
 from trainer.studio.preferences import Preferences
+from trainer.studio.shelves import Shelves
 from trainer.studio.store import State
 from trainer.studio.worker.protocol import (
     Answer,
@@ -566,3 +569,49 @@ def test_folders_are_kept_when_they_are_there(parts: Parts, tmp_path: Path) -> N
             kept.add_folder("models", wrong)
     kept.remove_folder("models", str(tmp_path))
     assert kept.folders("models") == ()
+
+
+# ---- tags, twins, and folders of somebody's own
+
+
+def test_styles_are_found_by_tags_and_those_with_the_same_weights_are_named(parts: Parts, finished: str) -> None:
+    folder = parts.home.path / "elsewhere"
+    folder.mkdir()
+    twin = adapter(folder / "twin.safetensors", 2.0, **{"modelspec.title": "another"})
+    other = adapter(folder / "other.safetensors", 3.0)
+    linked = [twin, other]
+    library = Library(parts.store.db, parts.home, parts.store, parts.runs, Answering(), lambda: linked)
+    library.set_tags(finished, ["comic ", "ink", "ink", " "])
+    assert library.card(finished).tags == ("comic", "ink")
+    assert [card.name for card in library.cards(tag="ink")] == ["Ink"]
+    assert [card.name for card in library.cards("COM")] == ["Ink"]
+    assert library.view(finished).twins == ("twin",)
+    with pytest.raises(StudioError, match="at most"):
+        library.set_tags(finished, ["x" * 41])
+
+    card = next(card for card in library.cards() if card.name == "twin")
+    assert (card.origin, card.file) == ("linked", twin)
+    assert library.is_imported(card.id)
+    assert library.view(card.id).run is None
+    assert library.download(card.id).read_bytes() != b""
+    for change in (library.delete, lambda style: library.rename(style, "x")):
+        with pytest.raises(StudioError, match="folder of your own"):
+            change(card.id)
+    pictures = Pictures(parts.home, parts.store, parts.jobs, library, parts.supervisor)
+    assert drawn(parts, pictures.order(order(1.0, style=card.id))).styles[0].path == str(twin)
+    linked.clear()
+    with pytest.raises(StudioError, match="has no file"):
+        library.card(card.id)
+
+
+def test_folders_of_styles_show_style_files_alone(parts: Parts, tmp_path: Path) -> None:
+    folder = tmp_path / "styles"
+    (folder / "by somebody").mkdir(parents=True)
+    adapter(folder / "by somebody" / "a.safetensors")
+    save_file({"model.weight": torch.zeros(2)}, folder / "model.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"nonsense")
+    kept = Preferences(parts.store.db)
+    shelves = Shelves(kept, parts.bases)
+    assert shelves.styles() == []
+    kept.add_folder("styles", str(folder))
+    assert [path.name for path in shelves.styles()] == ["a.safetensors"]

@@ -1,0 +1,1 @@
+"""The Settings tab: what concerns the whole studio rather than one style."""
