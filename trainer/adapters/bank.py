@@ -115,7 +115,12 @@ class Bank:
             if isinstance(targets, str)
             else targets
         )
-        sites = [Site(path, self._base(path), rank, alpha, seed) for path in paths]
+        sites = [Site(path, self._base(path), rank, alpha, seed) for path in paths if chosen.fits(self._base(path))]
+        if not sites:
+            raise ConfigError(
+                f"adapter.targets names no layer that adapter.method {method!r} can adapt: choose more layers, such as "
+                "'all-linear'."
+            )
         shares = {
             site.path: self._share(name, site.path, chosen, parts, rank, alpha, dropout, trainable=True)
             for site, parts in zip(sites, chosen.begin(sites), strict=True)

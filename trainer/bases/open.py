@@ -27,7 +27,7 @@ from trainer.config import BaseConfig
 from trainer.errors import BaseError
 
 Report = Callable[[str], None]
-GIB = 2**30
+MIB = 2**20
 
 
 def load_base(
@@ -100,8 +100,8 @@ def _assembled(
         quantise(parts.denoiser, config.quantize, device=device, dtype=dtype)
         held = weight_bytes(parts.denoiser)
         notes.append(
-            f"The {family.root}'s weights are kept in {config.quantize} and take {held / GIB:.2f} GiB instead of "
-            f"{whole / GIB:.2f}."
+            f"The {family.root}'s weights are kept in {config.quantize} and take {held / MIB:,.0f} MiB instead of "
+            f"{whole / MIB:,.0f}."
         )
     vae_dtype = dtype if vae_stays_finite(parts.vae, family) and device.type == "cuda" else torch.float32
     roomy = device.type == "cpu" or _fits_whole(parts, device, dtype, vae_dtype, memory_limit)

@@ -11,7 +11,7 @@ import re
 import tomli_w
 from pydantic import Field, field_validator, model_validator
 
-from trainer.adapters.methods import methods_with
+from trainer.adapters.methods import METHODS, methods_with
 from trainer.config.sections import (
     AdapterConfig,
     BaseConfig,
@@ -89,6 +89,16 @@ class RunConfig(Section):
                     f"adapter.{setting} is {value!r}, but adapter.method {method!r} has no such setting: leave it "
                     f"empty, or choose the method {' or '.join(having)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _file_has_a_place_for_the_method(self) -> RunConfig:
+        method, layout = self.adapter.method, self.export.format
+        if layout not in (layouts := METHODS[method].layouts):
+            raise ValueError(
+                f"export.format is {layout!r}, which has no place for what adapter.method {method!r} makes: use "
+                f"{' or '.join(map(repr, layouts))}"
+            )
         return self
 
     @property

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trainer.adapters.methods import METHODS
+from trainer.adapters.methods import METHODS, told_by_layers
 from trainer.adapters.targets import TARGETS, matching
 from trainer.bases.describe import BaseInfo
 from trainer.bases.families import FAMILIES
@@ -114,10 +114,13 @@ def kind_of(config: RunConfig, device: str) -> str:
 
 
 def file_bytes(config: RunConfig, info: BaseInfo) -> int | None:
-    """Size of the style file in fp32; None for layers chosen by an expression, which only the loaded base can tell."""
+    """Size of the style file in fp32; None where only the loaded base can tell: for layers chosen by an expression, and
+    methods without a rank."""
     targets = config.adapter.targets or ""
     pattern = TARGETS.get(targets)
     if pattern is None or info.family is None:
+        return None
+    if not METHODS[config.adapter.method].ranked:
         return None
     family = FAMILIES[info.family]
     values = family.values_per_rank.get(targets)
@@ -133,6 +136,9 @@ def foretold(config: RunConfig, info: BaseInfo) -> tuple[str, ...]:
     family = FAMILIES.get(info.family or "")
     if family is None:
         return ()
+    method = METHODS[config.adapter.method]
+    if not told_by_layers(method, config.export.format):
+        return (f"{method.readers}.",)
     local = info.kind in ("bundled", "folder")
     folder = _folder(info) if local else BUNDLED_FOLDER.parent / "configs" / family.configs[info.prediction]
     dora = config.adapter.method == "dora"

@@ -23,6 +23,8 @@ _BARE = {
     **{f"lokr_w{i}{side}": f"lokr_w{i}{side}" for i in (1, 2) for side in ("", "_a", "_b")},
     "lokr_t2": "lokr_t2",
     **{f"{half}.weight": f"glora_{half}" for half in ("a1", "a2", "b1", "b2", "bm")},
+    "bottleneck_down": "bottleneck_down",
+    "bottleneck_up": "bottleneck_up",
     "diff": "diff",
     "diff_b": "diff_b",
     "w_norm": "w_norm",

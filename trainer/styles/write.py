@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trainer import safetensors_file
 from trainer.adapters.methods import as_loras, method_of
+from trainer.adapters.methods.full import whole
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import FAMILIES
 from trainer.errors import RunError
@@ -29,7 +30,11 @@ from trainer.styles.metadata import TITLE_KEYS, family_of
 from trainer.styles.names import DIFFUSERS_ROOTS, NATIVE_TENSORS, diffusers_stem, kohya_stem
 from trainer.styles.read import read_style
 
-_KOHYA_ONLY = {"lora with bias": "a change of its bias", "dora by inputs": "DoRA's lengths of columns"}
+_KOHYA_ONLY = {
+    "lora with bias": "a change of its bias",
+    "dora by inputs": "DoRA's lengths of columns",
+    "bottleneck": "a bottleneck adapter",
+}
 """Methods that only kohya's layout has a place for, and what of them."""
 
 Layout = Literal["kohya", "diffusers"]
@@ -41,9 +46,10 @@ def laid_out(weights: Mapping[str, LayerWeights], layout: Layout) -> dict[str, L
     In diffusers' layout alpha is no tensor, and every program but diffusers takes it for the rank; so it is the rank,
     and the rest of the scale is multiplied into ``up``.
     """
-    weights = as_loras(weights)
+    full = {path: layer for path, layer in weights.items() if layer.method == "full" and layout == "kohya"}
+    weights = as_loras({path: layer for path, layer in weights.items() if path not in full})
     if layout == "kohya":
-        return with_one_alpha(weights)
+        return with_one_alpha(weights) | full
     return {
         path: layer
         if layer.alpha == layer.rank
@@ -116,6 +122,12 @@ def write_style(
             raise RunError(f"{path} was not written: the weights of {where} are not finite.")
         if layout == "kohya":
             stem = kohya_stem(where, original=original, layers_per_block=layers_per_block)
+            if layer.method == "full":
+                tensors[f"{stem}.diff"] = (layer.scale * whole(layer)).detach().to("cpu", dtype)
+                continue
+            if layer.method == "bottleneck":
+                tensors |= {f"{stem}.bottleneck_down": down, f"{stem}.bottleneck_up": up}
+                continue
             tensors[f"{stem}.lora_down.weight"] = down
             tensors[f"{stem}.lora_up.weight"] = up
             tensors[f"{stem}.alpha"] = torch.tensor(float(layer.alpha))

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from trainer.adapters.bank import Bank
+from trainer.adapters.methods import METHODS, told_by_layers
 from trainer.bases.base import Base
 from trainer.bases.placement import PARTS, is_out_of_memory
 from trainer.bases.sources import parse_source, public_name
@@ -35,6 +36,9 @@ def foretold(config: RunConfig, base: Base, bank: Bank, style: str) -> tuple[str
         ConfigError: diffusers would not take all of it, so that the file could not be proved at the end.
     """
     spec = bank[style].spec
+    method = METHODS[spec.method]
+    if not told_by_layers(method, config.export.format):
+        return (f"{method.readers}.",)
     layers = {path: tuple(bank.layers[path].weight.shape) for path in spec.targets}
     # Members of a family may read narrower text features than the published ones: distilled bases do.
     family = dataclasses.replace(base.family, text_width=None)

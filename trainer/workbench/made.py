@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.adapters.methods import as_loras
+from trainer.adapters.methods import as_loras, method_of
 from trainer.adapters.weights import LayerWeights
 from trainer.config import FileLayout
 from trainer.errors import AdapterFileError
@@ -128,6 +128,11 @@ def plain(file: StyleFile, what: str) -> dict[str, LayerWeights]:
     for path, layer in layers.items():
         if "bias" in layer.extra:
             raise AdapterFileError(f"{file.path} cannot be {what}: it also changes the bias of {path}.")
+        if not method_of(layer).changes_weights:
+            raise AdapterFileError(
+                f"{file.path} cannot be {what}: {path} is made with {layer.method}, which is no change of the base's "
+                "weights, so no LoRA can be made of it."
+            )
         if layer.method != "lora":
             raise AdapterFileError(
                 f"{file.path} cannot be {what} as it is: {path} is made with {layer.method}, whose change depends on "

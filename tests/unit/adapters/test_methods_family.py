@@ -16,12 +16,13 @@ from trainer.adapters.bank import Bank
 from trainer.adapters.merge import merge, unmerge
 from trainer.adapters.methods import METHODS, method_named
 from trainer.config import OptimConfig, parse
-from trainer.errors import ConfigError
+from trainer.errors import AdapterFileError, ConfigError, RunError
 from trainer.styles.fit import attach
 from trainer.styles.inspect import inspect_file
 from trainer.styles.read import read_style
 from trainer.styles.write import write_style
 from trainer.training.optim import make_optimizer, restore_state, state_of
+from trainer.workbench.resize import resize
 
 MEMBERS: dict[str, dict[str, Any]] = {
     **{name: {"method": name} for name in METHODS},
@@ -30,7 +31,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     ]},
 }  # fmt: skip
 PATHS = ["unet.down_blocks.0.fc", "unet.down_blocks.0.conv"]
-UNET = r".*\.attn2\.to_(q|v)|.*\.down_blocks\.0\.resnets\.0\.conv1"
+UNET = r".*\.attn2\.to_(q|v|out\.0)|.*\.down_blocks\.0\.resnets\.0\.conv1"
 
 member = pytest.mark.parametrize("settings", MEMBERS.values(), ids=list(MEMBERS))
 
@@ -133,6 +134,10 @@ def test_updates_add_up_each_with_its_own_strength_for_each_image(settings: dict
 def test_merged_weights_answer_as_the_adapter_does(settings: dict[str, Any]) -> None:
     bank = member_in_bank(settings)
     stir(bank, "it")
+    if not METHODS[settings["method"]].changes_weights:
+        with pytest.raises(RunError, match="cannot be merged"):
+            merge(bank)
+        return
     model, given = bank.roots["unet"], inputs(2)
     bank.set_strengths({"it": 0.6})
     wanted = model(*given)
@@ -190,6 +195,12 @@ def test_a_file_read_back_is_the_same_update(settings: dict[str, Any], layout: A
     bank = member_in_bank(settings)
     stir(bank, "it")
     path = tmp_path / "it.safetensors"
+    if layout not in METHODS[settings["method"]].layouts:
+        with pytest.raises(RunError, match="for which the diffusers layout has no place"):
+            write_style(path, bank.weights_of("it"), layout=layout)
+        with pytest.raises(ConfigError, match=r"export\.format is 'diffusers', which has no place for what"):
+            parse({"adapter": {"method": settings["method"]}, "export": {"format": layout}})
+        return
     write_style(path, bank.weights_of("it"), layout=layout)
     other = Bank({"unet": Model()})
     names = {"unet": [name for name, _ in other.roots["unet"].named_modules()]}
@@ -207,6 +218,8 @@ def test_diffusers_draws_the_file_as_the_bank_does(
 ) -> None:
     from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin as Loader
 
+    if "diffusers" not in METHODS[settings["method"]].layouts:
+        return
     bank = member_in_bank(settings, make_unet(), targets=UNET)
     stir(bank, "it")
     write_style(tmp_path / "it.safetensors", bank.weights_of("it"), layout="diffusers")
@@ -333,3 +346,53 @@ def test_a_file_of_dora_says_who_reads_it_and_one_of_lora_needs_not(tmp_path: Pa
     assert [note for note in dora.notes if "A1111" in note and "diffusers leaves them out" in note]
     assert not lora.notes
     assert dora.parameters == lora.parameters + 10 + 9
+
+
+def test_bitfit_trains_the_biases_there_are_and_says_when_there_are_none(make_unet: Any) -> None:
+    bank = member_in_bank({"method": "bitfit"}, make_unet(), targets=r".*\.attn2\.to_(q|out\.0)")
+    assert {key.rpartition(".attn2.")[2] for key, _ in bank.parameters_of("it")} == {"to_out.0.bias"}
+    with pytest.raises(
+        ConfigError, match=r"names no layer that adapter\.method 'bitfit' can adapt: choose more layers"
+    ):
+        member_in_bank({"method": "bitfit"}, make_unet(), targets="qv")
+
+
+def test_full_learns_as_the_weight_itself_and_its_file_is_the_difference(tmp_path: Path) -> None:
+    bank, plain = member_in_bank({"method": "full"}), Model()
+    bank.roots["unet"](*inputs(2)).square().mean().backward()
+    plain(*inputs(2)).square().mean().backward()
+    for key, parameter in bank.parameters_of("it"):
+        wanted = plain.get_submodule(key.removeprefix("unet.").removesuffix(".change")).weight.grad
+        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-5, atol=1e-6)
+    stir(bank, "it")
+    write_style(tmp_path / "full.safetensors", bank.weights_of("it"))
+    stored = load_file(tmp_path / "full.safetensors")
+    assert len(stored) == len(PATHS)
+    state = bank.state_dict_of("it")
+    assert torch.equal(stored["lora_unet_down_blocks_0_conv.diff"], state[f"{PATHS[1]}.change"])
+    assert [note for note in inspect_file(tmp_path / "full.safetensors").notes if "diffusers does not" in note]
+    smaller = resize(read_style(tmp_path / "full.safetensors"), rank=2)
+    exact = state[f"{PATHS[0]}.change"]
+    sizes = torch.linalg.svdvals(exact)
+    layer = smaller.layers[PATHS[0]]
+    lost = (exact - layer.scale * layer.up @ layer.down).square().sum()
+    torch.testing.assert_close(lost, sizes[2:].square().sum(), rtol=1e-3, atol=1e-5)
+    assert 0 < smaller.lost < 1
+    assert "of the energy is left out" in smaller.notes[-1]
+
+
+def test_a_bottleneck_is_houlsbys_and_no_lora_can_be_made_of_it(tmp_path: Path) -> None:
+    bank = member_in_bank({"method": "bottleneck"})
+    stir(bank, "it")
+    rows, _ = inputs(2)
+    with bank.detached():
+        frozen = bank.roots["unet"].down_blocks[0].fc(rows)
+    state = bank.state_dict_of("it")
+    down, up = state[f"{PATHS[0]}.down"], state[f"{PATHS[0]}.up"]
+    wanted = frozen + torch.nn.functional.gelu(frozen @ down.T) @ up.T
+    torch.testing.assert_close(bank.roots["unet"].down_blocks[0].fc(rows), wanted, rtol=1e-5, atol=1e-6)
+    write_style(tmp_path / "it.safetensors", bank.weights_of("it"))
+    file = read_style(tmp_path / "it.safetensors")
+    with pytest.raises(AdapterFileError, match="no change of the base's weights, so no LoRA can be made of it"):
+        resize(file, rank=1)
+    assert [note for note in inspect_file(file.path).notes if "only Patina reads them" in note]

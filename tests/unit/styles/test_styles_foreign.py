@@ -49,7 +49,7 @@ MADE_WITH = {
     "DoRA": {"dora"},
     "DoRA by inputs": {"dora by inputs"},
     "GLoRA": {"glora"},
-    "whole differences": {"lora", "lora with bias"},
+    "whole differences": {"full", "lora with bias"},
     **{form: {form[:4].lower()} for form in LYCORIS if form.startswith(("LoHa", "LoKr"))},
 }
 

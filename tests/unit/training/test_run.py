@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from trainer.adapters.methods import METHODS
 from trainer.atomic import replace_file
 from trainer.bases.base import Base
 from trainer.config import parse
@@ -149,6 +150,9 @@ def test_paused_and_resumed_is_the_same_as_never_paused(settings: dict, base: Ba
         {"method": "dora"},
         {"method": "adalora"},
         {"method": "vera"},
+        {"method": "full"},
+        {"method": "bitfit"},
+        {"method": "bottleneck"},
         {"method": "lora-fa", "init": "pissa"},
         {"method": "lora+", "rate_ratio": 4.0},
     ],
@@ -159,19 +163,24 @@ def test_whatever_the_method_a_run_goes_on_and_its_checkpoints_are_its_file(
 ) -> None:
     settings["adapter"].update(adapter)
     settings["optim"]["ema_decay"] = 0.9
-    settings["export"] = {"format": "diffusers"}
+    layout = METHODS[adapter["method"]].layouts[-1]
+    settings["export"] = {"format": layout}
     whole, said = run(settings, tmp_path / "whole", base)
-    assert any("same picture" in tick for tick in of_type(said, Finished)[0].verified)
+    proof = "same picture" if layout == "diffusers" else "read by: It "
+    assert any(proof in tick for tick in of_type(said, Finished)[0].verified)
+    if layout == "kohya":
+        assert any(METHODS[adapter["method"]].readers in notice.text for notice in of_type(said, Notice))
     run(settings, tmp_path / "parted", base, PauseAt(3))
     parted, _ = run(settings, tmp_path / "parted", base)
     assert sshs_model_hash(parted.adapter_file) == sshs_model_hash(whole.adapter_file)
     written = read_style(whole.adapter_file).layers
     drawn = checkpoint_as_file(whole.checkpoints / "step-000004").layers
     assert written.keys() == drawn.keys()
-    for path, layer in laid_out(drawn, "diffusers").items():
+    for path, layer in laid_out(drawn, layout).items():
         assert torch.equal(layer.down, written[path].down)
         assert torch.equal(layer.up, written[path].up)
-    assert any(float(layer.up.abs().max()) > 0 for layer in written.values())
+    last = [list(layer.extra.values())[-1] if layer.extra else layer.up for layer in written.values()]
+    assert any(float(tensor.abs().max()) > 0 for tensor in last)
 
 
 def test_a_damaged_checkpoint_costs_steps_but_not_the_run(settings: dict, base: Base, tmp_path: Path) -> None:

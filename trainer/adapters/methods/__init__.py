@@ -69,6 +69,11 @@ def as_loras(weights: Mapping[str, LayerWeights]) -> dict[str, LayerWeights]:
     }
 
 
+def told_by_layers(method: type[Method], layout: str) -> bool:
+    """Whether files in a layout hold LoRA's or DoRA's tensors, of which is known what each program does with them."""
+    return method.ranked or (layout == "diffusers" and layout in method.layouts)
+
+
 def methods_with(setting: str) -> tuple[str, ...]:
     """The names of the methods that have a setting of their own by that name."""
     return tuple(

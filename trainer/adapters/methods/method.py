@@ -76,6 +76,9 @@ class Method(ABC):
         readers: of a method whose files hold more than plain LoRA, a sentence on who understands them; else empty.
         stacks: the update is ``B diag(g) A x`` with the two matrices that `factors` gives; those of all adapters in a
             layer then share one pair of products. Otherwise `update` is called.
+        ranked: whether the rank says how many values it trains and how large its files are.
+        changes_weights: whether what it does can be said as a change of the layer's weight or bias.
+        layouts: of files that have a place for what it makes.
         trains: whether a run can choose it; else it is only read from other tools' files.
         needs_base: of a method that is read only, whether what it does depends on the frozen weight; it then goes into
             the bank as `as_lora` writes it.
@@ -86,6 +89,9 @@ class Method(ABC):
     source: ClassVar[str]
     readers: ClassVar[str] = ""
     stacks: ClassVar[bool] = True
+    ranked: ClassVar[bool] = True
+    changes_weights: ClassVar[bool] = True
+    layouts: ClassVar[tuple[str, ...]] = ("kohya", "diffusers")
     trains: ClassVar[bool] = True
     needs_base: ClassVar[bool] = False
 
@@ -96,6 +102,10 @@ class Method(ABC):
         Raises:
             ConfigError: the rank does not suit the layer.
         """
+
+    def fits(self, base: Any) -> bool:
+        """Whether the method can adapt a frozen layer; those that it cannot are left as they are."""
+        return True
 
     def begin(self, sites: Sequence[Site]) -> list[Parts]:
         """The parts on all layers; for methods whose layers share tensors or a budget."""

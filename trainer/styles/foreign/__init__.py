@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from trainer.styles.foreign.bottleneck import BottleneckForm
 from trainer.styles.foreign.difference import Difference
 from trainer.styles.foreign.form import Form
 from trainer.styles.foreign.glora import GloraForm
@@ -11,7 +12,7 @@ from trainer.styles.foreign.loha import LohaForm
 from trainer.styles.foreign.lokr import LokrForm
 from trainer.styles.foreign.lora import LoraForm
 
-FORMS: tuple[Form, ...] = (LohaForm(), LokrForm(), GloraForm(), Difference(), LoraForm())
+FORMS: tuple[Form, ...] = (LohaForm(), LokrForm(), GloraForm(), Difference(), BottleneckForm(), LoraForm())
 
 
 def form_of(parts: Iterable[str]) -> Form | None:

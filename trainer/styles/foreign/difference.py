@@ -34,4 +34,4 @@ class Difference(Form):
         down, up = split(tensors["diff"])
         if "diff_b" in tensors:
             return LayerWeights(down, up, float(down.shape[0]), "lora with bias", {"bias": tensors["diff_b"]})
-        return LayerWeights(down, up, float(down.shape[0]))
+        return LayerWeights(down, up, float(down.shape[0]), "full")
