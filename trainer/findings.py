@@ -19,6 +19,7 @@ Kind = Literal[
     "caption_encoding",
     "caption_unmatched",
     "caption_language",
+    "caption_tags",
     "not_read",
     "repeats",
     "no_images",

@@ -218,16 +218,32 @@ class Base(ABC):
     def pipeline(self) -> Any:
         """The diffusers pipeline that other people would open this base with, on the same modules."""
 
-    def errors(self, latents: Tensor, noise: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+    def errors(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        taught: Sequence[int] = (),
+    ) -> Tensor:
         """Mean squared error of each row's prediction, (B,), fp32: the loss before rows are weighed.
 
         Args:
             latents, noise: (B, C, h, w), scaled.
             timesteps: (B,), from `process`.
+            conditioning: of B rows, and of those ``taught`` once more.
+            taught: K rows that are to give what the base gives. They go through the denoiser a second time, as rows
+                B to B + K, for which the caller has closed the bank's gates.
         """
         noisy = self.process.noised(latents, noise, timesteps)
         target = self.process.target(latents, noise, timesteps)
-        return (self.predict(noisy, timesteps, conditioning) - target).square().mean(dim=(1, 2, 3))
+        if not taught:
+            return (self.predict(noisy, timesteps, conditioning) - target).square().mean(dim=(1, 2, 3))
+        again = sent(torch.tensor(taught), noisy.device)
+        answers = self.predict(torch.cat([noisy, noisy[again]]), torch.cat([timesteps, timesteps[again]]), conditioning)
+        learner, teacher = answers.split([len(noisy), len(again)])
+        target = target.float().index_copy(0, again, teacher.detach())
+        return (learner - target).square().mean(dim=(1, 2, 3))
 
     @property
     def roots(self) -> dict[str, nn.Module]:

@@ -148,6 +148,29 @@ class DataConfig(Section):
         description="Share of the steps trained without a caption; it lets the style show even when a prompt does not "
         "ask for it.",
     )
+    caption_kind: Literal["auto", "tags", "sentences"] = Field(
+        "auto",
+        description="What the captions are: 'tags' between commas or 'sentences'; 'auto' tells by most of them. Only "
+        "tags can be shuffled or left out.",
+    )
+    shuffle_tags: bool = Field(
+        False,
+        description="With captions of tags: give them in another order each time (up to 16 for each image), so that "
+        "prompts may name things in any order; the trigger stays last.",
+    )
+    keep_tags: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Tags at the front of a caption that are never moved nor left out.",
+    )
+    tag_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the tags left out at random each time; what they name then shows with shorter prompts, "
+        "too.",
+    )
     validation_share: float = Field(
         0.0,
         ge=0,
@@ -328,6 +351,13 @@ class TrainConfig(Section):
         description="Number format of the frozen base: 'bf16' and 'fp16' halve memory on a GPU; the style itself is "
         "always trained in fp32.",
     )
+    preserve: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training in which the captions without the trigger must give what the base gives: "
+        "prompts that do not ask for the style stay as they were. 0 is off; 0.25 makes a step a quarter longer.",
+    )
     compile: Literal["auto", "off", "blocks"] = Field(
         "auto",
         description="Compile the model's repeated blocks for a card: 'auto' tries it when the run is long enough to "
@@ -396,6 +426,12 @@ class SamplesConfig(Section):
         default_factory=list,
         max_length=16,
         description="Prompts shown while training; empty takes a few that are not among your captions.",
+    )
+    prefix: str = Field(
+        "",
+        max_length=500,
+        description="Words put before every sample prompt, such as the quality tags that a base was trained with: "
+        "'masterpiece, best quality'; the samples then look as your own pictures will.",
     )
     negative: str = Field("", max_length=2000, description="What the sample pictures should not show.")
     every: int | None = Field(

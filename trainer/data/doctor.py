@@ -16,6 +16,7 @@ from trainer.data.decoder import Decoder, Source
 from trainer.data.duplicates import Fingerprint
 from trainer.data.folder import common_folder, list_images, natural_key
 from trainer.data.images import ImageFacts
+from trainer.data.tags import kind_of
 from trainer.errors import DatasetError, ImageError
 from trainer.findings import Finding
 
@@ -208,6 +209,9 @@ def about_the_set(contents: Sequence[str], trigger: str) -> list[Finding]:
         message = f"{without} of {count} images {have} no caption"
         advice = "a few words on what each shows keep the content apart from the style"
         findings.append(Finding("", "caption_missing", "note" if trigger else "warning", message, advice))
+    if kind_of(contents) == "tags":
+        advice = "data.shuffle_tags gives them in another order each time, data.tag_dropout leaves some out"
+        findings.append(Finding("", "caption_tags", "note", "the captions are lists of tags", advice))
     foreign = sum(any("\u2e80" <= character <= "\uffdc" for character in content) for content in contents)
     if foreign:
         message = f"{foreign} of {count} captions {'is' if foreign == 1 else 'are'} not in English"

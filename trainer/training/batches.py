@@ -6,7 +6,7 @@ Shapes: B batch, V variants (1, or 2 with flip), C latent channels, h x w latent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,27 +24,45 @@ DEVICE_LATENTS = 256 * 2**20
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """One image as the loop sees it: its latents' mean and standard deviation, each (V, C, h, w), unscaled."""
+    """One image as the loop sees it.
+
+    Attributes:
+        mean, std: its latents' mean and standard deviation, each (V, C, h, w), unscaled.
+        text: row of its caption among the text features.
+        orders: rows of its caption with the tags in other orders, which are trained on instead; empty where it is
+            always the same.
+        plain: row of the caption without the trigger, or of each order without it; empty where none is needed.
+    """
 
     mean: Tensor
     std: Tensor
     text: int
     sizes: tuple[SizeFacts, ...]
+    orders: tuple[int, ...] = ()
+    plain: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass: scaled latents and noise (B, C, h, w), timesteps (B,), and what the denoiser is told."""
+    """One forward pass.
+
+    Attributes:
+        latents, noise: scaled, (B, C, h, w).
+        timesteps: (B,).
+        conditioning: what the denoiser is told of B + K rows.
+        taught: the K rows that must give what the base gives; the rows from B on are they once more, without style.
+    """
 
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
     conditioning: Conditioning
+    taught: tuple[int, ...] = ()
 
     @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Conditioning]:
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Conditioning, tuple[int, ...]]:
         """What `trainer.bases.base.Base.errors` takes."""
-        return self.latents, self.noise, self.timesteps, self.conditioning
+        return self.latents, self.noise, self.timesteps, self.conditioning, self.taught
 
 
 class Batches:
@@ -60,6 +78,7 @@ class Batches:
             It decides nothing but memory: the same images meet the same noise whatever it is.
         seed: the run's seed.
         caption_dropout: share of the draws that see the empty text.
+        preserve: share of the draws that see the caption without the trigger and learn what the base answers to it.
     """
 
     def __init__(
@@ -73,6 +92,7 @@ class Batches:
         images_per_pass: int | None = None,
         seed: int = 0,
         caption_dropout: float = 0.0,
+        preserve: float = 0.0,
     ) -> None:
         self.base = base
         self.images = list(images)
@@ -82,6 +102,7 @@ class Batches:
         self.images_per_pass = images_per_pass or batch_size
         self.seed = seed
         self.caption_dropout = caption_dropout
+        self.preserve = preserve
         size = sum(image.mean.nbytes + image.std.nbytes for image in self.images)
         home = base.device if size <= DEVICE_LATENTS else torch.device("cpu")
         self._latents, self._place = _stack_by_shape(self.images, home)
@@ -112,8 +133,18 @@ class Batches:
         members = self.plan.batch(step * self.accumulation + batch)
         return self.compose(members[start : start + self.images_per_pass], step, first_slot=first)
 
-    def compose(self, members: Sequence[int], step: int, *, first_slot: int = 0) -> Batch:
-        """A batch of the given images (all of one bucket) with the draws of ``step``'s slots from ``first_slot`` on."""
+    def heaviest(self) -> Batch:
+        """As large a batch as any that will be drawn: of the `largest` images, all of them taught if any may be."""
+        return self.compose(self.largest, 0, taught=range(self.images_per_pass) if self.preserve else None)
+
+    def compose(
+        self, members: Sequence[int], step: int, *, first_slot: int = 0, taught: Iterable[int] | None = None
+    ) -> Batch:
+        """A batch of the given images (all of one bucket) with the draws of ``step``'s slots from ``first_slot`` on.
+
+        Args:
+            taught: rows that must give what the base gives; None draws them.
+        """
         slots = range(first_slot, first_slot + len(members))
         bucket = self._place[members[0]][0]
         mean, std = self._latents[bucket]
@@ -127,17 +158,32 @@ class Batches:
             latents = latents + sent(std[place], self.base.device) * jitter
         latents = self.base.scale_latents(latents)
         timesteps = [self.base.process.timestep(stable_seed(self.seed, "timestep", step, slot)) for slot in slots]
-        texts = [
-            0 if uniform(self.seed, "caption", step, slot) < self.caption_dropout else self.images[i].text
-            for i, slot in zip(members, slots, strict=True)
-        ]
+        if taught is None:
+            drawn = enumerate(slots) if self.preserve else ()
+            taught = [row for row, slot in drawn if uniform(self.seed, "preserve", step, slot) < self.preserve]
+        kept = tuple(row for row in taught if row < len(members))
+        seen = enumerate(zip(members, slots, strict=True))
+        texts = [self._text(i, step, slot, plain=row in kept) for row, (i, slot) in seen]
         sizes = [self.images[i].sizes[flip] for i, flip in zip(members, flips, strict=True)]
+        texts += [texts[row] for row in kept]
+        sizes += [sizes[row] for row in kept]
         return Batch(
             latents=latents,
             noise=self._gaussian(mean.shape[2:], "noise", step, slots),
             timesteps=sent(torch.tensor(timesteps), self.base.device),
-            conditioning=self.base.conditioning(self.features.rows(texts), sizes),
+            conditioning=self.base.conditioning(self.features.rows(texts).to(self.base.device), sizes),
+            taught=kept,
         )
+
+    def _text(self, index: int, step: int, slot: int, *, plain: bool) -> int:
+        """Row of the text that an image is seen with."""
+        image = self.images[index]
+        choice = stable_seed(self.seed, "tags", step, slot) if image.orders else 0
+        if plain:
+            return image.plain[choice % len(image.plain)]
+        if uniform(self.seed, "caption", step, slot) < self.caption_dropout:
+            return 0
+        return image.orders[choice % len(image.orders)] if image.orders else image.text
 
     def _gaussian(self, shape: Sequence[int], purpose: str, step: int, slots: range) -> Tensor:
         noise = gaussian(shape, [stable_seed(self.seed, purpose, step, slot) for slot in slots])
@@ -166,6 +212,7 @@ def join(base: Base, batches: Sequence[Batch]) -> Batch:
     """Batches of one latent shape as one, their rows in order."""
     if len(batches) == 1:
         return batches[0]
+    assert not any(batch.taught for batch in batches), "rows of the base would stand between others' rows"
     return Batch(
         latents=torch.cat([batch.latents for batch in batches]),
         noise=torch.cat([batch.noise for batch in batches]),

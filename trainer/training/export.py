@@ -194,11 +194,13 @@ def _further(config: RunConfig, trained: Trainer) -> dict[str, object]:
         "batch_size_per_device": batches.batch_size,
         "cache_latents": True,
         "caption_dropout_rate": config.data.caption_dropout,
+        "caption_tag_dropout_rate": config.data.tag_dropout,
         "enable_bucket": config.data.buckets,
         "epoch": math.ceil(seen / images),
         "flip_aug": config.data.flip,
         "gradient_accumulation_steps": batches.accumulation,
         "gradient_checkpointing": bool(config.memory.checkpoint_levels),
+        "keep_tokens": config.data.keep_tags,
         "lr_scheduler": optim.schedule,
         "lr_warmup_steps": optim.warmup_steps,
         "max_grad_norm": optim.max_grad_norm,
@@ -208,6 +210,7 @@ def _further(config: RunConfig, trained: Trainer) -> dict[str, object]:
         "num_batches_per_epoch": math.ceil(images / batches.batch_size),
         "num_reg_images": 0,
         "optimizer": optim.optimizer,
+        "shuffle_caption": config.data.shuffle_tags,
     }
 
 

@@ -99,6 +99,7 @@ class Trainer:
         self.accelerator = open_accelerator() if accelerator is None else accelerator
         self.settings = Resolved.of(config)
         self.step = 0
+        self._gates_by_row = False
         self._chosen: tuple[int, dict[str, Tensor]] | None = None
         self.rate_factor: Callable[[int], float] = lambda step: 1.0
         self.learning: Learning = bank.learning_of(style)
@@ -169,6 +170,7 @@ class Trainer:
         """
         if self.settings.dropout:
             torch.manual_seed(stable_seed(self.settings.seed, "dropout", self.step, number))
+        self._open_gates(batch)
         loss = self.loss(batch)
         self.scaler.scale(self.share(loss)).backward()
         return loss.detach()
@@ -176,6 +178,15 @@ class Trainer:
     def loss(self, batch: Batch) -> Tensor:
         """Weighted squared error of a batch, a scalar in fp32."""
         return self.weighed(self.base.errors(*batch.inputs), batch.timesteps)
+
+    def _open_gates(self, batch: Batch) -> None:
+        """The style is open for a batch's own rows and closed for those that are the base's answer."""
+        own, closed = len(batch.timesteps), len(batch.taught)
+        if closed or self._gates_by_row:
+            strengths = torch.zeros(own + closed, len(self.bank.names))
+            strengths[:own, self.bank.names.index(self.style)] = 1
+            self.bank.set_strengths(strengths if closed else {self.style: 1.0})
+            self._gates_by_row = bool(closed)
 
     def weighed(self, errors: Tensor, timesteps: Tensor) -> Tensor:
         """The loss that errors (B,) at timesteps (B,) make, a scalar."""

@@ -13,15 +13,19 @@ from trainer.bases.base import Base, SizeFacts, TextFeatures
 from trainer.config import RunConfig
 from trainer.config.sections import ChangedImages
 from trainer.data.cache import Latents, TextEmbedding, cache_latents, cache_texts
+from trainer.data.captions import compose
 from trainer.data.dataset import Dataset, Example
 from trainer.data.decoder import Source
 from trainer.data.doctor import examine
+from trainer.data.tags import kind_of, orders_for, plain, shuffled, without
 from trainer.errors import ConfigError, DatasetError, ImageError, ImagesChanged
 from trainer.training.batches import TrainingImage
 from trainer.training.run_folder import RunFolder
 from trainer.training.validation import held_out
 
 Counted = Callable[[int, int], None]
+DEVICE_TEXTS = 256 * 2**20
+"""Bytes of text features that lie on the device: about 850 captions of one window of SDXL in half precision."""
 MOST_NAMED = 5
 """Images that one sentence names."""
 
@@ -140,7 +144,8 @@ def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progre
     def windows_of(text: str) -> int:
         return windows if windows > 1 and base.count_tokens(text) > base.window_tokens else 1
 
-    texts = ["", *(example.caption for example in dataset.examples)]
+    spoken = [captions_of(example, dataset, config) for example in dataset.examples]
+    texts = ["", *dict.fromkeys(text for own in spoken for text in own.all)]
     embeddings = cache_texts(
         texts,
         encode,
@@ -151,15 +156,61 @@ def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progre
         windows=windows_of,
     )
     row = {text: index for index, text in enumerate(embeddings)}
-    images = [_image(e, found, row[e.caption]) for e, found in zip(dataset.examples, latents, strict=True)]
+    images = [
+        replace(
+            _image(example, found, row[example.caption]),
+            orders=tuple(row[text] for text in own.orders),
+            plain=tuple(row[text] for text in own.plain),
+        )
+        for example, found, own in zip(dataset.examples, latents, spoken, strict=True)
+    ]
     kept_out = set(held_out(len(images), config.data.validation_share, config.train.seed))
     if config.data.validation_share and not kept_out:
         raise DatasetError("data.validation_share needs at least two images, so that one is left to train on.")
     return Prepared(
         training=tuple(image for index, image in enumerate(images) if index not in kept_out),
         validation=tuple(_upright(image) for index, image in enumerate(images) if index in kept_out),
-        features=_stacked(list(embeddings.values())).to(base.device),
+        features=_at_home(_stacked(list(embeddings.values())), base.device),
     )
+
+
+def _at_home(features: TextFeatures, device: torch.device) -> TextFeatures:
+    """On the device unless there are very many, which are sent as they are drawn."""
+    return features.to(device) if features.hidden.nbytes <= DEVICE_TEXTS else features
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """The texts that one image is trained with: its caption, other orders of it, and those without the trigger."""
+
+    caption: str
+    orders: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (self.caption, *self.orders, *self.plain)
+
+
+def captions_of(example: Example, dataset: Dataset, config: RunConfig) -> Spoken:
+    """What an image's caption becomes, by the run's settings; with the defaults it is just that."""
+    data, trigger = config.data, config.trigger
+    preserved = config.train.preserve > 0
+    kind = data.caption_kind if data.caption_kind != "auto" else kind_of(e.content for e in dataset.examples)
+    if kind != "tags" or not (data.shuffle_tags or data.tag_dropout):
+        return Spoken(example.caption, plain=(plain(example.content, trigger),) if preserved else ())
+    seen = (config.train.steps or 0) * (config.optim.batch_size or 1) * config.optim.gradient_accumulation
+    made = shuffled(
+        without(example.content, trigger),
+        count=orders_for(len(dataset.examples), seen),
+        seed=config.train.seed,
+        image=example.sha256,
+        shuffle=data.shuffle_tags,
+        keep=data.keep_tags,
+        dropout=data.tag_dropout,
+    )
+    orders = tuple(compose(text, trigger) for text in made)
+    return Spoken(example.caption, orders, tuple(plain(text, trigger) for text in made) if preserved else ())
 
 
 def _image(example: Example, variants: Sequence[Latents], text: int) -> TrainingImage:

@@ -15,7 +15,7 @@ from trainer.bases.compiling import compile_blocks
 from trainer.bases.open import load_base
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.errors import ImagesChanged, RunError
+from trainer.errors import ConfigError, ImagesChanged, RunError
 from trainer.events import (
     Emit,
     Failed,
@@ -225,8 +225,14 @@ def _resolved(config: RunConfig, base: Base, dataset: Dataset, processes: int) -
     """The settings with nothing left to choose: a second start finds them all and chooses nothing again.
 
     Raises:
-        ConfigError: a step's images cannot be shared by so many processes.
+        ConfigError: a step's images cannot be shared by so many processes, or a style without a trigger is to stay
+            behind it.
     """
+    if config.train.preserve and not config.trigger.strip():
+        raise ConfigError(
+            f"train.preserve is {config.train.preserve}, but there is no trigger that the style could stay behind: "
+            "give the run a trigger, or set train.preserve to 0."
+        )
     count = len(dataset.examples)
     kept_out = held_out(count, config.data.validation_share, config.train.seed)
     if config.train.threads is None:
@@ -289,6 +295,7 @@ def trainer_of(base: Base, bank: Bank, prepared: Prepared, config: RunConfig, ac
         images_per_pass=config.images_per_pass,
         seed=config.train.seed,
         caption_dropout=config.data.caption_dropout,
+        preserve=config.train.preserve,
     )
     return Trainer(base, bank, STYLE, batches, config, accelerator=accelerator)
 

@@ -101,6 +101,8 @@ class Pictures:
     def _row(self, prompt: str, strength: float) -> PreviewRow:
         samples = self.config.samples
         text = prompt if samples.prompts else compose(prompt, self.config.trigger)
+        if samples.prefix:
+            text = f"{samples.prefix.rstrip(' ,')}, {text}"
         others = len(self.trainer.bank.names) - 1
         return PreviewRow(
             prompt=text, negative=samples.negative, seed=samples.seed, strengths=(strength, *[0.0] * others)
