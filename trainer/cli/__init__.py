@@ -29,6 +29,7 @@ COMMANDS = {
     "extract": "Make a style of the difference of two bases, or a plain LoRA of another kind of style.",
     "publish": "Send a style to the hub, or pack it with pictures and a model card.",
     "study": "Compare ways to train a style: which matrices, which rank, which method.",
+    "race": "Find the learning rate, or other settings: train several side by side and drop the worse ones.",
     "studio": "Open the studio in the browser; --export and --import make and read a backup.",
     "doctor": "Look at the installation, the device and the studio folder, and repair what can be repaired.",
 }

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from trainer.config import RunConfig
+    from trainer.study.bench import Pace
     from trainer.study.result import Row, Study
-    from trainer.study.run import Pace
 
 QUICK_STEPS = 60
 PLOT = "study.png"
@@ -92,7 +92,7 @@ def study(
         if numbers and wanted != "rank":
             raise ConfigError(f"--ranks belongs to a study of ranks; a study of {wanted} takes one --rank.")
         source = images.expanduser().absolute()
-        config = _settings(source, given(context.params), set_ or [], quick=quick)
+        config = settings_of(source, given(context.params), set_ or [], quick=quick)
         folder = (out or Path(f"study-{wanted}-{source.name}{'-quick' if quick else ''}")).expanduser().absolute()
         quiet_libraries()
         from trainer.study.run import run
@@ -103,7 +103,7 @@ def study(
             _draw(found, folder)
             typer.echo(found.to_json(), nl=False)
             return
-        with _Watching(folder) as watching:
+        with Watching(folder) as watching:
             found = run(
                 wanted,
                 config,
@@ -127,8 +127,8 @@ def _ranks(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def _settings(source: Path, asked: dict[str, Any], extra: list[str], *, quick: bool) -> RunConfig:
-    """What all arms share."""
+def settings_of(source: Path, asked: dict[str, Any], extra: list[str], *, quick: bool) -> RunConfig:
+    """What all that is compared shares."""
     from trainer.config import assignment, overlay, parse
     from trainer.data.folder import list_images
 
@@ -143,7 +143,7 @@ def _settings(source: Path, asked: dict[str, Any], extra: list[str], *, quick: b
     return parse(values, names_of(asked))
 
 
-class _Watching:
+class Watching:
     """What happens, in the terminal: what is being done, and a bar while arms are in training."""
 
     def __init__(self, folder: Path) -> None:
@@ -158,7 +158,7 @@ class _Watching:
         self.task: Any = None
         self.told = ""
 
-    def __enter__(self) -> _Watching:
+    def __enter__(self) -> Watching:
         self.bar.start()
         return self
 

@@ -40,7 +40,8 @@ class Measured(_Fact):
         rank: asked for.
         loss: mean squared error on the held-out images; None when there is none, and ``note`` says why.
         by_level: the share of the base's loss that is gone at each noise level, from the least noise to the most.
-        scores: of judging at strength 1 (``style``, ``subject``, ``copying``, ``recall``, ``drift``, ``variety``), where asked.
+        scores: of judging at strength 1 (``style``, ``subject``, ``copying``, ``recall``, ``drift``, ``variety``),
+            where asked.
         seconds: its share of the passes that it was trained in, by the clock.
         alongside: how many arms shared its passes at the start.
         file: the style, relative to the study's folder; empty when there is none.

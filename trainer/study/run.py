@@ -6,77 +6,52 @@ training a checkpoint of each.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-
-import psutil
-import torch
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.placement import is_out_of_memory
-from trainer.config import RunConfig, overlay, parse
+from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
 from trainer.errors import ConfigError, DoesNotFit
-from trainer.events import Emit, Notice, Phase
-from trainer.hardware import machine, physical_cores, set_up_threads
+from trainer.events import Emit, Notice
 from trainer.judging.judge import MOST_SUBJECTS, Judge, Questions
-from trainer.presets import resolve
 from trainer.randomness import stable_seed
 from trainer.study import result
 from trainer.study.arms import Arm, Kind, arms_of
+from trainer.study.bench import (
+    Pace,
+    common_settings,
+    fingerprint,
+    opened,
+    room_for,
+    slug,
+    trainer_of_arm,
+    with_held_out,
+)
 from trainer.study.result import Measured, Study
 from trainer.styles.metadata import build
 from trainer.styles.write import write_style
 from trainer.training import checkpoint as checkpoints
-from trainer.training.batches import Batches
 from trainer.training.export import provenance
-from trainer.training.fitting import as_found, measure, memory_limit, settle, step_down, tidy
+from trainer.training.fitting import as_found, settle, step_down, tidy
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.picking import references_of, subjects_of
-from trainer.training.prepare import Prepared, prepare, read_dataset
-from trainer.training.processes import open_accelerator
-from trainer.training.run import add_style, open_base
-from trainer.training.run_folder import RunFolder
+from trainer.training.prepare import Prepared
 from trainer.training.together import train_together
 from trainer.training.validation import Validation
 from trainer.version import __version__
 
 DRAWS = 4
 """Of noise for each held-out image and level; the grid of one draw is `trainer.training.validation.Validation`."""
-USUAL_SHARE = 0.25
-"""Of the images that are held out where the settings do not say."""
-MOST_TOGETHER = 8
 IN_TRAINING = "in_training"
 SAVE_SECONDS = 60.0
 TELL_SECONDS = 0.5
-_ROOM = 0.6
-"""Share of the free memory that passes of several arms may fill."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Where a study stands.
-
-    Attributes:
-        arms, seed: in training at the moment.
-        done, total: steps of all arms and seeds, those of earlier calls left out.
-        seconds_left: by the speed so far; None before there is one.
-    """
-
-    arms: tuple[str, ...]
-    seed: int
-    done: int
-    total: int
-    seconds_left: float | None
 
 
 def run(
@@ -109,24 +84,9 @@ def run(
     """
     if seeds < 1:
         raise ConfigError(f"seeds is {seeds}, but a study needs at least 1.")
-    if not config.data.validation_share:
-        config = config.model_copy(deep=True)
-        config.data.validation_share = USUAL_SHARE
-    place = RunFolder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with place.held():
-        place.clear_scratch()
-        base = base or open_base(config, emit, open_accelerator())
-        for note in base.notes:
-            emit(Notice(text=note))
-        set_up_threads(config.train.threads or physical_cores())
-        emit(Phase(name="reading", detail=config.data.images))
-        # Looked at anew each time, so that images that are others now are noticed; what is encoded stays.
-        place.dataset_file.unlink(missing_ok=True)
-        dataset = read_dataset(place, config, base)
+    config = with_held_out(config)
+    with opened(config, folder, emit, base) as (base, dataset, prepared):
         arms = arms_of(kind, base, config, ranks)
-        emit(Phase(name="caching"))
-        prepared = prepare(dataset, config, base, place.cache)
         planned = _planned(kind, config, base, dataset, prepared, arms, seeds)
         earlier = result.read(folder)
         study = planned if earlier is None else planned.going_on(earlier)
@@ -150,19 +110,14 @@ def _planned(
     arms: Sequence[Arm],
     seeds: int,
 ) -> Study:
-    common = resolve(config, base.family, resolution=base.resolution, images=len(prepared.training))
-    settings = common.model_dump(include={"trigger", "data", "adapter", "optim"})
-    settings["data"].pop("images")
-    settings["train"] = {"steps": common.train.steps}
-    known = [(example.name, example.sha256, example.caption) for example in dataset.examples]
     return Study(
         kind=kind,
         version=__version__,
         style=config.name,
         base=base.title,
         base_sha256=base.identity,
-        dataset=hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16],
-        settings=settings,
+        dataset=fingerprint(dataset),
+        settings=common_settings(config, base, prepared),
         training=len(prepared.training),
         held_out=len(prepared.validation),
         draws=DRAWS,
@@ -238,28 +193,22 @@ class _Bench:
 
     def _trainer(self, arm: result.ArmFacts, seed: int) -> Trainer | None:
         """A trainer of an arm in the bank, at step 0; None when it cannot be trained on this base, which is noted."""
-        values = self.config.model_dump()
-        overlay(values, {**arm.changes, "train.seed": seed, "name": f"{self.study.style[:40]} {arm.name} seed {seed}"})
-        config = resolve(
-            parse(values), self.base.family, resolution=self.base.resolution, images=len(self.prepared.training)
-        )
+        name = f"{self.study.style[:40]} {arm.name} seed {seed}"
+        changes = {**arm.changes, "train.seed": seed, "name": name}
         try:
-            add_style(self.bank, config, arm.name)
+            trainer, config = trainer_of_arm(
+                self.bank,
+                self.base,
+                self.prepared,
+                self.config,
+                arm.name,
+                changes,
+                images_per_pass=self.memory.micro_batch,
+            )
         except ConfigError as error:
-            rank = config.adapter.rank or 0
+            rank = arm.changes.get("adapter.rank") or self.study.settings["adapter"]["rank"] or 0
             self._note(Measured(arm=arm.name, seed=seed, values=0, layers=0, rank=rank, note=str(error)))
             return None
-        batches = Batches(
-            self.base,
-            self.prepared.training,
-            self.prepared.features,
-            batch_size=config.optim.batch_size or 1,
-            accumulation=config.optim.gradient_accumulation,
-            images_per_pass=self.memory.micro_batch,
-            seed=seed,
-            caption_dropout=config.data.caption_dropout,
-        )
-        trainer = Trainer(self.base, self.bank, arm.name, batches, config)
         self.configs[arm.name] = config
         return trainer
 
@@ -334,7 +283,7 @@ class _Bench:
         loss, base_loss = fmean(each.style for each in found), fmean(each.base for each in found)
         if not math.isfinite(loss):
             return self._give_up(trainer, seed, "came apart: its loss is no number", forget=False)
-        file = Path("styles") / f"{_slug(name)}-{seed}.safetensors"
+        file = Path("styles") / f"{slug(name)}-{seed}.safetensors"
         (self.folder / "styles").mkdir(exist_ok=True)
         weights = self.bank.weights_of(name, trainer.weights_to_export())
         facts = provenance(self.configs[name], self.dataset, trainer, started_at=time.time())
@@ -396,23 +345,13 @@ class _Bench:
         trainer = next((found for arm in arms if (found := self._trainer(arm, seed)) is not None), None)
         if trainer is None:
             return 1
-        device = self.base.device
-        before = torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
-        try:
-            needs = max(1, measure(trainer).memory_bytes - before)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            needs = machine(device).total
-        trainer.optimizer.zero_grad(set_to_none=True)
+        room, _ = room_for(trainer, self.config)
         self.bank.remove(trainer.style)
-        limit = memory_limit(self.config, device)
-        free = machine(device).available if limit is None else max(0, limit - before)
-        return max(1, min(MOST_TOGETHER, int(_ROOM * free / needs)))
+        return room
 
     def _resting(self, trainer: Trainer, seed: int) -> Path:
         """Where an arm's checkpoint lies while it is in training."""
-        return self.folder / IN_TRAINING / f"{_slug(trainer.style)}-{seed}"
+        return self.folder / IN_TRAINING / f"{slug(trainer.style)}-{seed}"
 
     def _tell(self, arms: tuple[str, ...], seed: int) -> None:
         now = time.monotonic()
@@ -427,7 +366,3 @@ def _size(trainer: Trainer) -> dict[str, object]:
     adapter = trainer.bank[trainer.style]
     values = sum(p.numel() for _, p in adapter.parameters if p.requires_grad)
     return {"arm": trainer.style, "values": values, "layers": len(adapter.spec.targets), "rank": adapter.spec.rank}
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

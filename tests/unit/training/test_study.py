@@ -23,9 +23,10 @@ from trainer.config import RunConfig, parse
 from trainer.errors import ConfigError
 from trainer.study import run as running
 from trainer.study.arms import arms_of
+from trainer.study.bench import Pace
 from trainer.study.plot import OWN, plot
 from trainer.study.result import ArmFacts, Measured, Study, read, rows
-from trainer.study.run import Pace, run
+from trainer.study.run import run
 from trainer.study.spread import difference, spread
 from trainer.styles.read import read_style
 from trainer.training.loop import Trainer
