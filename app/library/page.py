@@ -17,7 +17,7 @@ from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, re
 from app.texts import TEXTS
 from trainer.errors import AlphaUnknown, ConfigError, PatinaError
 from trainer.publishing.parcel import Choices
-from trainer.studio.views import ComparedView
+from trainer.studio.views import AnatomyView, ComparedView
 from trainer.styles.alpha import Alpha
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Looking:
     waiting: str = ""
     share: ShareForm = field(default_factory=ShareForm)
     compared: ComparedView | None = None
+    looked_into: AnatomyView | None = None
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
@@ -137,7 +138,9 @@ class Listeners:
         filtered = bool(search.strip() or looking.family or looking.tag)
         opened = None
         if looking.style:
-            opened = view.opened(studio.library.view(looking.style), everything, looking.share, looking.compared)
+            opened = view.opened(
+                studio.library.view(looking.style), everything, looking.share, looking.compared, looking.looked_into
+            )
         note = view.note(looking.note, undo=bool(looking.deleted))
         return {
             "families": render(
@@ -199,6 +202,8 @@ class Listeners:
             looking.waiting = looking.note = ""
         elif act == "compare":
             looking.compared = self.studio.library.compared(looking.style, str(event.fields.get("other", "")))
+        elif act == "dissect":
+            looking.looked_into = self.studio.library.anatomy(looking.style)
         elif act in ("smaller", "merge", "part"):
             self.rework(looking, act, event.fields)
         elif act in ("pack", "push"):

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from app.files import download_url, share_url
 from app.html import Child, el
+from app.library.anatomy import shared
 from app.texts import TEXTS
 from app.units import size
 from trainer.adapters.targets import HALVES
@@ -102,7 +103,8 @@ def compare(card: StyleCard, others: Sequence[StyleCard], found: ComparedView | 
         for key, values in known.settings.items()
     ]
     table = el("table", el("thead", head), el("tbody", rows), class_="style-differences") if rows else None
-    return [asked, el("ul", [el("li", fact) for fact in [*facts, *known.notes]]), table]
+    maps = shared(known.shared_directions, known.names)
+    return [asked, el("ul", [el("li", fact) for fact in [*facts, *known.notes]]), *maps, table]
 
 
 def share(card: StyleCard, form: ShareForm) -> list[Child]:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from app.files import download_url, picture_url
 from app.html import Child, el
+from app.library.anatomy import anatomy
 from app.library.tools import ShareForm, compare, rework, share
 from app.texts import TEXTS
 from app.train.loss import loss_plot
@@ -18,7 +19,7 @@ from trainer.bases.families import BUNDLED, FAMILIES, title_of
 from trainer.config import FileLayout
 from trainer.errors import AdapterFileError
 from trainer.events import Sampled
-from trainer.studio.views import ComparedView, RunView, StyleCard, StyleView
+from trainer.studio.views import AnatomyView, ComparedView, RunView, StyleCard, StyleView
 from trainer.styles.alpha import Alpha
 
 MOST_CHARACTERS = 600
@@ -135,6 +136,7 @@ def opened(
     others: Sequence[StyleCard] = (),
     form: ShareForm | None = None,
     compared: ComparedView | None = None,
+    looked_into: AnatomyView | None = None,
 ) -> Markup:
     """A style over the gallery: its pictures first, what can be done with it, and the rest folded.
 
@@ -142,6 +144,7 @@ def opened(
         others: styles that it can be merged with, as far as their bases agree.
         form: how it was shared last.
         compared: what it was compared with last.
+        looked_into: what was found when a style was looked into last.
     """
     words, card = TEXTS.library, style.card
     close = el(
@@ -155,7 +158,7 @@ def opened(
         el(
             "div",
             _title(card), _actions(style), _opens(style), _notes(style), _facts(style),
-            _folded(style, others, form or ShareForm(), compared),
+            _folded(style, others, form or ShareForm(), compared, looked_into),
             class_="style-about",
         ),
         class_="style-dialog", role="dialog", aria_modal="true", aria_label=card.name, tabindex=-1, data_dialog=card.id,
@@ -255,7 +258,11 @@ def _alpha(style: StyleView) -> str:
 
 
 def _folded(
-    style: StyleView, others: Sequence[StyleCard], form: ShareForm, compared: ComparedView | None
+    style: StyleView,
+    others: Sequence[StyleCard],
+    form: ShareForm,
+    compared: ComparedView | None,
+    looked_into: AnatomyView | None,
 ) -> list[Markup | None]:
     """What can be made of it, how it came to be, and what its file says."""
     words, run = TEXTS.library, style.run
@@ -263,6 +270,7 @@ def _folded(
         _fold("share", words.share, share(style.card, form)),
         _fold("rework", words.rework, rework(style.card, others)),
         _fold("compare", words.compare, compare(style.card, others, compared)),
+        _fold("inside", words.look_inside, anatomy(style.card, looked_into)),
     ]
     if run is not None:
         parts.append(_fold("samples", words.samples, samples(run)))

@@ -18,7 +18,7 @@ from trainer.events import Sampled, Saved
 from trainer.publishing.parcel import Choices
 from trainer.studio.sharing import PackedView
 from trainer.studio.store import State, Wish
-from trainer.studio.views import ComparedView, RunView, StyleCard, StyleView
+from trainer.studio.views import AnatomyView, ComparedView, LayerView, RunView, SharedDirections, StyleCard, StyleView
 from trainer.styles.alpha import Alpha
 
 HOSTILE = "<img src=x onerror=alert(1)> ${alert(1)} {{x}} \"'`"
@@ -217,6 +217,51 @@ def test_what_differs_between_two_styles_is_shown_side_by_side() -> None:
     assert "onerror=alert(1)>" not in page
     other = replace(found, styles=("run-3", "run-2"))
     assert "60 degrees" not in opened(style, [CARD, partner], None, other), "it is said of the styles it was found for"
+
+
+def layer(path: str, **changes: object) -> LayerView:
+    plain = LayerView(path, "attn2.to_q", 4, 2.0, (2.0, 0.1), 1, 0.031, 12.5)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def test_what_is_inside_a_style_is_drawn_and_one_click_makes_the_smaller_copy() -> None:
+    style = StyleView(CARD, {}, {}, None)
+    assert 'data-act="dissect"' in opened(style)
+    layers = (
+        layer("unet.down_blocks.1.a"),
+        layer("unet.mid_block.b", share=0.002),
+        layer(f"unet.up_blocks.0.{HOSTILE}"),
+    )
+    found = AnatomyView("run-1", layers, 2, 0.995, 0.99)
+    page = opened(style, looked_into=found)
+    assert page.count("<rect") == 3
+    assert "down 1" in page
+    assert "up 0" in page
+    assert "Largest in unet.down_blocks.1.a: 3.10%." in page
+    assert "Rank 2 would do: it keeps 99.5% of the update." in page
+    assert re.search(r'name="rank" value="2" />.*data-act="smaller"', page, re.DOTALL)
+    assert "12.5 \u00d7" in page
+    assert "onerror=alert(1)>" not in page
+    alone = AnatomyView("run-1", (layer("te.x", share=None, factor=None, sizes=(), norm=0.0),), None, 1.0, 0.99)
+    page = opened(style, looked_into=alone)
+    assert "Every lower rank would leave out more than 1%" in page
+    assert "told without its weights" in page
+    assert "Largest in" not in opened(style, looked_into=replace(found, style="run-3")), (
+        "it is said of the style it is of"
+    )
+
+
+def test_what_two_styles_share_is_drawn_cell_by_cell() -> None:
+    partner = replace(CARD, id="run-2", name="Wash")
+    shared = SharedDirections("attn2.to_k", 16, ((0.5, 0.25, 1.0), (0.125, 1.5, -0.1)), 0.0625)
+    found = ComparedView(
+        styles=("run-1", "run-2"), names=("Ink", "Wash"), norms=(1.5, 0.25), angle=1.0, shared=28, alone=(0, 4),
+        settings={}, shared_directions=(shared,),
+    )  # fmt: skip
+    page = opened(StyleView(CARD, {}, {}, None), [CARD, partner], None, found)
+    assert re.findall(r'fill-opacity="([^"]+)"', page) == ["0.50", "0.25", "1.00", "0.12", "1.00", "0.00"]
+    assert 'viewBox="0 0 36 24"' in page
+    assert "0.50 of the strongest of each (by chance 0.06)" in page
 
 
 def test_what_would_be_sent_is_shown_before_it_can_be_sent() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from trainer import config as configs
 from trainer.atomic import replace_file
-from trainer.bases.families import title_of
+from trainer.bases.families import BUNDLED, title_of
 from trainer.config import FileLayout, RunConfig
 from trainer.errors import AdapterFileError, ImageError, PatinaError, StudioError
 from trainer.safetensors_file import Header, copy_with_metadata, read_header
@@ -25,8 +25,8 @@ from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
-from trainer.studio.views import ComparedView, StyleCard, StyleView
-from trainer.studio.worker.protocol import Compare, Convert, FileRequest, Inspect, Rework
+from trainer.studio.views import AnatomyView, ComparedView, LayerView, SharedDirections, StyleCard, StyleView
+from trainer.studio.worker.protocol import Compare, Convert, Dissect, FileRequest, Inspect, Rework
 from trainer.styles.alpha import KEY, Alpha
 from trainer.styles.headers import Headers
 from trainer.styles.metadata import copy_titled, family_of, rank_of, strength_of
@@ -296,7 +296,27 @@ class Library:
             alone=(len(found["only_first"]), len(found["only_second"])),
             settings=told,
             notes=tuple(found["notes"]),
+            shared_directions=tuple(
+                SharedDirections(each["kind"], each["layers"], tuple(map(tuple, each["similarity"])), each["by_chance"])
+                for each in found["shared_directions"]
+            ),
         )
+
+    def anatomy(self, style_id: str) -> AnatomyView:
+        """What a style does to each layer, beside its base's weights where that is on this machine. Takes seconds.
+
+        Raises:
+            PatinaError: there is no such style, or its change depends on the base.
+        """
+        card = self.card(style_id)
+        # A file from elsewhere may name any path as its base; only runs' own are opened.
+        base = "bundled" if card.family == BUNDLED.key else card.base if card.origin == "trained" else ""
+        try:
+            found = self._ask(Dissect(ask=new_id("dissect"), path=str(card.file), base=base))
+        except PatinaError as error:
+            raise type(error)(str(error).replace(str(card.file), card.name)) from None
+        layers = tuple(LayerView(**{**each, "sizes": tuple(each["sizes"])}) for each in found["layers"])
+        return AnatomyView(style_id, layers, found["smaller"], found["kept"], found["energy"])
 
     def _reworked(self, cards: Sequence[tuple[StyleCard, float]], rank: int | None, name: str, keep: str = "") -> str:
         self._home.require_space(sum(card.size_bytes for card, _ in cards), "This style")

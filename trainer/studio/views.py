@@ -321,6 +321,7 @@ class ComparedView:
         shared: layers that both change; ``alone`` those that one of them changes alone.
         settings: metadata key -> what each says, where they differ; None is nothing.
         notes: sentences for people.
+        shared_directions: of each kind of layer, which of the strongest directions the two write along are the same.
     """
 
     styles: tuple[str, str]
@@ -331,6 +332,52 @@ class ComparedView:
     alone: tuple[int, int]
     settings: Mapping[str, tuple[str | None, ...]]
     notes: tuple[str, ...] = ()
+    shared_directions: tuple[SharedDirections, ...] = ()
+
+
+@dataclass(frozen=True)
+class SharedDirections:
+    """What two styles share in the layers of one kind, see `trainer.workbench.subspaces.Overlap`.
+
+    Attributes:
+        similarity: rows over the first style's directions, columns over the second's, 0 to 1.
+        by_chance: what the first entry would be for random directions.
+    """
+
+    kind: str
+    layers: int
+    similarity: tuple[tuple[float, ...], ...]
+    by_chance: float
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One layer of a style, see `trainer.workbench.anatomy.LayerAnatomy`."""
+
+    path: str
+    kind: str
+    rank: int
+    norm: float
+    sizes: tuple[float, ...]
+    effective: int
+    share: float | None
+    factor: float | None
+
+
+@dataclass(frozen=True)
+class AnatomyView:
+    """What a style does to each layer.
+
+    Attributes:
+        smaller: a rank that would do, None where none of the offered ones does; it keeps ``kept`` of the energy.
+        energy: share of a layer's energy that its effective rank holds.
+    """
+
+    style: str
+    layers: tuple[LayerView, ...]
+    smaller: int | None
+    kept: float
+    energy: float
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainer.adapters.methods import as_loras
+from trainer.adapters.methods import as_loras, method_of
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import ConfigError
 from trainer.styles.file import StyleFile
@@ -91,7 +91,7 @@ def overlaps(first: StyleFile, second: StyleFile, side: Side = "outputs") -> lis
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for path in one:
         if path in other and _shape(one[path]) == _shape(other[path]) and _moves(one[path]) and _moves(other[path]):
-            kinds[_kind(path)].append(path)
+            kinds[kind_of(path)].append(path)
     if not kinds:
         raise ConfigError("The two styles change no layer in common, so there are no directions to compare.")
     return [_overlap(kind, paths, one, other, side) for kind, paths in sorted(kinds.items())]
@@ -134,25 +134,27 @@ def one_start(first: StyleFile, second: StyleFile) -> bool:
     return seeds[0] == seeds[1] is not None
 
 
-def amplification(path: str, layer: LayerWeights, weight: Tensor) -> Amplification:
+def amplification(path: str, layer: LayerWeights, weight: Tensor, *, own: bool = True) -> Amplification:
     """`Amplification` of one layer.
 
     Args:
         weight: the frozen one, (out, in[, kh, kw]).
+        own: whether to find W's own strongest directions, which takes a decomposition of all of W; else that is not a
+            number.
     """
     found = spectrum(*factors(layer))
     frozen = weight.detach().double().flatten(1)
     rank = len(found.sizes)
     norm = float(torch.linalg.matrix_norm(frozen))
     return Amplification(
-        kind=_kind(path),
+        kind=kind_of(path),
         layers=1,
         rank=rank,
         update=found.energy**0.5,
         weight=norm,
         along_update=float(torch.linalg.matrix_norm(found.left.T @ frozen @ found.right.T)),
         along_random=norm * rank / frozen.numel() ** 0.5,
-        along_own=float(torch.linalg.svdvals(frozen)[:rank].norm()),
+        along_own=float(torch.linalg.svdvals(frozen)[:rank].norm()) if own else float("nan"),
     )
 
 
@@ -199,9 +201,11 @@ def _shape(layer: LayerWeights) -> tuple[int, int]:
 
 
 def _moves(layer: LayerWeights) -> bool:
-    return bool(layer.up.any()) and bool(layer.down.any())
+    # A bottleneck adapter's two matrices are no factors of a change of the weight.
+    return method_of(layer).changes_weights and bool(layer.up.any()) and bool(layer.down.any())
 
 
-def _kind(path: str) -> str:
+def kind_of(path: str) -> str:
+    """What a layer's name ends with, such as ``attn2.to_q``."""
     within = path.rpartition("transformer_blocks.")[2].partition(".")[2]
     return within or path.rpartition(".")[2]

@@ -18,8 +18,8 @@ from trainer.publishing.parcel import Choices
 from trainer.studio.library import Library
 from trainer.studio.sharing import Sharing
 from trainer.studio.store import State
-from trainer.studio.worker.protocol import Compare, Convert, FileRequest, Rework
-from trainer.studio.worker.rework import compared, reworked
+from trainer.studio.worker.protocol import Compare, Convert, Dissect, FileRequest, Rework
+from trainer.studio.worker.rework import compared, dissected, reworked
 from trainer.styles.inspect import inspect_file
 from trainer.styles.read import read_style
 from trainer.styles.write import write_again, write_style
@@ -34,6 +34,8 @@ def worker(request: FileRequest) -> dict[str, Any]:
         return {"notes": list(reworked(request))}
     if isinstance(request, Compare):
         return compared(request)
+    if isinstance(request, Dissect):
+        return dissected(request)
     if isinstance(request, Convert):
         write_again(Path(request.source), Path(request.target), request.layout, request.name, half=request.half)
         return {}
@@ -83,6 +85,26 @@ def test_a_part_is_a_style_of_its_own_and_two_styles_are_compared(library: Libra
     assert math.cos(found.angle) == pytest.approx(float((a * b).sum() / a.norm() / b.norm()), abs=1e-4)
     assert found.settings["trigger"] == (None, "wash style")
     assert library.compared(ink, ink).angle == pytest.approx(0.0, abs=1e-3)
+    (same,), (apart,) = library.compared(ink, ink).shared_directions, found.shared_directions
+    assert same.kind == "attn2.to_q"
+    torch.testing.assert_close(torch.tensor(same.similarity).diagonal(), torch.ones(4))
+    left = [torch.linalg.svd(update).U[:, 0] for update in (a, b)]
+    assert apart.similarity[0][0] == pytest.approx(float((left[0] @ left[1]) ** 2), abs=1e-4)
+
+
+def test_what_is_inside_agrees_with_direct_computation_and_a_file_cannot_name_a_folder_to_open(
+    library: Library, tmp_path: Path
+) -> None:
+    ink = added(library, tmp_path, "Ink", 1, ss_sd_model_name=str(tmp_path))
+    found = library.anatomy(ink)
+    (layer,) = found.layers
+    own = read_style(library.card(ink).file).layers[PATH]
+    sizes = torch.linalg.svdvals(own.scale * own.up @ own.down)
+    assert layer.norm == pytest.approx(float(sizes.norm()), rel=1e-4)
+    torch.testing.assert_close(torch.tensor(layer.sizes), sizes[:4], rtol=1e-4, atol=1e-4)
+    held = sizes.square().cumsum(0) / sizes.square().sum()
+    assert layer.effective == int((held < found.energy).sum()) + 1
+    assert (layer.share, layer.factor) == (None, None), "the base of a file from elsewhere is not opened"
 
 
 def test_a_refusal_names_the_style_and_not_where_the_studio_keeps_it(

@@ -16,6 +16,7 @@ from trainer.cli import app
 from trainer.errors import ConfigError
 from trainer.styles.file import StyleFile
 from trainer.styles.write import write_style
+from trainer.workbench.anatomy import anatomy
 from trainer.workbench.heatmap import colour, heatmap
 from trainer.workbench.subspaces import Side, amplification, amplifications, by_chance, directions, overlaps, similarity
 
@@ -136,3 +137,28 @@ def test_patina_inspect_compares_two_files_and_draws_them(tmp_path: Path) -> Non
     assert "exists already" in again.output
     wrong = CliRunner().invoke(app, ["inspect", *files, "--directions", "up"])
     assert "--directions is 'up', but should be one of outputs, inputs, A" in wrong.output
+
+
+def test_anatomy_is_the_style_beside_the_weights_of_its_base() -> None:
+    """A strong direction and a hundred times weaker ones: rank 1 would do, and the numbers are torch.linalg's."""
+    rng = torch.Generator().manual_seed(4)
+    weight = torch.randn(16, 12, generator=rng)
+    down, up = torch.randn(4, 12, generator=rng), torch.randn(16, 4, generator=rng)
+    up[:, 1:] *= 0.01
+    path = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q"
+    still = path.replace("to_q", "to_k")
+    layers = {path: LayerWeights(down, up, 8.0), still: LayerWeights(down, torch.zeros(16, 4), 8.0)}
+    file = StyleFile(Path("it.safetensors"), "kohya", layers, {})
+    found = anatomy(file, {path: weight}.get)
+    moved, unmoved = found.layers
+    update = 2.0 * up @ down
+    left, sizes, right = torch.linalg.svd(update, full_matrices=False)
+    assert (moved.kind, moved.rank, moved.effective) == ("attn2.to_q", 4, 1)
+    assert moved.share == pytest.approx(float(update.norm() / weight.norm()), rel=1e-4)
+    along = left[:, :4].T @ weight @ right[:4].T
+    assert moved.factor == pytest.approx(float(update.norm() / along.norm()), rel=1e-3)
+    assert found.smaller == 1
+    assert found.kept == pytest.approx(float(sizes[0] ** 2 / sizes.square().sum()), rel=1e-4)
+    assert (unmoved.norm, unmoved.effective, unmoved.share) == (0.0, 0, None)
+    even = StyleFile(Path("it.safetensors"), "kohya", {path: LayerWeights(torch.eye(4, 12), torch.eye(16, 4), 4.0)}, {})
+    assert anatomy(even).smaller is None

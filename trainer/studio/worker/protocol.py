@@ -99,7 +99,16 @@ class Compare(Message):
     second: str
 
 
-FileRequest = Inspect | Convert | Rework | Compare
+class Dissect(Message):
+    """Say what a style file does to each layer, beside the weights of ``base`` unless that is empty."""
+
+    type: Literal["dissect"] = "dissect"
+    ask: str
+    path: str
+    base: str = ""
+
+
+FileRequest = Inspect | Convert | Rework | Compare | Dissect
 """What is asked about style files and answered within seconds."""
 
 

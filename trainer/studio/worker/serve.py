@@ -25,6 +25,7 @@ from trainer.studio.worker.protocol import (
     Answer,
     AnyRequest,
     Compare,
+    Dissect,
     Draw,
     DrawEnded,
     Drawing,
@@ -219,7 +220,7 @@ class Server:
 
     def answer(self, request: FileRequest | Judge) -> None:
         """Look into style files, make new ones of them, or write a finished run's anew."""
-        from trainer.studio.worker.rework import compared, reworked
+        from trainer.studio.worker.rework import compared, dissected, reworked
         from trainer.styles.inspect import inspect_file
         from trainer.styles.read import read_style
         from trainer.styles.write import write_again
@@ -236,6 +237,8 @@ class Server:
                 data = {"notes": list(reworked(request))}
             elif isinstance(request, Compare):
                 data = compared(request)
+            elif isinstance(request, Dissect):
+                data = dissected(request)
             else:
                 write_again(Path(request.source), Path(request.target), request.layout, request.name, half=request.half)
             self.pipe.send(Answer(ask=request.ask, data=data))
