@@ -43,7 +43,8 @@ from trainer.studio.views import (
 
 HAN = "[\u4e00-\u9fff]"
 SAME_IN_CHINESE = {
-    "frame.title", "settings.hub", "train.settings.adapter.alpha.0", "train.settings.optim.beta1.0", "train.settings.optim.beta2.0",
+    "frame.title", "settings.hub", "train.settings.adapter.alpha.0", "train.settings.optim.beta1.0",
+    "train.settings.optim.beta2.0",
     "train.settings.optim.epsilon.0", "train.settings.optim.min_snr_gamma.0", "preview.mixer.trigger",
     "preview.prompt_placeholder", "preview.style_at", "preview.axis_examples.schedulers", "library.layouts.kohya",
     "library.layouts.diffusers", "library.alpha",
