@@ -177,3 +177,21 @@ def test_without_the_package_a_sentence_says_how_to_get_it(monkeypatch: pytest.M
         ConfigError, match=r"base\.quantize is 'nf4', which needs the package bitsandbytes: pip install"
     ):
         load_base(BaseConfig(quantize="nf4"), device=CPU, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("method", "times"), [("lora", 1), ("full", 1), ("bitfit", 1), ("bottleneck", 1), ("dora", 2)])
+def test_a_weight_is_widened_no_more_often_than_it_is_needed(
+    method: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for the layer's own answer; DoRA looks at its lengths, too."""
+    model = nn.ModuleList([nn.Sequential(nn.Linear(64, 64))])
+    quantise(model, "nf4", device=CPU, dtype=torch.float32)
+    bank = Bank({"unet": model})
+    bank.add("it", ["unet.0.0"], rank=2, method=method, seed=1)
+    asked: list[str] = []
+    widened = Quantised.weight.fget
+    assert widened is not None
+    monkeypatch.setattr(Quantised, "weight", property(lambda self: asked.append(method) or widened(self)))
+    model[0](torch.randn(2, 64))
+    bank.set_strengths({"it": 0.5})
+    assert len(asked) == times

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.adapters.methods.foreign import Foreign, through
-from trainer.adapters.methods.method import Method, Parts, Values
+from trainer.adapters.methods.method import Method, Parts, Values, convolves
 from trainer.adapters.weights import LayerWeights
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class Biased(Foreign):
         import torch.nn.functional as F
 
         down, up = through(base, x, values["down"]), values["up"].to(x.dtype)
-        moved = F.linear(down, up) if base.weight.dim() == 2 else F.conv2d(down, up)
-        bias = values["bias"].view(-1, *(1,) * (y.dim() - 2) if base.weight.dim() == 4 else ())
+        moved = F.linear(down, up) if not convolves(base) else F.conv2d(down, up)
+        bias = values["bias"].view(-1, *(1,) * (y.dim() - 2) if convolves(base) else ())
         return ((values["scale"] * moved + bias) * gates.view(-1, *[1] * (y.dim() - 1))).to(y.dtype)
 
     def merged(self, values: Values, base: Any, rank: int, alpha: float) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainer.adapters.methods.method import Method, Parts, Site, Values
+from trainer.adapters.methods.method import Method, Parts, Site, Values, convolves
 from trainer.adapters.weights import LayerWeights
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class BitFit(Method):
 
     def update(self, values: Values, base: Any, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
         # Over a picture's two sides the channels come first, over tokens last.
-        bias = values["bias"].view(-1, 1, 1) if hasattr(base, "kernel_size") else values["bias"]
+        bias = values["bias"].view(-1, 1, 1) if convolves(base) else values["bias"]
         return (bias * gates.view(-1, *[1] * (y.dim() - 1))).to(y.dtype)
 
     def merged(self, values: Values, base: Any, rank: int, alpha: float) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainer.adapters.methods.method import Method, Parts, Site, Values
+from trainer.adapters.methods.method import Method, Parts, Site, Values, convolves
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import ConfigError
 
@@ -53,7 +53,7 @@ class Bottleneck(Method):
         import torch.nn.functional as F
 
         down, up = values["down"].to(y.dtype), values["up"].to(y.dtype)
-        if hasattr(base, "kernel_size"):
+        if convolves(base):
             moved = F.conv2d(F.gelu(F.conv2d(y, down[:, :, None, None])), up[:, :, None, None])
         else:
             moved = F.linear(F.gelu(F.linear(y, down)), up)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.adapters.methods.lora import check_room, random_down, zero_up
-from trainer.adapters.methods.method import Method, Parts, Site, Values
+from trainer.adapters.methods.method import Method, Parts, Site, Values, convolves
 from trainer.adapters.weights import LayerWeights
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Dora(Method):
 
     def update(self, values: Values, base: Any, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
         down, up, scale = values["down"], values["up"], values["scale"]
-        sides = (1,) * (y.dim() - 2) if base.weight.dim() == 4 else ()
+        sides = (1,) * (y.dim() - 2) if convolves(base) else ()
         c = (values["magnitude"] / _norms(base, down, up, scale)).view(-1, *sides)
         frozen = y if base.bias is None else y - base.bias.view(-1, *sides)
         low_rank = scale * _through(base, x, down.to(x.dtype), up.to(x.dtype))
@@ -96,6 +96,6 @@ def _through(base: Any, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
     """``B A x``, where A goes over a picture as the frozen convolution does."""
     import torch.nn.functional as F
 
-    if base.weight.dim() == 2:
+    if not convolves(base):
         return F.linear(F.linear(x, down), up)
     return F.conv2d(F.conv2d(x, down, None, base.stride, base.padding, base.dilation), up)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainer.adapters.methods.method import Method, Parts, Site, Values
+from trainer.adapters.methods.method import Method, Parts, Site, Values, convolves
 from trainer.adapters.weights import LayerWeights
 
 if TYPE_CHECKING:
@@ -80,6 +80,6 @@ def through(base: Any, x: Tensor, weight: Tensor) -> Tensor:
     """What the frozen layer would answer without its bias if ``weight`` were its weight."""
     import torch.nn.functional as F
 
-    if base.weight.dim() == 2:
+    if not convolves(base):
         return F.linear(x, weight.to(x.dtype))
     return F.conv2d(x, weight.to(x.dtype), None, base.stride, base.padding, base.dilation)

@@ -31,7 +31,7 @@ class Loha(Foreign):
 
     def update(self, values: Values, base: Any, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
         product = _product(values["down"], values["up"], values["down2"], values["up2"])
-        moved = through(base, x, product.view(base.weight.shape))
+        moved = through(base, x, product.view(-1, *values["down"].shape[1:]))
         return (moved * gates.view(-1, *[1] * (y.dim() - 1))).to(y.dtype)
 
     def product(self, weights: LayerWeights) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainer.adapters.methods.foreign import Foreign, plain, split, through
-from trainer.adapters.methods.method import Values
+from trainer.adapters.methods.method import Values, convolves
 from trainer.adapters.weights import LayerWeights
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Lokr(Foreign):
     def update(self, values: Values, base: Any, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
         outer, down, up = values["outer"].to(x.dtype), values["down"], values["up"]
         q = outer.shape[1]
-        if base.weight.dim() == 2:
+        if not convolves(base):
             inner = through(base, through(base, x.unflatten(-1, (q, -1)), down), up)
             moved = (outer @ inner).flatten(-2)
         else:

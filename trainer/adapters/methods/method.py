@@ -211,3 +211,8 @@ class Method(ABC):
 
     def after_step(self, layers: Sequence[Values], step: int, steps: int) -> None:  # noqa: B027 (most need none)
         """Called after optimizer step ``step`` of ``steps``, gradients still there; may change parts in place."""
+
+
+def convolves(base: Any) -> bool:
+    """Whether a frozen layer is a convolution; asking a quantised one for its weight would compute that."""
+    return hasattr(base, "kernel_size")
