@@ -9,12 +9,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.texts import TEXTS
+from trainer.adapters.blocks import blocks_text, read_blocks
 from trainer.config import BaseConfig, sentence
 from trainer.errors import ConfigError
 from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
 
 LOWEST, HIGHEST = -1.0, 2.0
 MOST_STYLES = 8
+BLOCK_SLIDERS = ("down", "mid", "up")
+"""Parts of the UNet that the form has a slider for, of `trainer.adapters.blocks`."""
 MOST_PICTURES = 8
 
 Strengths = tuple[float, ...]
@@ -117,6 +120,7 @@ class Form:
     negative: str = ""
     seed: int = 0
     count: int = 1
+    blocks: str = ""
     base: BaseConfig = field(default_factory=BaseConfig.model_construct)
     settings: PreviewSettings = field(default_factory=PreviewSettings.model_construct)
 
@@ -131,7 +135,8 @@ class Form:
 
     def order(self, rows: Iterable[PreviewRow], note: str) -> PreviewOrder:
         """Rows of this form as an order."""
-        return PreviewOrder(base=self.base, styles=self.mix.styles, rows=tuple(rows), settings=self.settings, note=note)
+        styles = tuple(use.model_copy(update={"blocks": self.blocks}) for use in self.mix.styles)
+        return PreviewOrder(base=self.base, styles=styles, rows=tuple(rows), settings=self.settings, note=note)
 
     def values(self) -> dict[str, Any]:
         """The other way: what `read_form` reads."""
@@ -147,6 +152,7 @@ class Form:
             "width": str(settings.width or ""),
             "height": str(settings.height or ""),
             "count": self.count,
+            **{f"block_{name}": read_blocks(self.blocks).get(name, 1.0) for name in BLOCK_SLIDERS},
             "base": self.base.source,
             "change": settings.change,
         }
@@ -182,7 +188,10 @@ def read_form(values: Mapping[str, Any], base: BaseConfig) -> Form:
     if not 1 <= number <= MOST_PICTURES:
         raise ConfigError(TEXTS.preview.bad_count.format(count=number, most=MOST_PICTURES))
     mix = Mix.read(values.get("mixer"))
-    return Form(row.prompt.strip(), mix, row.negative.strip(), row.seed, number, base, settings)
+    factors = {name: values.get(f"block_{name}") for name in BLOCK_SLIDERS}
+    blocks = blocks_text({name: _bounded(f) for name, f in factors.items() if isinstance(f, int | float)})
+    read_blocks(blocks)
+    return Form(row.prompt.strip(), mix, row.negative.strip(), row.seed, number, blocks, base, settings)
 
 
 def _number(text: object) -> object:

@@ -57,7 +57,7 @@ def film_strengths(mix: Mix) -> list[Strengths]:
 def scene_of(order: PreviewOrder) -> str:
     """What all pictures of one scene share, as a text to compare; with which weights they were drawn is not in it."""
     row = order.rows[0]
-    styles = [(use.style, use.step) for use in order.styles]
+    styles = [(use.style, use.step, use.blocks) for use in order.styles]
     shared = [order.base.model_dump(mode="json"), styles, order.settings.model_dump(mode="json")]
     return json.dumps([*shared, row.prompt, row.negative], sort_keys=True)
 
@@ -69,7 +69,8 @@ def form_of(order: PreviewOrder, uses: Sequence[MixRow]) -> Form:
     rows = tuple(replace(use, strength=s) for use, s in zip(uses, strengths, strict=True))
     seeds = {row.seed for row in order.rows if row.strengths == first.strengths}
     count = min(len(seeds), MOST_PICTURES)
-    return Form(first.prompt, Mix(rows), first.negative, first.seed, count, order.base, order.settings)
+    blocks = order.styles[0].blocks if order.styles else ""
+    return Form(first.prompt, Mix(rows), first.negative, first.seed, count, blocks, order.base, order.settings)
 
 
 def frames(form: Form, jobs: Iterable[JobView]) -> dict[tuple[int, Strengths], Path]:

@@ -85,7 +85,7 @@ def sheet_order(form: Form, rows: Axis, columns: Axis, title: str = "") -> Previ
     uses = list(dict.fromkeys((style, step) for cell in cells for style, step, _ in cell.uses))
     return PreviewOrder(
         base=form.base,
-        styles=tuple(StyleUse(style=style, step=step) for style, step in uses),
+        styles=tuple(StyleUse(style=style, step=step, blocks=form.blocks) for style, step in uses),
         rows=tuple(_row(form, cell, uses) for cell in cells),
         settings=form.settings,
         columns=len(across),

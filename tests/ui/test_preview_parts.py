@@ -521,3 +521,21 @@ def test_of_a_base_that_cannot_be_told_everything_is_offered_and_nothing_promise
     found = suits(bases, str(tmp_path))
     assert {key for _, key in schedulers(found)} == set(SCHEDULERS)
     assert subjects(found) is None
+
+
+def test_sliders_of_blocks_weigh_every_style_of_an_order_and_come_back_with_it() -> None:
+    mixer = Mix((MixRow("a", "A", 1.0), MixRow("b", "B", 0.5))).value()
+    values = {"prompt": "a cat", "mixer": mixer, "block_down": 1, "block_mid": 0, "block_up": 0.5}
+    form = read_form(values, BaseConfig())
+    order = form.order([form.row(1, (1.0, 0.5))], "")
+    assert [use.blocks for use in order.styles] == ["mid=0, up=0.5"] * 2
+    again = form_of(order, form.mix.rows)
+    assert again.blocks == form.blocks
+    assert {key: again.values()[key] for key in values if key.startswith("block")} == {
+        "block_down": 1.0,
+        "block_mid": 0.0,
+        "block_up": 0.5,
+    }
+    plain = read_form({**values, "block_mid": 1, "block_up": 1}, BaseConfig())
+    assert plain.blocks == ""
+    assert scene_of(plain.order(order.rows, "")) != scene_of(order)

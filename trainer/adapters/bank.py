@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.adapters.blocks import factor_of
 from trainer.adapters.gates import GateBoard
 from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, Share, gated, place_of
 from trainer.adapters.methods import method_named, method_of
@@ -87,6 +88,7 @@ class Bank:
         settings: Mapping[str, Any] | None = None,
         dropout: float = 0.0,
         seed: int,
+        blocks: Mapping[str, float] | None = None,
     ) -> Adapter:
         """Attach a new, trainable adapter whose update is zero.
 
@@ -98,6 +100,7 @@ class Bank:
             rank: at least 1; more than a layer's width is useless and refused there.
             alpha: None is the rank.
             settings: of the method, see `trainer.adapters.methods.method_named`.
+            blocks: factors on the alpha of layers by block (`trainer.adapters.blocks`); at 0 they do not learn.
 
         Raises:
             ConfigError: a name in use, or a rank, alpha, method, target or dropout that cannot be.
@@ -115,17 +118,30 @@ class Bank:
             if isinstance(targets, str)
             else targets
         )
-        sites = [Site(path, self._base(path), rank, alpha, seed) for path in paths if chosen.fits(self._base(path))]
+        alphas = {path: alpha * factor_of(path, blocks or {}) for path in paths}
+        sites = [
+            Site(path, self._base(path), rank, alphas[path], seed)
+            for path in paths
+            if alphas[path] and chosen.fits(self._base(path))
+        ]
         if not sites:
             raise ConfigError(
                 f"adapter.targets names no layer that adapter.method {method!r} can adapt: choose more layers, such as "
                 "'all-linear'."
             )
         shares = {
-            site.path: self._share(name, site.path, chosen, parts, rank, alpha, dropout, trainable=True)
+            site.path: self._share(name, site.path, chosen, parts, rank, site.alpha, dropout, trainable=True)
             for site, parts in zip(sites, chosen.begin(sites), strict=True)
         }
-        spec = AdapterSpec(name, rank, alpha, tuple(shares), method=method, dropout=dropout)
+        spec = AdapterSpec(
+            name,
+            rank,
+            alpha,
+            tuple(shares),
+            method=method,
+            alphas={site.path: site.alpha for site in sites if site.alpha != alpha},
+            dropout=dropout,
+        )
         return self._attach(spec, shares, ())
 
     def load(
@@ -180,6 +196,24 @@ class Bank:
         column = self.names.index(name)
         del self._adapters[name]
         self._rebuild(lambda s: torch.cat([s[:, :column], s[:, column + 1 :]], dim=1))
+
+    def weigh(self, name: str, blocks: Mapping[str, float]) -> None:
+        """Let an adapter count more or less in blocks of the denoiser, on top of its strength.
+
+        Args:
+            blocks: factors by name (`trainer.adapters.blocks`); blocks that are not named count as trained.
+
+        Raises:
+            ConfigError: an unknown name.
+            RunError: the bank is merged.
+        """
+        self._refuse_merged("weighing blocks")
+        shares = {self._share_of(name, path): factor_of(path, blocks) for path in self[name].spec.targets}
+        if all(share.factor == factor for share, factor in shares.items()):
+            return
+        for share, factor in shares.items():
+            share.factor = factor
+        self._rebuild(lambda strengths: strengths)
 
     def set_strengths(self, strengths: Tensor | Mapping[str, float], *, roots: Iterable[str] | None = None) -> None:
         """Say how strongly each adapter counts from now on: 0 is the base, 1 as trained.

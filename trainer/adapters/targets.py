@@ -28,10 +28,17 @@ TARGETS: Mapping[str, str] = {
     "self": r".*\.attn1\.(to_[qkv]|to_out\.0)",
     "attention": r".*\.attn[12]\.(to_[qkv]|to_out\.0)",
     "all-linear": r".*\.(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))",
+    "style-blocks": r"up_blocks\.0\.attentions\.1\..*\.attn[12]\.(to_[qkv]|to_out\.0)",
+    "content-blocks": r"up_blocks\.0\.attentions\.0\..*\.attn[12]\.(to_[qkv]|to_out\.0)",
+    "style-and-content": r"up_blocks\.0\.attentions\.[01]\..*\.attn[12]\.(to_[qkv]|to_out\.0)",
 }
 """Name -> regular expression over a layer's dotted path inside the denoiser (the whole path must match).
 
-The names are those of diffusers' transformer blocks, of which UNets and most transformers of images are built."""
+The names are those of diffusers' transformer blocks, of which UNets and most transformers of images are built; blocks
+of style and content are SDXL's (`HALVES`), and other bases have no such layers."""
+
+OF_SDXL = ("style-blocks", "content-blocks", "style-and-content")
+"""Named targets that other bases than SDXL have no layers of."""
 
 HALVES: Mapping[str, str] = {
     "content": r"up_blocks\.0\.attentions\.0\..*",
@@ -69,6 +76,10 @@ def describe(paths: Iterable[str]) -> str:
     Args:
         paths: dotted paths inside the denoiser; no model is needed, so *which* blocks exist is not checked.
     """
+    paths = list(paths)
+    for name in OF_SDXL:
+        if paths and all(re.fullmatch(TARGETS[name], path) for path in paths):
+            return name
     kinds = {_kind(path) for path in paths}
     for name, known in _NAMED_KINDS.items():
         if kinds == known:

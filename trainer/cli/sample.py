@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from trainer.adapters.blocks import read_blocks
 from trainer.cli.mending import mending, quiet_libraries
 from trainer.cli.options import choices
 from trainer.cli.style_files import AlphaTold, RsLora, alpha_told, progress, style_of
@@ -83,6 +84,13 @@ def sample(
     change: Annotated[
         str, typer.Option(metavar="NUMBER", help="How much of that picture may change, above 0 to 1, which is all.")
     ] = "0.6",
+    blocks: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=FACTOR,...",
+            help="How much the styles count in parts of the UNet: down, mid, up, on SDXL style and content; 'up=0.5'.",
+        ),
+    ] = "",
     device: Annotated[
         str, typer.Option(metavar="NAME", help="Where to draw: auto, cuda, cuda:1, mps or cpu.")
     ] = "auto",
@@ -114,9 +122,12 @@ def sample(
             raise ConfigError(f"That would be {len(rows)} pictures; draw at most {MOST_PICTURES} at once.")
         kept = _checked(BaseConfig, {"quantize": quantize})
         target = _target(out)
+        factors = read_blocks(blocks, "--blocks")
 
         quiet_libraries()
         model, bank = _open([style for style, _ in styles], base, kept, place, told)
+        for name in bank.names:
+            bank.weigh(name, factors)
         pictures = _draw(model, bank, rows, settings)
         for path in _save(pictures, rows, settings, columns, prompt, model, bank, target):
             typer.echo(path)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from trainer.adapters.blocks import read_blocks
 from trainer.adapters.methods import METHODS
 from trainer.adapters.methods.lora import Init
 from trainer.adapters.targets import problem_with
 from trainer.config.schedulers import Scheduler
+from trainer.errors import ConfigError
 from trainer.optimizers import OPTIMIZERS, SCHEDULES
 
 if TYPE_CHECKING:
@@ -212,8 +214,15 @@ class AdapterConfig(Section):
         None,
         min_length=1,
         max_length=500,
-        description="Which layers learn: 'cross' (how words become shapes), 'qv', 'self', 'attention', 'all-linear', "
+        description="Which layers learn: 'cross' (how words become shapes), 'qv', 'self', 'attention', 'all-linear'; "
+        "on SDXL also 'style-blocks', 'content-blocks', or 'style-and-content', of which patina split exports one; "
         "or a regular expression over the model's layer names; empty is what suits the base.",
+    )
+    blocks: str = Field(
+        "",
+        max_length=200,
+        description="How strongly the style counts in parts of the UNet, such as 'down=0.5, mid=0': down, mid, up, and "
+        "on SDXL style and content; 0 leaves a part as the base has it. With LoRA, LoRA+, LoRA-FA and rsLoRA.",
     )
     init: Init | None = Field(
         None,
@@ -241,6 +250,15 @@ class AdapterConfig(Section):
         # The names of targets are regular expressions too; whether one matches a layer is known with the base only.
         if value is not None and (problem := problem_with(value)):
             raise ValueError(problem)
+        return value
+
+    @field_validator("blocks")
+    @classmethod
+    def _known_blocks(cls, value: str) -> str:
+        try:
+            read_blocks(value, "")
+        except ConfigError as error:
+            raise ValueError(str(error).strip()) from None
         return value
 
 

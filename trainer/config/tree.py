@@ -101,6 +101,15 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _blocks_go_with_the_method(self) -> RunConfig:
+        if self.adapter.blocks and self.adapter.method not in ("lora", "lora+", "lora-fa", "rslora"):
+            raise ValueError(
+                f"adapter.blocks is {self.adapter.blocks!r}, but adapter.method {self.adapter.method!r} has no "
+                "strength of each block in its files: choose lora, lora+, lora-fa or rslora, or leave it empty"
+            )
+        return self
+
     @property
     def images_per_pass(self) -> int:
         """Images in one forward pass of a resolved config."""

@@ -59,11 +59,13 @@ class StyleUse(Message):
         style: id of a finished run or an imported style, or of a run in training.
         step: a checkpoint's step; 0 is the finished file, or for a run in training its weights of this moment.
         weights: which weights that was when the pictures were made (`weights_in`); the studio fills it in.
+        blocks: how much it counts in parts of the UNet (`trainer.adapters.blocks`), on top of its strength.
     """
 
     style: str
     step: int = 0
     weights: str = ""
+    blocks: str = Field("", max_length=200)
 
 
 class PlacedStyle(StyleUse):

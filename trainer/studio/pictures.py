@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainer.adapters.blocks import read_blocks
 from trainer.config import BaseConfig
 from trainer.errors import StudioError
 from trainer.preview.begin import NAME, keep_image
@@ -200,7 +201,8 @@ class Pictures:
         """
         name, path = self._file_of(use)
         weights = live_weights() if path is None else weights_in(path)
-        return PlacedStyle(style=use.style, step=use.step, weights=weights, name=name, path=str(path or ""))
+        read_blocks(use.blocks)
+        return PlacedStyle(**use.model_dump(exclude={"weights"}), weights=weights, name=name, path=str(path or ""))
 
     def _file_of(self, use: StyleUse) -> tuple[str, Path | None]:
         """A style's name, and its file or checkpoint's folder; none for the weights in training."""
@@ -249,7 +251,8 @@ def _mark(style: PlacedStyle) -> str:
         status = (path / "manifest.json" if path.is_dir() else path).stat()
     except OSError:
         return ""
-    return f"{style.path}:{status.st_mtime_ns}:{status.st_size}"
+    mark = f"{style.path}:{status.st_mtime_ns}:{status.st_size}"
+    return f"{mark}:{style.blocks}" if style.blocks else mark
 
 
 def _key(order: PreviewOrder, row: PreviewRow, marks: Sequence[str]) -> str:

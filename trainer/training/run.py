@@ -10,6 +10,7 @@ from typing import Literal
 from accelerate import Accelerator
 
 from trainer.adapters.bank import Bank
+from trainer.adapters.blocks import read_blocks
 from trainer.bases.base import Base
 from trainer.bases.compiling import compile_blocks
 from trainer.bases.open import load_base
@@ -262,6 +263,7 @@ def add_style(bank: Bank, config: RunConfig, name: str = STYLE) -> None:
         settings=adapter.model_dump(),
         dropout=adapter.dropout,
         seed=config.train.seed,
+        blocks=read_blocks(adapter.blocks),
     )
 
 

@@ -6,12 +6,14 @@ import gc
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from trainer.adapters.bank import Bank
+from trainer.adapters.blocks import factor_of, read_blocks
 from trainer.adapters.methods import method_named
 from trainer.bases.base import Base
 from trainer.bases.open import load_base
@@ -171,6 +173,8 @@ class WarmBase:
             if name not in self._hung:
                 attach(bank, name, self._read(identity))
                 self._hung[name] = identity
+        for name, style in zip(wanted, styles, strict=True):
+            bank.weigh(name, read_blocks(style.blocks))
         return [bank.names.index(name) for name in wanted]
 
     @contextmanager
@@ -179,6 +183,7 @@ class WarmBase:
         bank = session.bank
         strengths = bank.strengths
         guests: list[str] = []
+        weighed: list[str] = []
         columns: list[int] = []
         try:
             for index, style in enumerate(styles):
@@ -187,9 +192,15 @@ class WarmBase:
                     name = f"guest-{index}"
                     attach(bank, name, self._read(self._resolve(style)))
                     guests.append(name)
+                    bank.weigh(name, read_blocks(style.blocks))
+                elif style.blocks:
+                    bank.weigh(name, read_blocks(style.blocks))
+                    weighed.append(name)
                 columns.append(bank.names.index(name))
             yield columns
         finally:
+            for name in weighed:
+                bank.weigh(name, {})
             for name in guests:
                 bank.remove(name)
             bank.set_strengths(strengths)
@@ -256,6 +267,8 @@ def checkpoint_as_file(path: Path) -> StyleFile:
     found = checkpoints.read(path)
     state = {**found.adapter, **(found.average or {})}
     layers = method_named(config.adapter.method, config.adapter.model_dump()).layers(state, rank, alpha)
+    factors = read_blocks(config.adapter.blocks)
+    layers = {p: replace(layer, alpha=layer.alpha * factor_of(p, factors)) for p, layer in layers.items()}
     return StyleFile(path, "checkpoint", layers, {})
 
 
