@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from app.guard import logged_in
+from app.texts import said
 from trainer.errors import PatinaError
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _download(studio: Studio, style: str, layout: str, half: bool) -> Response:
     try:
         path = studio.library.download(style, cast(Any, layout), half=half)
     except PatinaError as error:
-        return PlainTextResponse(str(error), status_code=404)
+        return PlainTextResponse(said(str(error)), status_code=404)
     return FileResponse(path, media_type="application/octet-stream", filename=path.name)
 
 
@@ -182,7 +183,7 @@ def _shared(studio: Studio, style: str) -> Response:
     try:
         path, name = studio.sharing.zip(style)
     except PatinaError as error:
-        return PlainTextResponse(str(error), status_code=404)
+        return PlainTextResponse(said(str(error)), status_code=404)
     return FileResponse(path, media_type="application/zip", filename=name)
 
 

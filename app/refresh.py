@@ -30,7 +30,7 @@ from typing import Any
 import gradio as gr
 
 from app.html import Child, join
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from trainer.errors import PatinaError
 
 ACTION: dict[str, Any] = {
@@ -134,8 +134,8 @@ def told(function: Callable[..., Any], sentence: Callable[[str], Any] | None = N
 
     def answer(error: PatinaError) -> Any:
         if sentence is not None:
-            return sentence(str(error))
-        tell(str(error))
+            return sentence(said(str(error)))
+        tell(said(str(error)))
         return gr.skip()
 
     if inspect.isgeneratorfunction(function):

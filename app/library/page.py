@@ -14,7 +14,7 @@ import gradio as gr
 from app.library import view
 from app.library.tools import ShareForm
 from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, render, tell, told
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from trainer.errors import AlphaUnknown, ConfigError, PatinaError
 from trainer.publishing.parcel import Choices
 from trainer.studio.views import AnatomyView, ComparedView
@@ -274,8 +274,8 @@ class Listeners:
             yield self.look(data)
             return
         except PatinaError as error:
-            looking.note = str(error)
-            tell(str(error))
+            looking.note = said(str(error))
+            tell(looking.note)
             yield self.look(data)
             return
         looking.note = words.imported.format(name=self.studio.library.view(looking.style).card.name)

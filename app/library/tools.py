@@ -11,7 +11,7 @@ from markupsafe import Markup
 from app.files import download_url, share_url
 from app.html import Child, el
 from app.library.anatomy import shared
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from app.units import size
 from trainer.adapters.targets import HALVES
 from trainer.publishing.card import LICENSES
@@ -104,7 +104,7 @@ def compare(card: StyleCard, others: Sequence[StyleCard], found: ComparedView | 
     ]
     table = el("table", el("thead", head), el("tbody", rows), class_="style-differences") if rows else None
     maps = shared(known.shared_directions, known.names)
-    return [asked, el("ul", [el("li", fact) for fact in [*facts, *known.notes]]), *maps, table]
+    return [asked, el("ul", [el("li", fact) for fact in [*facts, *map(said, known.notes)]]), *maps, table]
 
 
 def share(card: StyleCard, form: ShareForm) -> list[Child]:
@@ -138,7 +138,7 @@ def share(card: StyleCard, form: ShareForm) -> list[Child]:
     return [
         *parts,
         el("ul", files, class_="style-parcel"),
-        [el("p", note) for note in packed.notes],
+        [el("p", said(note)) for note in packed.notes],
         el("div", el("a", words.download_zip.format(size=size(packed.size)), class_="button", download=True,
                      href=share_url(card.id)), class_="style-tool"),
         el("p", words.push_help),

@@ -11,7 +11,7 @@ from app.files import download_url, picture_url
 from app.html import Child, el
 from app.library.anatomy import anatomy
 from app.library.tools import ShareForm, compare, rework, share
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from app.train.loss import loss_plot
 from app.train.monitor import opens
 from app.units import duration, size
@@ -208,7 +208,7 @@ def _opens(style: StyleView) -> Markup | None:
 
 def _notes(style: StyleView) -> list[Markup]:
     """What was left out of a file from elsewhere, and who reads it, as found at its import."""
-    return [el("p", str(note), class_="style-note") for note in style.inspection.get("notes", ())]
+    return [el("p", said(str(note)), class_="style-note") for note in style.inspection.get("notes", ())]
 
 
 def _opens_in(card: StyleCard, layout: FileLayout) -> str:
@@ -275,7 +275,7 @@ def _folded(
     if run is not None:
         parts.append(_fold("samples", words.samples, samples(run)))
         parts.append(_fold("learning", words.learning, loss_plot(run.loss_steps, run.losses, run.validation, run.step)))
-        ticks = [el("li", line) for line in run.verified]
+        ticks = [el("li", said(line)) for line in run.verified]
         parts.append(_fold("verified", words.verified, el("ul", ticks, class_="style-ticks")) if ticks else None)
     parts.append(_fold("metadata", words.metadata, metadata(style)))
     return parts
@@ -301,11 +301,11 @@ def samples(run: RunView) -> list[Markup]:
             )
             for sample in group
         ]
-        strips.append(el("div", el("h4", prompt), el("ol", pictures, class_="style-strip", tabindex=0)))
+        strips.append(el("div", el("h3", prompt), el("ol", pictures, class_="style-strip", tabindex=0)))
     others = sorted(kept - {sample.step for sample in run.samples})
     if others:
         buttons = [el("li", _under(step, True)) for step in others]
-        strips.append(el("div", el("h4", words.checkpoints), el("ul", buttons, class_="style-checkpoints")))
+        strips.append(el("div", el("h3", words.checkpoints), el("ul", buttons, class_="style-checkpoints")))
     return strips
 
 

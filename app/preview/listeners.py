@@ -17,7 +17,7 @@ from app.preview.scene import UNDO_SECONDS, Scene
 from app.preview.sheet import Axis, sheet_order, title_of
 from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, render, told
 from app.subjects import with_subject
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from app.units import duration
 from app.uploads import arrived
 from trainer.bases.families import BUNDLED
@@ -88,7 +88,7 @@ class Listeners:
             try:
                 scene.sheet_file = self.studio.pictures.sheet(sheet.id)
             except StudioError as error:
-                sheet = replace(sheet, state="failed", message=str(error))
+                sheet = replace(sheet, state="failed", message=said(str(error)))
         looks = view.viewer(scene, jobs, learned_on=scene.learned_on(self.studio, jobs))
         return {
             "viewer": render("viewer", view.state(looks)),
@@ -402,7 +402,7 @@ class Listeners:
             try:
                 scene.go_on(studio, scene.look(studio))
             except PatinaError as error:
-                scene.film, scene.hint = "offer", str(error)
+                scene.film, scene.hint = "offer", said(str(error))
             return answered(self.panels.updates(Shown.parse(data[parts.page]), self.drawn(scene)))
 
         def look_around(data: dict[Any, Any]) -> Any:

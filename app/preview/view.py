@@ -20,7 +20,7 @@ from app.preview.frames import FRAME, OPEN, SHEET, STRIP, frames
 from app.preview.scene import Scene
 from app.preview.styles import Suits
 from app.subjects import known
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from app.units import duration
 from trainer.config.schedulers import SCHEDULERS
 from trainer.preview.order import PreviewOrder, is_live, step_of
@@ -119,13 +119,13 @@ def message(job: JobView | None, form: Form, *, learned_on: bool) -> str:
     if job is None:
         return ""
     if job.state == "queued":
-        return job.message or words.waiting
+        return said(job.message) or words.waiting
     if job.state == "working":
         return words.drawing_film if job.order.note == STRIP else words.drawing
     if job.state == "failed":
-        return job.message
+        return said(job.message)
     if job.state == "cancelled":
-        return job.message or words.stopped
+        return said(job.message) or words.stopped
     if learned_on:
         return words.learned_on
     return words.live_now if form.mix.live else ""
@@ -177,12 +177,16 @@ def sheet(job: JobView | None, scene: Scene) -> Markup:
             el("figcaption", el("a", words.sheet_save, href=url, download=f"sheet-{rows}x{columns}.png")),
             class_="sheet",
         )
-    said = {"queued": job.message or words.waiting, "working": words.drawing, "cancelled": job.message or words.stopped}
+    states = {
+        "queued": said(job.message) or words.waiting,
+        "working": words.drawing,
+        "cancelled": said(job.message) or words.stopped,
+    }
     bar = None
     if job.state in OPEN:
         share = {"value": job.done, "max": job.total} if job.total else {}
         bar = el("progress", class_="viewer-progress", aria_label=words.viewer.progress, **share)
-    sentence = el("p", said.get(job.state, job.message), role="status", aria_live="polite")
+    sentence = el("p", states.get(job.state, said(job.message)), role="status", aria_live="polite")
     stop = el("button", words.cancel, type="button", data_act="stop") if job.state in OPEN else None
     return el("div", bar, sentence, stop, class_="sheet-status")
 

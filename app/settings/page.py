@@ -12,7 +12,7 @@ import gradio as gr
 from app.refresh import MANY, POLL, Panels, Shown, Updates, answered, render, told
 from app.settings import view
 from app.settings.hub import forget_token, has_token, keep_token
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from app.units import size
 from app.uploads import arrived
 from trainer.errors import StudioError
@@ -76,7 +76,7 @@ def standing(studio: Studio) -> view.Standing:
         versions=looked.versions,
         device=looked.device,
         home=studio.home.path,
-        wrong=[*looked.troubles, *(trouble.what for trouble in troubles)],
+        wrong=[said(each) for each in (*looked.troubles, *(trouble.what for trouble in troubles))],
         can_repair=any(trouble.mend is not None for trouble in troubles),
         space=studio.health.space(),
         folders={
@@ -99,7 +99,7 @@ def act(studio: Studio, name: str, data: Mapping[str, Any]) -> list[str]:
     words, fields = TEXTS.settings, data.get("fields") or {}
     item, kind = str(data.get("item", "")), data.get("kind")
     if name == "repair":
-        return studio.health.repair()
+        return [said(each) for each in studio.health.repair()]
     if name == "clean":
         freed = studio.health.clean_up()
         return [words.cleaned.format(size=size(freed)) if freed else words.nothing]

@@ -27,6 +27,7 @@ from app.texts.frame import FrameTexts
 from app.texts.preview import LibraryTexts, PreviewTexts
 from app.texts.studio import SettingsTexts
 from app.texts.train import TrainTexts
+from trainer import languages as library
 
 ENGLISH = "en"
 COOKIE = "patina_language"
@@ -81,6 +82,11 @@ def speaking(code: str) -> Iterator[None]:
         yield
     finally:
         _chosen.reset(token)
+
+
+def said(sentence: str) -> str:
+    """A sentence of the library in the language of this moment."""
+    return library.said(sentence, language())
 
 
 def language() -> str:

@@ -135,6 +135,7 @@ class TrainTexts:
     )
     base_other: str = "Another model"
     base_other_hint: str = "A Hugging Face id, a folder, or a .safetensors file on this machine."
+    finding: str = "{message}: {action}."
     base_here: str = "On this machine"
     base_here_none: str = "Choose a model"
     base_source: str = "Model"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from markupsafe import Markup
 
 from app.html import el
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from app.train.beside import beside
 from app.train.dials import DIALS, at, preset_values
 from app.train.settings import form_fields
@@ -160,7 +160,9 @@ class Actions:
                 path.unlink(missing_ok=True)
         if not refused:
             return STAY
-        lines = [el("li", sentence if name in sentence else f"{name}: {sentence}") for name, sentence in refused]
+        lines = [
+            el("li", said(sentence) if name in sentence else f"{name}: {said(sentence)}") for name, sentence in refused
+        ]
         return Answer(notice=el("div", el("p", TEXTS.train.not_taken), el("ul", lines)))
 
     def click_remove(self, run: str, data: Mapping[str, Any]) -> Answer:

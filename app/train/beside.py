@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from app.files import picture_url
 from app.html import el
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from app.train.loss import two_losses
 from app.train.monitor import origin_of
 from app.units import duration
@@ -29,7 +29,7 @@ def beside(found: Compared) -> Markup:
             el("h2", words.compare_title.format(first=found.first.name, second=found.second.name)),
             el("button", "\u00d7", type="button", class_="close", data_act="dismiss", aria_label=words.compare_close),
         ),
-        [el("p", note, class_="help") for note in found.notes],
+        [el("p", said(note), class_="help") for note in found.notes],
         _table(found),
         _images(found),
         _pictures(found),

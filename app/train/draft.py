@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from app.files import picture_url
 from app.html import Child, el
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from app.train.dials import at
 from app.train.monitor import origin_line
 from app.units import size
@@ -103,7 +103,7 @@ def _summary(draft: DraftView) -> Markup:
         for kind, label in words.remove_kind.items()
         if counts[kind]
     ]
-    notes = [el("p", f"{finding.message}: {finding.action}.", class_="help") for finding in set_wide]
+    notes = [el("p", finding_line(finding), class_="help") for finding in set_wide]
     return el("div", el("p", line), remedies, notes, class_="summary")
 
 
@@ -150,6 +150,11 @@ def _image(image: ImageView) -> Markup:
     )
 
 
+def finding_line(finding: Finding) -> str:
+    """What is so and what is done about it, in the visitor's language."""
+    return TEXTS.train.finding.format(message=said(finding.message), action=said(finding.action))
+
+
 def _badges(findings: Iterable[Finding]) -> Markup | None:
     words = TEXTS.train
     badges = [
@@ -157,7 +162,7 @@ def _badges(findings: Iterable[Finding]) -> Markup | None:
             "span",
             words.kinds.get(finding.kind, (finding.kind, finding.kind))[0],
             class_=f"badge {finding.severity}",
-            title=f"{finding.message}: {finding.action}.",
+            title=finding_line(finding),
         )
         for finding in findings
         if not finding.kind.startswith("caption")
@@ -264,9 +269,9 @@ def _base_facts(found: BaseInfo | None) -> Markup | None:
     if found is None:
         return None
     if found.problem:
-        return el("p", found.problem, class_="problem")
+        return el("p", said(found.problem), class_="problem")
     facts = [(found.family or "").upper() if found.family != "bundled" else ""]
     facts.append(f"{found.resolution} px" if found.resolution else "")
     facts.append(size(found.size_bytes) if found.size_bytes else "")
     line = TEXTS.train.base_fits.format(title=found.title, facts=TEXTS.frame.comma.join(fact for fact in facts if fact))
-    return el("div", el("p", line), [el("p", note, class_="help") for note in found.notes])
+    return el("div", el("p", line), [el("p", said(note), class_="help") for note in found.notes])

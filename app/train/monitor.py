@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from app.files import download_url, picture_url
 from app.html import el
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from app.train.loss import loss_plot
 from app.train.votes import votes
 from app.units import duration, size
@@ -54,8 +54,8 @@ def progress(run: RunView, *, next_up: bool) -> Markup:
         else None,
         _stages(run) if run.state == "training" else None,
         el("p", _numbers(run), class_="numbers"),
-        el("p", run.error, class_="problem", role="alert") if run.error else None,
-        el("p", run.waits, class_="problem", role="status") if run.waits else None,
+        el("p", said(run.error), class_="problem", role="alert") if run.error else None,
+        el("p", said(run.waits), class_="problem", role="status") if run.waits else None,
         _finished(run) if run.state == "finished" else None,
         _actions(run),
         _facts(run),
@@ -209,8 +209,8 @@ def _finished(run: RunView) -> Markup:
             class_="actions",
         ),
         opens(run.opens),
-        el("p", run.stopped, class_="pick-why") if run.stopped else None,
-        el("p", run.judgement.sentence, class_="pick-why") if run.judgement is not None else None,
+        el("p", said(run.stopped), class_="pick-why") if run.stopped else None,
+        el("p", said(run.judgement.sentence), class_="pick-why") if run.judgement is not None else None,
         _ticks(run.verified),
         _picks(run),
         votes(run),
@@ -224,11 +224,11 @@ def opens(found: Sequence[str]) -> Markup | None:
         return None
     line, *losses = found
     if not losses:
-        return el("p", line, class_="opens")
+        return el("p", said(line), class_="opens")
     return el(
         "details",
-        el("summary", line),
-        el("ul", [el("li", loss) for loss in losses]),
+        el("summary", said(line)),
+        el("ul", [el("li", said(loss)) for loss in losses]),
         data_keep="opens",
         class_="opens proof",
     )
@@ -243,8 +243,8 @@ def _picks(run: RunView) -> Markup | None:
 
     def row(name: str, strip: str, facts: Sequence[str], *, kept: bool = False) -> Markup:
         picture = el("img", src=picture_url(run.folder / strip), alt="", loading="lazy") if strip else None
-        said = [el("b", name), el("span", TEXTS.frame.comma.join(facts))]
-        return el("li", picture, el("p", said), class_="kept" if kept else None)
+        label = [el("b", name), el("span", TEXTS.frame.comma.join(facts))]
+        return el("li", picture, el("p", label), class_="kept" if kept else None)
 
     rows = [row(words.pick_base, judged.base_pictures, ())]
     for one in judged.candidates:
@@ -358,7 +358,7 @@ def _ticks(verified: Sequence[str]) -> Markup | None:
     return el(
         "details",
         el("summary", line),
-        el("ul", [el("li", tick) for tick in verified], class_="ticks"),
+        el("ul", [el("li", said(tick)) for tick in verified], class_="ticks"),
         data_keep="ticks",
         class_="proof",
     )
@@ -380,8 +380,8 @@ def _facts(run: RunView) -> Markup | None:
                 device=plan.device,
             )
         )
-        lines += plan.notes
-    notices = [el("p", notice.text, class_=notice.level) for notice in run.notices]
+        lines += [said(note) for note in plan.notes]
+    notices = [el("p", said(notice.text), class_=notice.level) for notice in run.notices]
     if not lines and not notices:
         return None
     return el(

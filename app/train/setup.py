@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from app.html import el
 from app.subjects import known
-from app.texts import TEXTS
+from app.texts import TEXTS, said
 from app.train.dials import DIALS, POSITIONS, Dial, at
 from app.train.settings import advanced as advanced_fields
 from app.units import duration, of_total, size
@@ -55,7 +55,7 @@ def setup(draft: DraftView, plan: PlanView, preset: Mapping[str, float], *, busy
         ),
         [_dial(dial, draft, preset) for dial in DIALS],
         el("button", words.to_advanced, type="button", class_="link", data_open="advanced"),
-        el("div", [el("p", note, class_="help") for note in plan.notes], class_="notes") if plan.notes else None,
+        el("div", [el("p", said(note), class_="help") for note in plan.notes], class_="notes") if plan.notes else None,
         el(
             "div",
             _plan(plan),
@@ -156,7 +156,7 @@ def _says(dial: Dial, value: float | None) -> str:
 def _plan(plan: PlanView) -> Markup:
     words = TEXTS.train
     if plan.problem:
-        return el("p", plan.problem if plan.images else words.plan_none, class_="plan", role="status")
+        return el("p", said(plan.problem) if plan.images else words.plan_none, class_="plan", role="status")
     parts = [words.plan_steps.format(steps=plan.steps)]
     if plan.seconds is not None:
         parts.append(words.plan_time.format(time=duration(plan.seconds)))

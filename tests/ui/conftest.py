@@ -202,3 +202,22 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def _few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The studio's worker shares the machine with the browser."""
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe-core finds of WCAG 2.1 A and AA and its own advice, in light and dark, on a desk and on a phone."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = []
+    size = page.viewport_size
+    assert size is not None
+    for looks in ("first", "other"):
+        for width, height in ((1280, 900), (390, 844)):
+            page.set_viewport_size({"width": width, "height": height})
+            rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+            for one in Axe().run(page, options=rules).response["violations"]:
+                where = [node["target"] for node in one["nodes"]]
+                found.append(f"{looks} looks, {width} px: {one['id']} at {where}: {one['nodes'][0]['failureSummary']}")
+        page.locator("[data-looks]").evaluate("button => button.click()")
+    page.set_viewport_size(size)
+    return found

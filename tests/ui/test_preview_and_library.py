@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from safetensors.numpy import load_file, save_file
 
-from tests.ui.conftest import PATIENCE, Served, wait_for
+from tests.ui.conftest import PATIENCE, Served, barriers, wait_for
 from trainer.errors import BaseError
 from trainer.safetensors_file import read_header
 
@@ -389,19 +389,27 @@ def test_stopping_ends_the_work_and_results_can_be_used_again_or_removed(
     expect(page.locator(".results-card")).to_have_count(before - 1)
 
 
-@pytest.mark.parametrize("tab", ["Preview", "Library"])
+@pytest.mark.parametrize("tab", ["Preview", "Library", "Settings"])
 def test_nothing_is_wider_than_a_phone(open_page: Callable[..., Page], tab: str) -> None:
     page = open_page(width=375, height=740)
     page.get_by_role("tab", name=tab).click()
-    expect(page.locator("#preview-prompt" if tab == "Preview" else "#library-import")).to_be_visible()
+    there = {"Preview": "#preview-prompt", "Library": "#library-import", "Settings": ".settings-page"}
+    expect(page.locator(there[tab])).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
-@pytest.mark.parametrize("tab", ["Preview", "Library"])
-def test_every_control_has_a_name_for_screen_readers(open_page: Callable[..., Page], tab: str) -> None:
+@pytest.mark.parametrize("tab", ["Preview", "Library", "Settings"])
+def test_nothing_bars_the_way_of_screen_readers_and_keyboards(open_page: Callable[..., Page], tab: str) -> None:
     page = open_page()
     page.get_by_role("tab", name=tab).click()
-    expect(page.locator("#preview-prompt" if tab == "Preview" else "#library-import")).to_be_visible()
+    there = {"Preview": "#preview-prompt", "Library": "#library-import", "Settings": ".settings-page"}
+    expect(page.locator(there[tab])).to_be_visible()
+    if tab == "Preview":
+        page.locator("#preview-begin .label-wrap").click()
+        page.locator("#preview-more .label-wrap").click()
+    if tab == "Library" and page.locator(".style-card").count():
+        page.locator(".style-card").first.click()
+        expect(page.get_by_role("dialog")).to_be_visible()
     nameless = """() => [...document.querySelectorAll("button, input, select, textarea, a[href]")]
         .filter((one) => one.offsetParent !== null && one.type !== "file")
         .filter((one) => !(one.getAttribute("aria-label") || one.title || one.textContent.trim() || one.placeholder
@@ -409,3 +417,4 @@ def test_every_control_has_a_name_for_screen_readers(open_page: Callable[..., Pa
         .map((one) => one.outerHTML.slice(0, 160))"""
     # Some controls get their names with the first look at the studio.
     wait_for(lambda: page.evaluate(nameless) == [], 15.0)
+    assert barriers(page) == []

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from tests.ui.conftest import PATIENCE
+from tests.ui.conftest import PATIENCE, barriers
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -174,3 +174,4 @@ def test_a_run_shows_every_stage_and_ends_with_a_wipe(open_page: Callable[..., P
     )
     expect(page.locator(".ticks")).to_be_hidden()
     expect(page.get_by_role("button", name="Open in Preview")).to_be_visible()
+    assert barriers(page) == []

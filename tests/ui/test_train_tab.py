@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from tests.ui.conftest import PATIENCE, Served
+from tests.ui.conftest import PATIENCE, Served, barriers
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 NASTY = "${alert(1)} {{x}} <b>bold</b>"
@@ -188,6 +188,7 @@ def test_every_control_has_a_name_and_every_picture_a_text(draft: Page) -> None:
     )
     assert nameless == []
     assert draft.locator("#train img:not([alt])").count() == 0
+    assert barriers(draft) == []
 
 
 @pytest.mark.parametrize("width", [1280, 390])

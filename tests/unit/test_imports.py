@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # matches decides.
 LAYERS = {
     "trainer.errors": 0,
+    "trainer.languages": 0,
     "trainer.printable": 0,
     "trainer.version": 0,
     "trainer.atomic": 1,

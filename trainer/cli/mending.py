@@ -18,6 +18,7 @@ from typing import NoReturn
 import typer
 
 from trainer.errors import PatinaError
+from trainer.languages import said, terminal_language
 from trainer.printable import printable
 
 BUG = 1
@@ -58,9 +59,9 @@ def mending(*, as_json: bool = False) -> Iterator[None]:
 
 def _end(sentence: str, code: int, as_json: bool) -> NoReturn:
     # It may quote a file's name or a setting's value, which may try to talk to the terminal.
-    sentence = printable(sentence)
     if as_json:
-        typer.echo(json.dumps({"type": "error", "message": sentence}))
+        typer.echo(json.dumps({"type": "error", "message": printable(sentence)}))
+    sentence = printable(said(sentence, terminal_language()))
     typer.secho(f"patina: {sentence}", err=True, fg=typer.colors.RED if sys.stderr.isatty() else None)
     raise typer.Exit(code) from None
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from trainer import events
+from trainer.languages import said, terminal_language
 from trainer.printable import printable
 from trainer.training.run_folder import RunFolder
 
@@ -133,10 +134,12 @@ class Terminal:
             self.say(f"Found {images}, nothing to remark.")
             return
         self.say(f"Found {images} to train on.")
+        language = terminal_language()
         if not self.lively:
             for row in event.findings:
-                said = row.message if row.message.startswith(row.image) else f"{row.image}: {row.message}"
-                self.say(f"  {said}; {row.action}")
+                message, action = (said(text, language) for text in (row.message, row.action))
+                line = message if row.message.startswith(row.image) else f"{row.image}: {message}"
+                self.say(f"  {line}; {action}")
             return
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("Image", overflow="fold", max_width=28)
@@ -144,7 +147,8 @@ class Terminal:
         table.add_column("What is done about it", overflow="fold")
         for row in event.findings:
             colour = COLOURS.get(row.severity, "dim")
-            image, message, action = (escape(printable(text)) for text in (row.image, row.message, row.action))
+            texts = row.image, said(row.message, language), said(row.action, language)
+            image, message, action = (escape(printable(text)) for text in texts)
             table.add_row(image, f"[{colour}]{message}[/]", action)
         self.console.print(table, soft_wrap=False)
 
