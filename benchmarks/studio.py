@@ -5,13 +5,15 @@
 Starts the studio as a process with a folder of its own, trains the bundled base on a few pictures through the public
 calls, and meanwhile measures from outside: the time of ``status`` calls one after the other, then many sessions at
 once that each follow the run and compare what they saw in the end, and the steps per second of the training while
-nobody looks and while everybody does.
+nobody looks, while everybody does, and while a browser shows the page on the same machine. Then a browser does what a
+visitor does, and the times are those that a person waits. Without Chromium that part is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -79,7 +81,87 @@ def measure(address: str, folder: Path, options: argparse.Namespace) -> None:
     print(f"  p95 of a poll                {times[int(0.95 * (len(times) - 1))] * 1000:6.0f} ms")
     print(f"training, nobody looks         {alone:6.2f} steps/s")
     print(f"training, all sessions look    {together:6.2f} steps/s")
-    client.predict(run, api_name="/cancel")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        client.predict(run, api_name="/cancel")
+        print("Without Chromium nothing is measured in a browser.")
+        return
+    with browser(chromium) as page:
+        page.goto(f"{address}?run={run}")
+        page.wait_for_selector(".loss polyline")
+        beside = follow.rate(seconds=10)
+        print(f"training, a browser looks      {beside:6.2f} steps/s ({beside / alone:.0%} of alone)")
+        client.predict(run, api_name="/cancel")
+        as_a_visitor(page, address)
+
+
+@contextmanager
+def browser(program: str) -> Iterator[Any]:
+    """A page of a Chromium on this machine."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(600_000)
+        yield page
+        chromium.close()
+
+
+def as_a_visitor(page: Any, address: str) -> None:
+    """Train a sample style, stop it early, and look at what it learned; prints what each step takes."""
+
+    def took(what: str, began: float) -> None:
+        print(f"{what:30} {time.perf_counter() - began:6.2f} s")
+
+    page.goto("about:blank")
+    began = time.perf_counter()
+    page.goto(address)
+    page.get_by_role("button", name="New style", exact=True).first.click()
+    page.wait_for_selector(".offers button.offer")
+    took("first page", began)
+    began = time.perf_counter()
+    page.locator(".offers button.offer").first.click()
+    page.wait_for_selector(".newest img")
+    took("click to first sample", began)
+    page.wait_for_function("/^[1-9]\\d* of/.test(document.querySelector('.numbers')?.textContent ?? '')")
+    began = time.perf_counter()
+    page.get_by_role("button", name="Stop and keep").click()
+    page.get_by_role("link", name="Download").wait_for()
+    took("Stop and keep to file", began)
+    page.get_by_role("button", name="Open in Preview").click()
+    page.wait_for_selector(".viewer-after[src]")
+    page.wait_for_function("document.querySelectorAll('.viewer-frame img').length >= 5")
+    page.locator("#preview-prompt textarea, #preview-prompt input").fill("a boat")
+    before = page.locator(".viewer-after").get_attribute("src")
+    began = time.perf_counter()
+    page.get_by_role("button", name="Make picture").click()
+    page.wait_for_function(
+        "before => { const now = document.querySelector('.viewer-after'); return now.complete &&"
+        " now.getAttribute('src') !== before && !document.querySelector('.viewer-stage.old'); }",
+        arg=before,
+    )
+    took("new picture", began)
+    page.wait_for_function("document.querySelectorAll('.viewer-frame img').length >= 5")
+    times = sorted(page.evaluate(SLIDE))
+    print(f"{'slider on made frames':30} {times[len(times) // 2]:6.1f} ms (slowest {times[-1]:.1f} ms)")
+
+
+SLIDE = """async () => {
+  const slider = document.querySelector(".viewer-strength"), picture = document.querySelector(".viewer-after");
+  const made = [...document.querySelectorAll(".viewer-frame:has(img)")].map((frame) => frame.dataset.strength);
+  const times = [];
+  for (const strength of [...made, ...made].reverse()) {
+    const before = picture.getAttribute("src"), began = performance.now();
+    slider.value = strength;
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    await picture.decode().catch(() => null);
+    if (picture.getAttribute("src") !== before) times.push(performance.now() - began);
+    await new Promise((then) => setTimeout(then, 50));
+  }
+  return times.length ? times : [NaN];
+}"""
+"""Milliseconds from moving the slider over each frame that is made to its picture, decoded."""
 
 
 class Follower:

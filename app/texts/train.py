@@ -9,6 +9,24 @@ from app.texts.settings import in_english
 
 
 @dataclass(frozen=True)
+class EditorTexts:
+    """The window with one image, its caption, and the part of it that is used."""
+
+    open: str = "Look closer, write its caption, choose a part"
+    edit: str = "Edit {name}"
+    caption: str = "Caption"
+    place: str = "{number} of {count}"
+    before: str = "Image before"
+    next: str = "Next image"
+    keys: str = "Page up and page down change the image; so do the arrow keys outside the caption."
+    crop_help: str = "Drag over the picture to choose the part that is learned."
+    crop: str = "Use this part"
+    whole: str = "Use the whole image"
+    remove: str = "Remove"
+    close: str = "Close"
+
+
+@dataclass(frozen=True)
 class TrainTexts:
     """The Train tab; ``{braces}`` are filled with `str.format`."""
 
@@ -135,6 +153,8 @@ class TrainTexts:
     )
     base_other: str = "Another model"
     base_other_hint: str = "A Hugging Face id, a folder, or a .safetensors file on this machine."
+    editor: EditorTexts = field(default_factory=EditorTexts)
+    bad_crop: str = "Drag over the picture first to choose a part of it."
     finding: str = "{message}: {action}."
     base_here: str = "On this machine"
     base_here_none: str = "Choose a model"

@@ -184,6 +184,18 @@ class Actions:
             self.studio.drafts.restore_image(run, image.id)
         return STAY
 
+    def click_crop(self, run: str, data: Mapping[str, Any]) -> Answer:
+        try:
+            left, top, right, bottom = (float(share) for share in data["box"])
+        except (KeyError, TypeError, ValueError):
+            raise StudioError(TEXTS.train.bad_crop) from None
+        self.studio.drafts.crop_image(run, str(data["image"]), (left, top, right, bottom))
+        return STAY
+
+    def click_uncrop(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.drafts.crop_image(run, str(data["image"]), None)
+        return STAY
+
     # ---- captions
 
     def click_captions_add(self, run: str, data: Mapping[str, Any]) -> Answer:

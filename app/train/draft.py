@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from markupsafe import Markup
@@ -47,7 +49,14 @@ def images(draft: DraftView, welcome: Child, reading: tuple[int, int] | None) ->
         None if count or draft.removed or reading else welcome,
         _drop_zone(reading, compact=bool(count)),
         _summary(draft) if count else None,
-        el("ul", [_image(image) for image in draft.images], class_="thumbs") if count else None,
+        el(
+            "ul",
+            [_image(image) for image in draft.images],
+            class_="thumbs",
+            data_words=json.dumps(asdict(words.editor), sort_keys=True),
+        )
+        if count
+        else None,
         _removed(draft.removed),
         number=1,
         aside=el("span", _counted(count), class_="aside") if count else None,
@@ -124,15 +133,24 @@ def _image(image: ImageView) -> Markup:
         el(
             "figure",
             el(
-                "span",
+                "button",
                 el(
                     "span",
-                    el("img", src=picture_url(image.path, THUMB), alt=image.name, loading="lazy", title=about),
+                    el(
+                        "img",
+                        src=picture_url(image.path, THUMB),
+                        alt="",
+                        loading="lazy",
+                    ),
                     None if whole else el("i", class_="crop", style=veil),
                     class_="frame wide" if image.width >= image.height else "frame tall",
                     style=f"aspect-ratio:{image.width}/{image.height}",
                 ),
+                type="button",
                 class_="cell",
+                data_edit=True,
+                aria_label=words.editor.edit.format(name=image.name),
+                title=words.editor.open,
             ),
             el(
                 "button",
@@ -147,6 +165,10 @@ def _image(image: ImageView) -> Markup:
             _badges(image.findings),
             el("figcaption", image.name, title=about),
         ),
+        data_editable=image.id,
+        data_name=image.name,
+        data_large=picture_url(image.path, 1024),
+        data_part=image.part,
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 LEFT = ("images", "captions", "base", "advanced", "pictures", "loss")
 RIGHT = ("setup", "progress", "runs")
 HIDDEN = ("where", "live")
+SCRIPTS = {"pictures": "train/pictures.js", "images": "train/editor.js"}
 DRAWN = (*HIDDEN, *LEFT, *RIGHT)
 """Drawn on every tick; ``notice`` and ``beside`` are drawn by actions only, so that they stay until the next one."""
 WITH_FIELDS = ("captions", "base", "setup", "advanced")
@@ -44,7 +45,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
         with gr.Column(elem_id="train-left"):
             panels.place("beside")
             for name in LEFT:
-                panels.place(name, script="train/pictures.js" if name == "pictures" else "panel.js")
+                panels.place(name, script=SCRIPTS.get(name, "panel.js"))
         with gr.Column(elem_id="train-right"):
             for name in RIGHT:
                 panels.place(name)

@@ -211,6 +211,8 @@ def barriers(page: Page) -> list[str]:
     found = []
     size = page.viewport_size
     assert size is not None
+    # Colours on their way from light to dark are nobody's.
+    page.emulate_media(reduced_motion="reduce")
     for looks in ("first", "other"):
         for width, height in ((1280, 900), (390, 844)):
             page.set_viewport_size({"width": width, "height": height})

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from tests.ui.conftest import PATIENCE, Served, barriers
+from tests.ui.conftest import PATIENCE, Served, barriers, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 NASTY = "${alert(1)} {{x}} <b>bold</b>"
@@ -103,6 +103,40 @@ def test_captions_are_changed_all_at_once(draft: Page) -> None:
     draft.get_by_label("Replace with").fill(NASTY)
     draft.get_by_role("button", name="Replace in all").click()
     expect(caption(draft, "apple.png")).to_have_value(f"apple, on {NASTY}")
+
+
+def test_an_image_is_looked_at_closely_cropped_by_dragging_and_left_with_a_key(draft: Page) -> None:
+    draft.get_by_role("button", name="Edit apple.png").click()
+    window = draft.get_by_role("dialog")
+    written = window.get_by_label("Caption")
+    expect(written).to_have_value("apple")
+    written.fill("a green apple")
+    draft.keyboard.press("PageDown")
+    expect(window).to_contain_text("2 of 4")
+    expect(written).to_have_value("boat")
+    draft.keyboard.press("PageUp")
+    expect(written).to_have_value("a green apple")
+
+    def shape() -> list[int]:
+        found: list[int] = window.locator("img").evaluate("e => [e.naturalWidth, e.naturalHeight]")
+        return found
+
+    draft.wait_for_function("document.querySelector('.editor img').complete")
+    whole = shape()
+    box = window.locator("img").bounding_box()
+    assert box is not None
+    draft.mouse.move(box["x"] + 5, box["y"] + 5)
+    draft.mouse.down()
+    draft.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 5, steps=3)
+    draft.mouse.up()
+    assert barriers(draft) == []
+    window.get_by_role("button", name="Use this part").click()
+    expect(window.get_by_role("button", name="Use the whole image")).to_be_visible()
+    wait_for(lambda: shape()[0] < whole[0] * 0.7)
+    window.get_by_role("button", name="Use the whole image").click()
+    wait_for(lambda: shape() == whole)
+    window.get_by_role("button", name="Close").click()
+    expect(caption(draft, "apple.png")).to_have_value("a green apple")
 
 
 def test_what_a_user_writes_is_shown_as_it_is_and_never_run(draft: Page) -> None:

@@ -284,3 +284,11 @@ def test_the_child_ends_when_its_parent_does_and_never_loads_torch() -> None:
     (ready,) = ended.stdout.splitlines()
     expected = "sealed" if sys.platform == "linux" else "limited" if sys.platform == "darwin" else "apart"
     assert json.loads(ready) == {"sandbox": expected, "bytes": 0}
+
+
+def test_threads_of_a_child_wait_briefly_unless_the_user_says_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert child.environment()["GOMP_SPINCOUNT"] == child.SPINS
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert "GOMP_SPINCOUNT" not in child.environment()

@@ -6,6 +6,7 @@ Ctrl-C. A command's module is imported when the command is called, so that ``pat
 
 from __future__ import annotations
 
+import os
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -13,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from trainer.child import spins
 
 COMMANDS = {
     "train": "Train a style on a folder of images and save it as a file.",
@@ -53,6 +56,8 @@ class _Commands(TyperGroup):
             near = get_close_matches(cmd_name, COMMANDS, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}."
             ctx.fail(f"There is no command {cmd_name!r}: {advice}")
+        # Before any command imports torch.
+        os.environ.update(spins())
         module = import_module(f"trainer.cli.{cmd_name}")
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
         alone.command(cmd_name, context_settings=_CONTEXT | getattr(module, "CONTEXT", {}))(getattr(module, cmd_name))

@@ -130,6 +130,11 @@ class Drafts:
         self._draft(run_id)
         self._images.restore(run_id, image_id)
 
+    def crop_image(self, run_id: str, image_id: str, box: tuple[float, float, float, float] | None) -> None:
+        """Use a part of an image; see `DraftImages.crop`."""
+        self._draft(run_id)
+        self._images.crop(run_id, image_id, box)
+
     # ---- captions
 
     def set_captions(self, run_id: str, captions: Mapping[str, str]) -> int:

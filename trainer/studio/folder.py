@@ -135,6 +135,10 @@ class StudioFolder:
         """Where an image waits after it was taken out of a draft, so that taking it out can be undone."""
         return self.run(run_id) / "removed"
 
+    def whole_images(self, run_id: str) -> Path:
+        """Images as they were before a person chose a part of them."""
+        return self.run(run_id) / "whole"
+
     def preview(self, job_id: str) -> Path:
         """The folder of a preview's pictures."""
         return self.previews / job_id

@@ -16,11 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from trainer.atomic import replace_file, write_file
 from trainer.data.captions import Caption, UploadedCaptions, is_caption, unmatched
 from trainer.data.decoder import Decoder, Seen, Source
 from trainer.data.doctor import Candidate, CountTokens, file_findings, judge
-from trainer.data.duplicates import Fingerprint
+from trainer.data.duplicates import Fingerprint, fingerprint
 from trainer.data.folder import IMAGE_SUFFIXES, natural_key
 from trainer.errors import ImageError, StudioError
 from trainer.findings import Finding
@@ -31,6 +33,8 @@ from trainer.studio.views import ImageView
 MAX_SIDE = 2048
 """Longest side of a copy in pixels: twice what the largest family is trained at."""
 MAX_IMAGES = 2000
+LEAST_SIDE = 32
+"""Pixels of a part that a person chooses."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class DraftImages:
                 bucket=verdict.example.bucket,
                 findings=tuple(replace(finding, image=image.id) for finding in verdict.findings),
                 removed=image.removed,
+                part=self.is_part(run_id, image.id),
             )
             for image, verdict in zip(images, verdicts, strict=True)
         ]
@@ -183,6 +188,42 @@ class DraftImages:
         """Bring an image back to its place."""
         self._move(run_id, image_id, removed=False)
 
+    def crop(self, run_id: str, image_id: str, box: tuple[float, float, float, float] | None) -> None:
+        """Use a part of an image, chosen by hand; the whole is kept, so that None brings it back.
+
+        Args:
+            box: (left, top, right, bottom) as shares of the image as it is now, 0 to 1.
+
+        Raises:
+            StudioError: there is no such image, or the part is too small to be of use.
+        """
+        image = next((one for one in self.images(run_id) if one.id == image_id), None)
+        if image is None:
+            raise StudioError("This image is not there any more. Reload the page.")
+        path, whole = self.path(run_id, image_id), self._home.whole_images(run_id) / f"{image_id}.png"
+        if box is None:
+            if whole.is_file():
+                whole.replace(path)
+        else:
+            with Image.open(path, formats=("PNG",)) as opened:
+                part = opened.crop(_pixels(box, opened.size))
+            if not whole.is_file():
+                whole.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, whole)
+            replace_file(path, partial(part.save, format="PNG"))
+        with Image.open(path, formats=("PNG",)) as opened:
+            look, (width, height) = fingerprint(opened.convert("RGB")), opened.size
+        row = self._db.one("SELECT findings FROM images WHERE run = ? AND id = ?", (run_id, image_id))
+        kept = json.loads(row["findings"]) | {"bits": look.bits, "colours": base64.b64encode(look.colours).decode()}
+        self._db.write(
+            "UPDATE images SET width = ?, height = ?, findings = ? WHERE run = ? AND id = ?",
+            (width, height, json.dumps(kept), run_id, image_id),
+        )
+
+    def is_part(self, run_id: str, image_id: str) -> bool:
+        """Whether a person chose a part of the image."""
+        return (self._home.whole_images(run_id) / f"{image_id}.png").is_file()
+
     def set_captions(self, run_id: str, captions: Mapping[str, str]) -> int:
         """Set captions by image id; returns how many changed.
 
@@ -209,6 +250,10 @@ class DraftImages:
         for image in self.images(source):
             shutil.copyfile(self.path(source, image.id), folder / f"{image.id}.png")
             self._write_caption(target, image.id, image.caption)
+            if self.is_part(source, image.id):
+                self._home.whole_images(target).mkdir(exist_ok=True)
+                name = f"{image.id}.png"
+                shutil.copyfile(self._home.whole_images(source) / name, self._home.whole_images(target) / name)
         self._db.write(
             "INSERT INTO images SELECT ?, id, name, ordinal, caption, 0, width, height, source_sha256, findings"
             " FROM images WHERE run = ? AND removed = 0",
@@ -301,6 +346,20 @@ def _whole_characters(text: str) -> str:
     A page or a program can send them, and no file can hold them.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _pixels(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A part of an image in pixels.
+
+    Raises:
+        StudioError: it is not inside, or smaller than anything could be learned from.
+    """
+    left, top, right, bottom = (
+        round(max(0.0, min(1.0, share)) * side) for share, side in zip(box, (*size, *size), strict=True)
+    )
+    if right - left < LEAST_SIDE or bottom - top < LEAST_SIDE:
+        raise StudioError(f"This part is smaller than {LEAST_SIDE} x {LEAST_SIDE} pixels: choose a larger one.")
+    return left, top, right, bottom
 
 
 def _by_name(file: Path) -> tuple[list[tuple[int, int, str]], str]:

@@ -37,6 +37,7 @@ class ImageView:
         bucket: (width, height) it is resized to.
         caption: what the picture shows, without the trigger.
         findings: what is said of it, each under its id.
+        part: whether a person chose this part of a larger one.
     """
 
     id: str
@@ -49,6 +50,7 @@ class ImageView:
     bucket: tuple[int, int]
     findings: tuple[Finding, ...]
     removed: bool = False
+    part: bool = False
 
 
 @dataclass(frozen=True)

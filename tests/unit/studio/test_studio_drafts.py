@@ -14,6 +14,7 @@ from trainer.config import RunConfig
 from trainer.errors import ConfigError, StudioError
 from trainer.studio import estimate
 from trainer.studio.images import MAX_SIDE, copy_size
+from trainer.studio.views import ImageView
 
 
 @pytest.fixture
@@ -370,3 +371,26 @@ def test_half_a_character_in_a_caption_is_put_together_or_marked(parts: Parts, u
     (image,) = parts.drafts.view(run_id).images
     assert image.caption == "a \U0001f600 and \ufffd"
     assert image.path.with_suffix(".txt").read_text(encoding="utf-8") == image.caption
+
+
+def test_a_part_of_an_image_is_chosen_and_the_whole_brought_back(parts: Parts, draft: str) -> None:
+    def image(run_id: str = draft) -> ImageView:
+        return next(one for one in parts.drafts.view(run_id).images if one.name == "blue-car.png")
+
+    whole = image()
+    before = whole.path.read_bytes()
+    parts.drafts.crop_image(draft, whole.id, (0.25, 0.0, 1.0, 0.5))
+    assert ((image().width, image().height), image().part) == ((96, 64), True)
+    with Image.open(image().path) as part, Image.open(parts.home.whole_images(draft) / f"{whole.id}.png") as kept:
+        assert part.tobytes() == kept.crop((32, 0, 128, 64)).tobytes()
+    # A part of that part, in another run that begins with the same images.
+    again = parts.drafts.duplicate(draft)
+    parts.drafts.crop_image(again, whole.id, (0.0, 0.0, 0.5, 1.0))
+    assert (image(again).width, image(again).height, image().width) == (48, 64, 96)
+    for run_id in (draft, again):
+        parts.drafts.crop_image(run_id, whole.id, None)
+        assert (image(run_id).path.read_bytes(), image(run_id).part) == (before, False)
+    with pytest.raises(StudioError, match="choose a larger one"):
+        parts.drafts.crop_image(draft, whole.id, (0.0, 0.0, 0.1, 1.0))
+    with pytest.raises(StudioError, match="not there any more"):
+        parts.drafts.crop_image(draft, "no such image", None)

@@ -1,0 +1,155 @@
+// One image of a draft, large: its caption, the part of it that is used, and the way to the next with a key.
+import { make, setShown, setText } from "../dom.js";
+import { attach as attachPanel } from "../panel.js";
+import { fill } from "../text.js";
+
+// A drag from one point to another as [left, top, right, bottom] in shares of a box; null when it is a mere click.
+export const partOf = (box, from, to) => {
+  const share = (value, start, length) => Math.min(1, Math.max(0, (value - start) / length));
+  const across = [share(from.x, box.left, box.width), share(to.x, box.left, box.width)].sort((a, b) => a - b);
+  const down = [share(from.y, box.top, box.height), share(to.y, box.top, box.height)].sort((a, b) => a - b);
+  if (across[1] - across[0] < 0.02 || down[1] - down[0] < 0.02) return null;
+  return [across[0], down[0], across[1], down[1]];
+};
+
+// Which image is next, `by` places on; the last leads to the first.
+export const placeAfter = (at, by, count) => (count ? (((at + by) % count) + count) % count : -1);
+
+export const attach = (gradio) => {
+  attachPanel(gradio);
+  const { element, trigger, watch } = gradio;
+  const parts = build();
+  let id = "";
+  let shownId = "";
+  let part = null;
+
+  const items = () => [...element.querySelectorAll("[data-editable]")];
+  const at = () => items().findIndex((item) => item.dataset.editable === id);
+  const select = (next) => {
+    part = next;
+    setShown(parts.part, Boolean(part));
+    parts.crop.disabled = !part;
+    if (!part) return;
+    const [left, top, right, bottom] = part.map((share) => share * 100);
+    parts.part.style.cssText = `left:${left}%;top:${top}%;width:${right - left}%;height:${bottom - top}%`;
+  };
+  // The caption's own field, in the card below, tells the server.
+  const field = () => document.querySelector(`[data-set=caption][data-image="${CSS.escape(id)}"]`);
+  const keep = () => {
+    const own = id && field();
+    if (!own || parts.caption.value === own.value) return;
+    own.value = parts.caption.value;
+    own.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  const draw = () => {
+    const list = items();
+    const place = at();
+    if (place < 0) {
+      parts.dialog.close();
+      return;
+    }
+    const { words } = element.querySelector("[data-words]").dataset;
+    const said = JSON.parse(words);
+    const { name, large } = list[place].dataset;
+    parts.dialog.setAttribute("aria-label", fill(said.edit, { name }));
+    setText(parts.name, name);
+    setText(parts.place, fill(said.place, { number: place + 1, count: list.length }));
+    parts.picture.alt = name;
+    if (parts.picture.getAttribute("src") !== large) {
+      parts.picture.src = large;
+      select(null);
+    }
+    // What is being written stays, but for another image.
+    if (shownId !== id || document.activeElement !== parts.caption) parts.caption.value = field()?.value ?? "";
+    shownId = id;
+    setText(parts.label, said.caption);
+    setText(parts.keys, said.keys);
+    setText(parts.help, said.crop_help);
+    for (const key of ["crop", "whole", "remove", "before", "next", "close"]) setText(parts[key], said[key]);
+    setShown(parts.whole, list[place].hasAttribute("data-part"));
+  };
+  const go = (by) => {
+    keep();
+    const list = items();
+    id = list[placeAfter(at(), by, list.length)]?.dataset.editable ?? "";
+    draw();
+    parts.caption.focus();
+  };
+
+  element.addEventListener("click", (event) => {
+    const opener = event.target.closest("[data-edit]");
+    if (!opener) return;
+    id = opener.closest("[data-editable]").dataset.editable;
+    shownId = "";
+    draw();
+    parts.dialog.showModal();
+    parts.caption.focus();
+  });
+  parts.before.addEventListener("click", () => go(-1));
+  parts.next.addEventListener("click", () => go(1));
+  parts.caption.addEventListener("change", keep);
+  parts.close.addEventListener("click", () => parts.dialog.close());
+  parts.dialog.addEventListener("close", () => {
+    keep();
+    items()[at()]?.querySelector("[data-edit]").focus();
+    id = "";
+  });
+  parts.crop.addEventListener("click", () => {
+    if (part) trigger("click", { act: "crop", image: id, box: part });
+  });
+  parts.whole.addEventListener("click", () => trigger("click", { act: "uncrop", image: id }));
+  parts.remove.addEventListener("click", () => {
+    const gone = id;
+    const list = items();
+    id = list.length > 1 ? list[placeAfter(at(), 1, list.length)].dataset.editable : "";
+    trigger("click", { act: "remove", image: gone });
+    if (id) draw();
+    else parts.dialog.close();
+  });
+  parts.dialog.addEventListener("keydown", (event) => {
+    const writing = event.target === parts.caption;
+    const by = { PageUp: -1, PageDown: 1, ...(writing ? {} : { ArrowLeft: -1, ArrowRight: 1 }) }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    go(by);
+  });
+
+  let from = null;
+  const point = (event) => ({ x: event.clientX, y: event.clientY });
+  parts.stage.addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    from = point(event);
+    parts.stage.setPointerCapture(event.pointerId);
+  });
+  parts.stage.addEventListener("pointermove", (event) => {
+    if (from) select(partOf(parts.picture.getBoundingClientRect(), from, point(event)));
+  });
+  parts.stage.addEventListener("pointerup", () => { from = null; });
+  watch("value", () => { if (parts.dialog.open) draw(); });
+};
+
+const build = () => {
+  const button = (kind) => make("button", { type: "button", class: kind });
+  const parts = {
+    picture: make("img", { draggable: "false" }),
+    part: make("i", { class: "editor-part", hidden: true }),
+    name: make("h2"),
+    place: make("span", { class: "editor-place", role: "status" }),
+    label: make("span"),
+    caption: make("textarea", { rows: 5, maxlength: 2000, class: "editor-caption" }),
+    keys: make("p", { class: "editor-help" }),
+    help: make("p", { class: "editor-help" }),
+    before: button("plain"), next: button("plain"), crop: button("plain"), whole: button("plain"),
+    remove: button("plain"), close: button("plain"),
+  };
+  parts.stage = make("div", { class: "editor-stage" }, parts.picture, parts.part);
+  const side = make("div", { class: "editor-side" },
+    make("header", {}, parts.name, parts.place),
+    make("label", {}, parts.label, parts.caption), parts.keys,
+    make("div", { class: "editor-line" }, parts.before, parts.next),
+    parts.help, make("div", { class: "editor-line" }, parts.crop, parts.whole),
+    make("div", { class: "editor-line end" }, parts.remove, parts.close));
+  parts.dialog = make("dialog", { class: "editor" }, make("div", { class: "editor-show" }, parts.stage), side);
+  document.querySelector(".gradio-container").append(parts.dialog);
+  return parts;
+};
