@@ -50,6 +50,7 @@ class Phase(Event):
         "reading",
         "caching",
         "measuring",
+        "racing",
         "training",
         "sampling",
         "judging",

@@ -46,9 +46,9 @@ def train(
 
     Source: Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models* (arXiv 2106.09685).
     """
+    from trainer.study.finding import train as train_run
     from trainer.training.pausing import Uncontrolled
     from trainer.training.run import create
-    from trainer.training.run import train as train_run
     from trainer.training.run_folder import RunFolder
 
     path = Path(folder).expanduser().absolute()

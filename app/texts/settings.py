@@ -18,6 +18,7 @@ NAMES = {
     "base.clip_skip": "CLIP skip",
     "base.zero_terminal_snr": "Zero terminal SNR",
     "data.buckets": "Keep wide and tall shapes",
+    "optim.find_rate": "Find the learning rate",
     "optim.max_grad_norm": "Largest gradient norm",
     "optim.min_snr_gamma": "Min-SNR gamma",
     "optim.ema_decay": "EMA decay",

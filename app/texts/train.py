@@ -174,6 +174,8 @@ class TrainTexts:
     presets: Mapping[str, str] = field(
         default_factory=lambda: {"quick": "Quick", "balanced": "Balanced", "thorough": "Thorough"}
     )
+    find_rate: str = "Find the learning rate for me"
+    find_rate_help: str = "Six rates are tried side by side first, and the worse half drops out on the way."
     dials: Mapping[str, tuple[str, str, str, str]] = field(
         default_factory=lambda: {
             "strength": (
@@ -248,6 +250,7 @@ class TrainTexts:
             "reading": "Reading the images",
             "caching": "Preparing the images",
             "measuring": "Measuring what fits",
+            "racing": "Finding the learning rate",
             "training": "Training",
             "sampling": "Making sample pictures",
             "exporting": "Writing the file",

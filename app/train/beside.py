@@ -70,6 +70,9 @@ def _table(found: Compared) -> Markup:
 def _name(path: str) -> str:
     """What the form calls a setting, under its section."""
     words = TEXTS.train
+    in_the_open = {"trigger": words.trigger, "base.source": words.base, "train.preset": words.preset}
+    if path in in_the_open:
+        return in_the_open[path]
     title = words.settings[path][0] if path in words.settings else path.rpartition(".")[2]
     section = words.section_names.get(path.partition(".")[0], "")
     return f"{section}: {title}" if section and "." in path else title

@@ -110,6 +110,7 @@ def _state(run: RunView, *, next_up: bool) -> str:
 STAGES = ("loading", "preparing", "training", "pictures", "file")
 _STAGE_OF = {
     "loading": "loading", "reading": "preparing", "caching": "preparing", "measuring": "preparing",
+    "racing": "preparing",
     "sampling": "training", "judging": "pictures", "exporting": "file", "verifying": "file",
 }  # fmt: skip
 

@@ -54,6 +54,7 @@ def setup(draft: DraftView, plan: PlanView, preset: Mapping[str, float], *, busy
             ),
         ),
         [_dial(dial, draft, preset) for dial in DIALS],
+        _finding(draft) if at(draft.settings, "optim.learning_rate") is None else None,
         el("button", words.to_advanced, type="button", class_="link", data_open="advanced"),
         el("div", [el("p", said(note), class_="help") for note in plan.notes], class_="notes") if plan.notes else None,
         el(
@@ -113,6 +114,24 @@ def _line(setting: str, label: str, value: str, help_text: str) -> Markup:
             autocomplete="off",
         ),
         el("p", help_text, id=f"setup-{setting}-help", class_="help"),
+        class_="field",
+    )
+
+
+def _finding(draft: DraftView) -> Markup:
+    """Whether rates race first; a rate that was chosen leaves nothing to find."""
+    words = TEXTS.train
+    box = el(
+        "input",
+        type="checkbox",
+        checked=bool(at(draft.settings, "optim.find_rate")),
+        data_set="optim.find_rate",
+        aria_describedby="setup-find-rate-help",
+    )
+    return el(
+        "div",
+        el("label", box, " ", words.find_rate, class_="switch"),
+        el("p", words.find_rate_help, id="setup-find-rate-help", class_="help"),
         class_="field",
     )
 

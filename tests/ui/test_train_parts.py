@@ -412,6 +412,23 @@ def test_a_dial_sets_its_setting_and_its_middle_leaves_it_to_the_preset(actions:
         actions.set(run, {"set": "dial.volume", "value": "0"})
 
 
+def test_a_learning_rate_can_be_sought_unless_one_is_chosen_and_the_plan_says_what_it_costs(
+    actions: Actions, run: str
+) -> None:
+    drafts = actions.studio.drafts
+    before = drafts.plan(run).seconds
+    assert before is not None
+    assert 'data-set="optim.find_rate"' in draw(actions, run)["setup"]
+    actions.set(run, {"set": "optim.find_rate", "value": True})
+    plan = drafts.plan(run)
+    assert plan.seconds is not None
+    assert plan.seconds > 2 * before
+    assert any(note.startswith("Finding the learning rate takes 2.1 times the steps") for note in plan.notes)
+    actions.set(run, {"set": "dial.strength", "value": "1"})
+    assert drafts.plan(run).notes != plan.notes
+    assert 'data-set="optim.find_rate"' not in draw(actions, run)["setup"]
+
+
 def test_a_subject_that_is_pressed_becomes_a_sample_prompt_once_with_the_trigger(actions: Actions, run: str) -> None:
     actions.set(run, {"set": "trigger", "value": "ink style"})
     for subject in ("fox", "owl", "fox"):

@@ -22,6 +22,7 @@ PHASES = {
     "reading": "Looking at the images",
     "caching": "Encoding images and captions",
     "measuring": "Measuring a step",
+    "racing": "Finding the learning rate",
     "training": "Training",
     "sampling": "Drawing pictures",
     "judging": "Judging what was learned",

@@ -228,6 +228,11 @@ class _StopKey:
 
 
 def _run(folder: RunFolder, processes: int, *, as_json: bool) -> None:
+    optim = folder.config().optim
+    if optim.find_rate and optim.learning_rate is None and (processes > 1 or process_number() is not None):
+        raise ConfigError(
+            "optim.find_rate works in one process only: find the rate with patina race FOLDER, and give it as --lr."
+        )
     if processes > 1:
         return _run_shared(folder, processes, as_json=as_json)
     if process_number() not in (None, MAIN):
@@ -237,7 +242,7 @@ def _run(folder: RunFolder, processes: int, *, as_json: bool) -> None:
     with key.listening():
         quiet_libraries()
         from trainer.cli.progress import JsonLines, Terminal
-        from trainer.training.run import train as train_run
+        from trainer.study.finding import train as train_run
 
         with JsonLines() if as_json else Terminal(folder) as show:
             outcome = train_run(folder, emit=show, control=key)

@@ -21,6 +21,7 @@ from trainer.studio.images import DraftImages
 from trainer.studio.machine import Device
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import AddReport, DraftView, PlanView, SampleSet
+from trainer.study.heats import FACTORS, cost_of, heats_of
 from trainer.training.run_folder import Origin, RunFolder
 
 START_BYTES = 256 * 2**20
@@ -213,6 +214,13 @@ class Drafts:
                 f"At full speed it needs about {expected.memory_bytes / 2**30:.1f} GB, and "
                 f"{device.available / 2**30:.1f} GB are free at the moment. {way}"
             )
+        seconds = expected.seconds
+        if full.optim.find_rate and config.optim.learning_rate is None and full.train.steps:
+            more = cost_of(heats_of(len(FACTORS), full.train.steps)) / full.train.steps
+            seconds *= 1 + more
+            notes.append(
+                f"Finding the learning rate takes {more:.1f} times the steps of the training again, and is done first."
+            )
         if expected.busy:
             notes.append(
                 "Other programs kept this machine busy during the last run like this one, which therefore took longer "
@@ -230,7 +238,7 @@ class Drafts:
             learning_rate=full.optim.learning_rate or 0.0,
             batch_size=full.optim.batch_size or 0,
             resolution=full.data.resolution or 0,
-            seconds=expected.seconds,
+            seconds=seconds,
             memory_bytes=expected.memory_bytes,
             memory_available_bytes=device.available,
             file_bytes=file_bytes(full, info),

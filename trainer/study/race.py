@@ -40,6 +40,7 @@ from trainer.study.bench import (
     trainer_of_arm,
     with_held_out,
 )
+from trainer.study.heats import FACTORS, cost_of, heats_of
 from trainer.styles.metadata import build
 from trainer.styles.write import write_style
 from trainer.training import checkpoint as checkpoints
@@ -56,8 +57,6 @@ FILE = "race.json"
 WINNER = "winner.safetensors"
 WINNER_SETTINGS = "winner.toml"
 RUNNING = "running"
-FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
-"""Of the preset's learning rate: what races where no rates are named."""
 DRAWS = 4
 """Of noise for each held-out image and level."""
 SAVE_SECONDS = 60.0
@@ -186,30 +185,6 @@ def _said(path: str, value: object) -> str:
     return f"{word} {value:g}" if word and isinstance(value, float | int) else str(value)
 
 
-def heats_of(count: int, steps: int) -> list[tuple[int, int]]:
-    """How many race in each heat, and at which step it ends; the last is one alone, to the end.
-
-    Everybody gets a step at least, so that with very few steps there are fewer heats that drop more.
-    """
-    halvings = math.ceil(math.log2(count))
-    ends = [max(1, round(steps * 2 ** (heat - halvings))) for heat in range(halvings + 1)]
-    racing = [math.ceil(count / 2**heat) for heat in range(halvings + 1)]
-    return [
-        (number, end)
-        for place, (number, end) in enumerate(zip(racing, ends, strict=True))
-        if place == 0 or end > ends[place - 1]
-    ]
-
-
-def cost_of(heats: Sequence[tuple[int, int]]) -> int:
-    """Steps of all heats."""
-    before, total = 0, 0
-    for number, end in heats:
-        total += number * (end - before)
-        before = end
-    return total
-
-
 def race(
     config: RunConfig,
     folder: Path,
@@ -264,7 +239,7 @@ def race(
         )
         if not prepared.validation:
             raise ConfigError("A race is decided by images that are held out, and there is none to spare: add images.")
-        track = _Track(base, prepared, dataset, config, folder, _going_on(planned, read(folder)), emit, told)
+        track = _Track(base, prepared, dataset, config, folder, going_on(planned, read(folder)), emit, told)
         try:
             with as_found(base):
                 settle(base, config.memory)
@@ -279,7 +254,7 @@ def race(
         return done
 
 
-def _going_on(planned: Race, earlier: Race | None) -> Race:
+def going_on(planned: Race, earlier: Race | None) -> Race:
     """The plan with what an earlier call has done of it.
 
     Raises:

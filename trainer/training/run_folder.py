@@ -95,6 +95,11 @@ class RunFolder:
         return self.path / "recovery.json"
 
     @property
+    def race(self) -> Path:
+        """Where learning rates raced before the training; missing where none did."""
+        return self.path / "race"
+
+    @property
     def votes_file(self) -> Path:
         """What was voted on its judged states; missing where nobody did."""
         return self.path / "votes.json"
@@ -155,7 +160,7 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what a run wrote before it learned anything; what is not a run's is left where it is."""
         self.clear_scratch()
-        for part in (self.cache, self.samples, self.checkpoints):
+        for part in (self.cache, self.samples, self.checkpoints, self.race):
             shutil.rmtree(part, ignore_errors=True)
         notes = (self.dataset_file, self.events_file, self.recovery_file, self.looks_file, self.origin_file)
         for file in (self.config_file, *notes, self.lock_file):

@@ -15,10 +15,14 @@ from trainer.cli import app
 from trainer.cli.race import show
 from trainer.config import load, parse
 from trainer.errors import ConfigError
-from trainer.events import Event, Notice
+from trainer.events import Event, Notice, Phase, Planned
+from trainer.study import finding
 from trainer.study import race as racing
-from trainer.study.race import Race, cost_of, entrants_of, heats_of, race, read
+from trainer.study.heats import cost_of, heats_of
+from trainer.study.race import Race, entrants_of, going_on, race, read
 from trainer.styles.read import read_style
+from trainer.training.pausing import Uncontrolled
+from trainer.training.run import create
 
 
 def test_heats_halve_the_field_and_double_the_steps() -> None:
@@ -89,19 +93,21 @@ def test_the_winner_is_trained_on_and_a_race_that_was_stopped_comes_out_the_same
     assert best.data.validation_share == 0
     assert not (tmp_path / "whole" / racing.RUNNING).exists()
 
-    # Stopped within two heats.
+    # Stopped in the second heat, in the middle of the steps that two share.
     shutil.copytree(tmp_path / "whole" / "cache", tmp_path / "parts" / "cache")
-    for calls in (3, 5):
-        left = calls
+    left = 7
 
-        def stop(pace: object) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Interrupted
+    def stop(pace: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Interrupted
 
-        with pytest.raises(Interrupted):
-            race(config, tmp_path / "parts", rates=RATES, together=2, told=stop, base=base)
+    with pytest.raises(Interrupted):
+        race(config, tmp_path / "parts", rates=RATES, together=2, told=stop, base=base)
+    halfway = read(tmp_path / "parts")
+    assert halfway is not None
+    assert len(halfway.heats) == 1
     parts = race(config, tmp_path / "parts", rates=RATES, base=base)
     assert [(heat.steps, heat.losses, heat.kept) for heat in parts.heats] == [
         (heat.steps, heat.losses, heat.kept) for heat in whole.heats
@@ -109,10 +115,23 @@ def test_the_winner_is_trained_on_and_a_race_that_was_stopped_comes_out_the_same
     one, other = (read_style(tmp_path / name / racing.WINNER).layers for name in ("whole", "parts"))
     assert all(torch.equal(one[where].up, layer.up) for where, layer in other.items())
 
-    # It is done: asked again it answers at once, and another race is refused.
-    assert race(config, tmp_path / "parts", rates=RATES, base=base) == parts
+
+def test_a_folder_with_another_race_is_refused() -> None:
+    def planned(**changes: object) -> Race:
+        known = {
+            "version": "1", "style": "ink", "base": "b", "base_sha256": "a", "dataset": "d", "settings": {},
+            "training": 4, "held_out": 2, "draws": 1, "seed": 1, "steps": 8, "together": 0, "cost": 1, "sweep": 2,
+            "entrants": [{"name": "one", "changes": {"adapter.rank": 2}}],
+        }  # fmt: skip
+        return Race.model_validate(known | changes)
+
+    begun = planned(together=2, base_loss=0.5)
+    assert going_on(planned(), None) == planned()
+    assert going_on(planned(), begun) == begun
     with pytest.raises(ConfigError, match="entrants was something else"):
-        race(config, tmp_path / "parts", rates=(1e-3, 1e-4), base=base)
+        going_on(planned(entrants=[]), begun)
+    with pytest.raises(ConfigError, match="begun with 2 settings"):
+        going_on(planned(together=3), begun)
 
 
 @pytest.mark.usefixtures("quick")
@@ -134,6 +153,41 @@ def test_who_comes_apart_or_cannot_be_trained_drops_out_and_the_others_go_on(
     assert f"{found.cost} steps in all" in text
     assert read(tmp_path / "race") == found
     assert Race.model_validate_json(found.to_json()) == found
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_asks_for_it_finds_its_rate_once_and_then_trains_with_it(
+    base: Base, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (racing, finding):
+        monkeypatch.setattr(module, "FACTORS", (1 / 100, 10))
+    config = parse({**SETTINGS, "data": {"images": str(image_folder)}, "samples": {"every": 0, "steps": 1}})
+    config.optim.find_rate = True
+    config.judging.enabled = False
+    folder = create(config, tmp_path / "run")
+    said: list[Event] = []
+
+    def leaves(event: Event) -> None:
+        if isinstance(event, Phase) and event.name == "racing" and event.done > 4:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        finding.train(folder, emit=leaves, control=Uncontrolled(), base=base)
+    assert finding.is_sought(folder.config())
+    outcome = finding.train(folder, emit=said.append, control=Uncontrolled(), base=base)
+    assert outcome.state == "finished"
+    found = read(folder.race)
+    assert found is not None
+    rate = {each.name: each.changes for each in found.entrants}[found.winner]["optim.learning_rate"]
+    assert folder.config().optim.learning_rate == rate
+    planned = next(event for event in said if isinstance(event, Planned))
+    assert planned.learning_rate == rate
+    # The winner's own images were fewer; the run learns from all.
+    assert (planned.images, found.training) == (6, 4)
+    texts = [event.text for event in said if isinstance(event, Notice)]
+    assert any("2 settings race over 8 steps" in text for text in texts)
+    assert any(f"Learning rate {rate:g}" in text for text in texts)
+    assert not finding.is_sought(folder.config())
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ class Server:
         except Exception as error:
             folder.append(Failed(step=0, message=sentence_of(error)))
             raise
-        from trainer.training.run import train
+        from trainer.study.finding import train
 
         outcome = train(folder, emit=steering.emit, control=steering, base=base)
         self._remember(folder, steering, outcome.step)
@@ -315,7 +315,7 @@ class Steering:
             return
         self.server.pipe.send(InPhase(run=self.run_id, phase=event))
         self._note_wishes()
-        early = event.name in ("loading", "reading", "caching", "measuring")
+        early = event.name in ("loading", "reading", "caching", "measuring", "racing")
         if self.server.inbox.closing.is_set() or (early and self.wish in (Wish.PAUSE, Wish.CANCEL)):
             raise _Leave
 
