@@ -12,6 +12,7 @@ from markupsafe import Markup
 from app.files import BACKUP, REPORT
 from app.html import Child, el
 from app.texts import TEXTS, language, languages
+from app.train.samples import tour
 from app.units import size
 from trainer.studio.health import Space
 from trainer.studio.preferences import FolderKind
@@ -56,6 +57,7 @@ def settings(found: Standing, done: Sequence[str] = ()) -> Markup:
     return el(
         "div",
         el("div", [el("p", line) for line in done], role="status", class_="settings-done") if done else None,
+        _section(words.help, tour()),
         _section(words.language, _languages()),
         _section(words.hub, _hub(token=found.token), help=words.hub_help),
         _section(words.models, _folders("models", found), help=words.models_help),

@@ -129,10 +129,7 @@ class PreviewTexts:
     results: ResultsTexts = field(default_factory=ResultsTexts)
 
     prompt: str = "Prompt"
-    prompt_help: str = (
-        "What the picture shows; with the words that call your style it shows more of it. (word:1.2) weighs a word "
-        "more, (word:0.8) less. Long prompts are read in windows of 75 tokens, at most three."
-    )
+    prompt_help: str = "What the picture shows; with the words that call your style it shows more of it."
     prompt_placeholder: str = "a lighthouse on a cliff"
     subjects_help: str = "One press puts it into the prompt; other words give a picture too, of what is nearest."
     in_training: str = "{name} (in training, step {step})"
@@ -140,7 +137,10 @@ class PreviewTexts:
     cancel: str = "Stop"
     more: str = "More settings"
     negative: str = "Negative prompt"
-    negative_help: str = "What the picture should not show."
+    negative_help: str = (
+        "What the picture should not show. Here and in the prompt (word:1.2) weighs a word more, (word:0.8) less; long "
+        "ones are read in windows of 75 tokens, at most three."
+    )
     seed: str = "Seed"
     seed_help: str = "The noise a picture begins with; the same seed gives the same picture again."
     die: str = "Roll a new seed"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 class SettingsTexts:
     """What concerns the whole studio."""
 
+    help: str = "Help"
     language: str = "Language"
     hub: str = "Hugging Face"
     hub_help: str = (

@@ -49,6 +49,22 @@ class TrainTexts:
         "Patina looks at your images and learns their style as a small file that works with Stable Diffusion. "
         "Drop your images below, or try it first with a set that comes along."
     )
+    tour_title: str = "A tour of two minutes"
+    tour: tuple[str, ...] = (
+        "Drop eight to thirty images of one style. What is wrong with any of them is said on it, and how to mend it.",
+        "Say in a few words what each image shows. How it looks need not be said: that is what is learned. Press an "
+        "image to see it large and to choose a part of it.",
+        "Choose the base, the model that learns. The small one that comes along trains in minutes without a graphics "
+        "card; a style for Stable Diffusion works in other programs, too.",
+        "Give the style a name and a trigger, the words that call it in a prompt, and press Train. How long it takes "
+        "stands above the button.",
+        "While it trains you see what it draws by now. Stop it whenever you like that: what was learned is kept.",
+        "In Preview the slider under the picture sets how strong the style is; 0 is the base alone. A sheet compares "
+        "strengths, styles or seeds in one picture.",
+        "The Library keeps every style. Download one for another program, blend two, or share it.",
+        "Nothing is lost when the page is closed: what trains goes on, and what was deleted lies in the trash under "
+        "Settings for 30 days.",
+    )
     try_set: str = "Train {title}"
     try_set_hint: str = "{count} images with captions, {steps} steps on the small model that comes along."
     look_at_set: str = "Look at the images first"

@@ -39,9 +39,17 @@ def welcome(samples: list[SampleSet], plan: Callable[[SampleSet], PlanView]) -> 
         "div",
         el("h3", words.welcome),
         el("p", words.welcome_text),
+        tour(),
         el("ul", [_offer(sample, plan(sample)) for sample in samples], class_="offers"),
         class_="welcome",
     )
+
+
+def tour() -> Markup:
+    """What one does in the studio from images to a file, folded; on the first screen and among the settings."""
+    words = TEXTS.train
+    steps = el("ol", [el("li", step) for step in words.tour])
+    return el("details", el("summary", words.tour_title), steps, class_="tour", data_keep="tour")
 
 
 def _offer(sample: SampleSet, plan: PlanView) -> Markup:
