@@ -94,6 +94,14 @@ def test_a_translation_fills_in_nothing_that_the_english_does_not() -> None:
             "It was empty and is removed. It lay in the wrong folder and was put back.",
             "它是空的，已删除。它放错了文件夹，已放回。",
         ),
+        (
+            "Step 100 at strength 0.25: 6% of the way from the base to your images, and subjects survive. 9 others "
+            "cannot be told from it by these pictures; the earlier and weaker one keeps more of the base. Step 100 at "
+            "1.25 begins to copy cat.png.",
+            "第 100 步，强度 0.25：从底模走到你的图片的 6%，主体保留完好。"
+            "另有 9 个从这些图片看不出差别；较早、较弱的保留更多底模。"
+            "第 100 步（强度 1.25）开始照抄cat.png。",
+        ),
         ("Nobody has heard of this sentence.", "Nobody has heard of this sentence."),
         ("", ""),
     ],

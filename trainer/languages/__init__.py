@@ -17,6 +17,8 @@ from pathlib import Path
 
 ENGLISH = "en"
 FOLDER = Path(__file__).parent
+_GAP = r"((?:(?![.!?] [A-Z0-9]).)*?)"
+"""What is filled in; it ends before another sentence begins, or one sentence would swallow the next."""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -67,7 +69,7 @@ def _rows(language: str) -> tuple[tuple[re.Pattern[str], str], ...]:
     for english, translated in table(language).items():
         parts = list(string.Formatter().parse(english))
         own = sum(len(literal) for literal, *_ in parts)
-        pattern = "".join(re.escape(literal) + ("(.*?)" if gap is not None else "") for literal, gap, *_ in parts)
+        pattern = "".join(re.escape(literal) + (_GAP if gap is not None else "") for literal, gap, *_ in parts)
         rows.append((own, re.compile(pattern, re.DOTALL), translated))
     return tuple((pattern, translated) for _, pattern, translated in sorted(rows, key=lambda row: -row[0]))
 
