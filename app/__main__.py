@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from trainer.errors import PatinaError
+from trainer.languages import said, terminal_language
 
 CLEAN_SECONDS = 3600.0
 """How often files that nobody took in or fetched for a day are looked for."""
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _copied(options) if options.export or options.restore else _serve(options)
     except PatinaError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{said(str(error), terminal_language())}\n")
         return 2
 
 

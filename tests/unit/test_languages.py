@@ -41,8 +41,8 @@ def templates(node: ast.expr) -> list[str]:
 
 
 def sentences() -> Iterator[tuple[str, str]]:
-    """(where it stands, template) of every error, finding and trouble that is written out in the library."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    """(where it stands, template) of every error, finding and trouble that is written out in library and app."""
+    for path in sorted([*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "app").rglob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
@@ -57,7 +57,7 @@ def sentences() -> Iterator[tuple[str, str]]:
             for text in texts:
                 for template in templates(text):
                     if re.search(r"[a-z]", template):
-                        yield f"{path.relative_to(PACKAGE)}:{node.lineno}", template
+                        yield f"{path.relative_to(PACKAGE.parent)}:{node.lineno}", template
 
 
 def numbered(template: str) -> str:
