@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer.adapters.attention import GatedAttention, attentions_of, is_attention
 from trainer.adapters.blocks import factor_of
 from trainer.adapters.gates import GateBoard
 from trainer.adapters.layers import GatedConv2d, GatedLayer, GatedLinear, Share, gated, place_of
@@ -118,6 +119,8 @@ class Bank:
             if isinstance(targets, str)
             else targets
         )
+        if chosen.site == "attention":
+            paths = attentions_of(paths)
         alphas = {path: alpha * factor_of(path, blocks or {}) for path in paths}
         sites = [
             Site(path, self._base(path), rank, alphas[path], seed)
@@ -381,7 +384,8 @@ class Bank:
             layer = self._layers.get(path)
             if layer is None:
                 root, inner = path.split(".", 1)
-                layer = gated(self._roots[root].get_submodule(inner), pad_rank=self._pad_rank)
+                module = self._roots[root].get_submodule(inner)
+                layer = GatedAttention(module) if is_attention(module) else gated(module, pad_rank=self._pad_rank)
                 self._layers[path] = layer
                 self._put(path, layer)
             layer.attach(share)
@@ -434,13 +438,13 @@ class Bank:
         module = self._module(path)
         return module.base if isinstance(module, GatedLayer) else module
 
-    def _module(self, path: str) -> GatedLayer | nn.Linear | nn.Conv2d:
+    def _module(self, path: str) -> nn.Module:
         root, _, inner = path.partition(".")
         try:
             module = self._model(root).get_submodule(inner)
         except AttributeError:
             raise ConfigError(f"adapter.targets names {path}, which this base does not have.") from None
-        if not isinstance(module, GatedLayer | nn.Linear | nn.Conv2d):
+        if not isinstance(module, GatedLayer | nn.Linear | nn.Conv2d) and not is_attention(module):
             raise ConfigError(
                 f"adapter.targets names {path}, which is a {type(module).__name__} and cannot be adapted."
             )
@@ -452,6 +456,13 @@ class Bank:
         return self._roots[root]
 
     def _put(self, path: str, module: nn.Module) -> None:
+        layer = self._layers.get(path)
+        if isinstance(layer, GatedAttention):
+            if module is layer:
+                layer.hang()
+            else:
+                layer.lift()
+            return
         root, inner = path.split(".", 1)
         self._roots[root].set_submodule(inner, module)
 

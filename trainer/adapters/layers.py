@@ -259,12 +259,17 @@ class GatedLayer(nn.Module, ABC):
         with torch.inference_mode(False):
             self.dropouts = torch.tensor(chances, device=self.device)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GatedLayer:
+    def apply_to_own(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> None:
+        """`nn.Module._apply` for the gates and the shares, without the frozen layer."""
         if recurse:
-            self.base._apply(fn)
             self._shares._apply(fn)
         super()._apply(_in_fp32(fn), recurse=False)
         self._packed = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GatedLayer:
+        if recurse:
+            self.base._apply(fn)
+        self.apply_to_own(fn, recurse)
         return self
 
 
@@ -343,4 +348,4 @@ def adaptable(module: nn.Module) -> bool:
     """Whether a layer can be adapted: linear, a convolution of one group with zero padding, or wrapped already."""
     if isinstance(module, nn.Conv2d):
         return module.groups == 1 and module.padding_mode == "zeros"
-    return isinstance(module, nn.Linear | GatedLayer)
+    return isinstance(module, nn.Linear | GatedLinear | GatedConv2d)

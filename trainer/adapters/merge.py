@@ -69,6 +69,9 @@ def merge(bank: Bank, strengths: Mapping[str, float] | None = None) -> MergeRepo
     dtype = torch.float32
     try:
         for path, layer in bank.layers.items():
+            for one in layer.shares:
+                if not one.method.changes_weights:
+                    raise RunError(f"An adapter made with {one.method.name} cannot be merged into the base.")
             if "weight" not in dict(layer.base.named_parameters(recurse=False)):
                 raise RunError(f"{path} is quantised; adapters cannot be merged into it.")
             dtype = layer.weight.dtype

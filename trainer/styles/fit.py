@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
+from trainer.adapters.attention import is_attention
 from trainer.adapters.bank import Adapter, Bank
-from trainer.adapters.layers import GatedLayer, adaptable
+from trainer.adapters.layers import adaptable
 from trainer.adapters.methods import method_of
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError
@@ -53,7 +55,8 @@ def fit(file: StyleFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, Laye
             continue
         name = inner if root == "unet" else installed_path(inner, modules[root])
         module = modules[root].get(name) if name else None
-        if not isinstance(module, GatedLayer | nn.Linear | nn.Conv2d) or not adaptable(module):
+        whole = module is not None and is_attention(module)
+        if module is None or not (whole or adaptable(module)) or whole != (method_of(layer).site == "attention"):
             raise AdapterFileError(
                 f"{file.path} does not fit this base: the base has no layer {path}.{made_for(file.layers)}"
             )
@@ -66,11 +69,9 @@ def fit(file: StyleFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, Laye
     return fitted, file.notes + notes
 
 
-def _reshaped(
-    file: StyleFile, path: str, layer: LayerWeights, module: GatedLayer | nn.Linear | nn.Conv2d
-) -> LayerWeights:
+def _reshaped(file: StyleFile, path: str, layer: LayerWeights, module: Any) -> LayerWeights:
     method = method_of(layer)
-    shape = tuple(module.weight.shape)
+    shape = tuple((module.to_q if is_attention(module) else module).weight.shape)
     fitted = method.shaped(layer, shape)
     if fitted is None:
         out, inputs = method.sides(layer)

@@ -25,6 +25,8 @@ _BARE = {
     **{f"{half}.weight": f"glora_{half}" for half in ("a1", "a2", "b1", "b2", "bm")},
     "bottleneck_down": "bottleneck_down",
     "bottleneck_up": "bottleneck_up",
+    "prefix_keys": "prefix_keys",
+    "prefix_values": "prefix_values",
     "diff": "diff",
     "diff_b": "diff_b",
     "w_norm": "w_norm",

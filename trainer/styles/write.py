@@ -34,6 +34,7 @@ _KOHYA_ONLY = {
     "lora with bias": "a change of its bias",
     "dora by inputs": "DoRA's lengths of columns",
     "bottleneck": "a bottleneck adapter",
+    "prefix": "keys and values of learned tokens",
 }
 """Methods that only kohya's layout has a place for, and what of them."""
 
@@ -124,6 +125,9 @@ def write_style(
             stem = kohya_stem(where, original=original, layers_per_block=layers_per_block)
             if layer.method == "full":
                 tensors[f"{stem}.diff"] = (layer.scale * whole(layer)).detach().to("cpu", dtype)
+                continue
+            if layer.method == "prefix":
+                tensors |= {f"{stem}.prefix_keys": down, f"{stem}.prefix_values": up.T.contiguous()}
                 continue
             if layer.method == "bottleneck":
                 tensors |= {f"{stem}.bottleneck_down": down, f"{stem}.bottleneck_up": up}

@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 
 import torch
 
+from trainer.adapters.attention import GatedAttention
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
 from trainer.bases.compiling import can_compile, compile_blocks, uncompile
@@ -303,9 +304,11 @@ def _compiled_if_faster(
     if wish == "off":
         return chosen, plain
     able = can_compile(trainer.base.device)
-    if wish == "blocks" and is_quantised(denoiser):
-        raise ConfigError("train.compile is 'blocks', but a quantised base cannot be compiled: use 'auto'.")
-    able = able and not is_quantised(denoiser)
+    hooked = any(isinstance(layer, GatedAttention) for layer in trainer.bank.layers.values())
+    odd = "a quantised base" if is_quantised(denoiser) else "an adapter on whole attention layers" if hooked else ""
+    if wish == "blocks" and odd:
+        raise ConfigError(f"train.compile is 'blocks', but {odd} cannot be compiled: use 'auto'.")
+    able = able and not odd
     if wish == "blocks" and not able:
         raise DeviceError("train.compile is 'blocks', but compiling needs a card and the Triton package: use 'auto'.")
     earns = plain.seconds_per_step * trainer.settings.steps >= COMPILE_PAYS_AFTER * trainer.batches.buckets

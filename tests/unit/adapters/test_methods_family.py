@@ -25,7 +25,7 @@ from trainer.training.optim import make_optimizer, restore_state, state_of
 from trainer.workbench.resize import resize
 
 MEMBERS: dict[str, dict[str, Any]] = {
-    **{name: {"method": name} for name in METHODS},
+    **{name: {"method": name} for name, method in METHODS.items() if method.site == "layer"},
     **{f"{name}, {init}": {"method": name, "settings": {"init": init}} for name, init in [
         ("lora", "gaussian"), ("lora", "pissa"), ("rslora", "pissa"), ("lora-fa", "pissa"), ("lora+", "gaussian"),
     ]},

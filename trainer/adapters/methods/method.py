@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import RunError
@@ -77,6 +77,7 @@ class Method(ABC):
         stacks: the update is ``B diag(g) A x`` with the two matrices that `factors` gives; those of all adapters in a
             layer then share one pair of products. Otherwise `update` is called.
         ranked: whether the rank says how many values it trains and how large its files are.
+        site: what it adapts: linear layers and convolutions, or the attention layers that chosen projections are of.
         changes_weights: whether what it does can be said as a change of the layer's weight or bias.
         layouts: of files that have a place for what it makes.
         trains: whether a run can choose it; else it is only read from other tools' files.
@@ -90,6 +91,7 @@ class Method(ABC):
     readers: ClassVar[str] = ""
     stacks: ClassVar[bool] = True
     ranked: ClassVar[bool] = True
+    site: ClassVar[Literal["layer", "attention"]] = "layer"
     changes_weights: ClassVar[bool] = True
     layouts: ClassVar[tuple[str, ...]] = ("kohya", "diffusers")
     trains: ClassVar[bool] = True

@@ -11,8 +11,17 @@ from trainer.styles.foreign.glora import GloraForm
 from trainer.styles.foreign.loha import LohaForm
 from trainer.styles.foreign.lokr import LokrForm
 from trainer.styles.foreign.lora import LoraForm
+from trainer.styles.foreign.prefix import PrefixForm
 
-FORMS: tuple[Form, ...] = (LohaForm(), LokrForm(), GloraForm(), Difference(), BottleneckForm(), LoraForm())
+FORMS: tuple[Form, ...] = (
+    LohaForm(),
+    LokrForm(),
+    GloraForm(),
+    Difference(),
+    BottleneckForm(),
+    PrefixForm(),
+    LoraForm(),
+)
 
 
 def form_of(parts: Iterable[str]) -> Form | None:
