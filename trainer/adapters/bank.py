@@ -212,10 +212,10 @@ class Bank:
         """
         self._refuse_merged("weighing blocks")
         shares = {self._share_of(name, path): factor_of(path, blocks) for path in self[name].spec.targets}
-        if all(share.factor == factor for share, factor in shares.items()):
+        if all(share.block_factor == factor for share, factor in shares.items()):
             return
         for share, factor in shares.items():
-            share.factor = factor
+            share.block_factor = factor
         self._rebuild(lambda strengths: strengths)
 
     def set_strengths(self, strengths: Tensor | Mapping[str, float], *, roots: Iterable[str] | None = None) -> None:

@@ -44,7 +44,7 @@ class Share(nn.Module):
     Attributes:
         adapter: the adapter's name.
         dropout: probability that a gate is shut for a row of the batch, while training.
-        factor: on its strength here (`Bank.weigh`).
+        block_factor: on its strength here (`Bank.weigh`).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Share(nn.Module):
         self.rank = rank
         self.alpha = alpha
         self.dropout = dropout
-        self.factor = 1.0
+        self.block_factor = 1.0
         self.parts = (*parts.trained, *parts.kept, *parts.derived)
         for name, tensor in parts.trained.items():
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=trainable))
@@ -72,7 +72,7 @@ class Share(nn.Module):
     def gate_factors(self) -> Sequence[float]:
         """What each of its columns of gates is multiplied by at strength 1."""
         own = self.method.gate_factors(self.rank, self.alpha)
-        return own if self.factor == 1 else [factor * self.factor for factor in own]
+        return own if self.block_factor == 1 else [factor * self.block_factor for factor in own]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Share:
         super()._apply(_in_fp32(fn), recurse)
