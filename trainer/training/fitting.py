@@ -305,10 +305,12 @@ def _compiled_if_faster(
         return chosen, plain
     able = can_compile(trainer.base.device)
     hooked = any(isinstance(layer, GatedAttention) for layer in trainer.bank.layers.values())
-    odd = "a quantised base" if is_quantised(denoiser) else "an adapter on whole attention layers" if hooked else ""
-    if wish == "blocks" and odd:
-        raise ConfigError(f"train.compile is 'blocks', but {odd} cannot be compiled: use 'auto'.")
-    able = able and not odd
+    quantised = is_quantised(denoiser)
+    if wish == "blocks" and quantised:
+        raise ConfigError("train.compile is 'blocks', but a quantised base cannot be compiled: use 'auto'.")
+    if wish == "blocks" and hooked:
+        raise ConfigError("train.compile is 'blocks', but the method 'prefix' cannot be compiled: use 'auto'.")
+    able = able and not (quantised or hooked)
     if wish == "blocks" and not able:
         raise DeviceError("train.compile is 'blocks', but compiling needs a card and the Triton package: use 'auto'.")
     earns = plain.seconds_per_step * trainer.settings.steps >= COMPILE_PAYS_AFTER * trainer.batches.buckets
