@@ -25,6 +25,7 @@ Kind = Literal[
     "no_images",
     "few_images",
     "many_images",
+    "mask",
 ]
 
 Severity = Literal["skipped", "warning", "note"]

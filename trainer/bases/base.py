@@ -225,6 +225,9 @@ class Base(ABC):
         timesteps: Tensor,
         conditioning: Conditioning,
         taught: Sequence[int] = (),
+        mask: Tensor | None = None,
+        *,
+        huber: float | Tensor = 0.0,
     ) -> Tensor:
         """Mean squared error of each row's prediction, (B,), fp32: the loss before rows are weighed.
 
@@ -234,16 +237,19 @@ class Base(ABC):
             conditioning: of B rows, and of those ``taught`` once more.
             taught: K rows that are to give what the base gives. They go through the denoiser a second time, as rows
                 B to B + K, for which the caller has closed the bank's gates.
+            mask: how much each cell counts, (B, 1, h, w), 0 to 1; the mean is over what counts, 0 where nothing does.
+            huber: error from which on it counts in proportion (pseudo-Huber, 2 c (sqrt(d^2 + c^2) - c)), for all rows
+                or each, (B,); 0 is never.
         """
         noisy = self.process.noised(latents, noise, timesteps)
         target = self.process.target(latents, noise, timesteps)
         if not taught:
-            return (self.predict(noisy, timesteps, conditioning) - target).square().mean(dim=(1, 2, 3))
+            return _distance(self.predict(noisy, timesteps, conditioning) - target, mask, huber)
         again = sent(torch.tensor(taught), noisy.device)
         answers = self.predict(torch.cat([noisy, noisy[again]]), torch.cat([timesteps, timesteps[again]]), conditioning)
         learner, teacher = answers.split([len(noisy), len(again)])
         target = target.float().index_copy(0, again, teacher.detach())
-        return (learner - target).square().mean(dim=(1, 2, 3))
+        return _distance(learner - target, mask, huber)
 
     @property
     def roots(self) -> dict[str, nn.Module]:
@@ -376,3 +382,17 @@ def _joined(values: Sequence[Any]) -> Any:
     if isinstance(values[0], Mapping):
         return {key: _joined([value[key] for value in values]) for key in values[0]}
     return torch.cat(list(values)) if isinstance(values[0], Tensor) else values[0]
+
+
+def _distance(difference: Tensor, mask: Tensor | None, huber: float | Tensor) -> Tensor:
+    """The mean over each row's cells and channels, (B,)."""
+    cells = difference.square()
+    if isinstance(huber, Tensor):
+        bend = huber.view(-1, 1, 1, 1)
+        cells = torch.where(bend > 0, 2 * bend * ((cells + bend**2).sqrt() - bend), cells)
+    elif huber:
+        cells = 2 * huber * ((cells + huber**2).sqrt() - huber)
+    if mask is None:
+        return cells.mean(dim=(1, 2, 3))
+    counting = mask.expand_as(cells).sum(dim=(1, 2, 3))
+    return (cells * mask).sum(dim=(1, 2, 3)) / counting.clamp(min=1e-6)

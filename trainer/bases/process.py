@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -33,6 +34,14 @@ class Process(ABC):
     def timestep(self, draw: int) -> float:
         """The timestep to train on for a draw from all 32-bit numbers."""
 
+    def noisy_timestep(self, draw: int) -> float:
+        """As `timestep`, but mostly with much noise.
+
+        Raises:
+            ConfigError: this process has no such draw.
+        """
+        raise ConfigError("train.noise_levels is 'high', which this family of bases has no draw for: use 'even'.")
+
     @abstractmethod
     def levels(self, count: int) -> list[float]:
         """``count`` timesteps that are spread evenly over the process, from little noise to much."""
@@ -44,6 +53,14 @@ class Process(ABC):
     @abstractmethod
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the denoiser should answer there, (B, C, h, w)."""
+
+    def debiased(self, timesteps: Tensor) -> Tensor:
+        """As `weights`, by debiased estimation.
+
+        Raises:
+            ConfigError: this process has none.
+        """
+        raise ConfigError("optim.debiased is not for this family of bases: set it to false.")
 
     @abstractmethod
     def weights(self, timesteps: Tensor, gamma: float) -> Tensor:
@@ -115,6 +132,29 @@ class Diffusion(Process):
 
     def timestep(self, draw: int) -> float:
         return draw % len(self.alphas_cumprod)
+
+    def noisy_timestep(self, draw: int) -> float:
+        """With log-SNR from a normal distribution around -6 of deviation 2 (Choi et al., arXiv 2411.14793, section 4),
+        cut off where the schedule ends."""
+        normal = NormalDist(-6, 2)
+        table = self._log_snr
+        least, most = normal.cdf(float(table[-1])), normal.cdf(float(table[0]))
+        share = least + (most - least) * (draw + 0.5) / 2**32
+        wanted = normal.inv_cdf(min(max(share, 1e-12), 1 - 1e-12))
+        # The table falls; the first timestep that is at most as clean as wanted.
+        return min(int(torch.searchsorted(-table, -wanted)), len(table) - 1)
+
+    @cached_property
+    def _log_snr(self) -> Tensor:
+        """Logarithm of the signal-to-noise ratio, (T,), fp64, on the CPU; minus infinity where no signal is left."""
+        signal = self.alphas_cumprod.cpu().double()
+        return torch.log(signal / (1 - signal))
+
+    def debiased(self, timesteps: Tensor) -> Tensor:
+        """1 / sqrt(SNR), for v 1 / (SNR + 1), with SNR up to 1000 (Yu et al., arXiv 2310.08442; kohya's scripts)."""
+        signal = self.alphas_cumprod[timesteps]
+        snr = (signal / (1 - signal)).clamp(max=1000)
+        return 1 / (snr + 1) if self.prediction == "v_prediction" else snr.rsqrt()
 
     def levels(self, count: int) -> list[float]:
         return [int((level + 0.5) * len(self.alphas_cumprod) / count) for level in range(count)]

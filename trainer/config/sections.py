@@ -7,6 +7,7 @@ change. A value of ``None`` means *chosen for you*.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -139,6 +140,17 @@ class DataConfig(Section):
         description="Colour put behind transparent images, such as 'white', 'black' or '#FAF8F4'; the style learns it "
         "too.",
     )
+    masks: Literal["files", "alpha", "off"] = Field(
+        "files",
+        description="Which parts of an image count: 'files' reads cat-mask.png beside cat.png, where black is not "
+        "learned; 'alpha' also takes transparent parts for black; 'off' trains on everything.",
+    )
+    focus: list[Annotated[str, Field(max_length=300)]] = Field(
+        default_factory=list,
+        max_length=10_000,
+        description="What should stay in the middle when an image is cut, as 'cat.png=0.3,0.6': shares of its width "
+        "and height from the upper left corner; others are cut to their middle.",
+    )
     flip: bool = Field(
         False,
         description="Also train on mirrored images: more variety, but text and left-right habits get mirrored as well.",
@@ -185,6 +197,31 @@ class DataConfig(Section):
         description="What a run that goes on does when images are gone or were changed since it began; it names them. "
         "'keep' uses what it made of them then, 'refuse' stops, 'leave_out' goes on without them.",
     )
+
+    @field_validator("focus")
+    @classmethod
+    def _points_in_images(cls, value: list[str]) -> list[str]:
+        focus_points(value)
+        return value
+
+
+def focus_points(lines: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """``cat.png=0.3,0.6`` as points by name.
+
+    Raises:
+        ValueError: says which line is none.
+    """
+    points: dict[str, tuple[float, float]] = {}
+    for line in lines:
+        name, _, numbers = line.rpartition("=")
+        try:
+            x, y = (float(number) for number in numbers.split(","))
+        except ValueError:
+            x = y = -1.0
+        if not name.strip() or not (0 <= x <= 1 and 0 <= y <= 1):
+            raise ValueError(f"holds {line!r}, but needs lines such as 'cat.png=0.3,0.6', with shares from 0 to 1")
+        points[name.strip()] = (x, y)
+    return points
 
 
 class AdapterConfig(Section):
@@ -304,6 +341,18 @@ class OptimConfig(Section):
         le=256,
         description="Batches added up before the weights move; the effect of a larger batch without its memory.",
     )
+    huber: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="From this error on a deviation counts in proportion instead of by its square (pseudo-Huber): "
+        "images that do not fit the others pull less. 0.1 is usual, 0 is off.",
+    )
+    debiased: bool = Field(
+        False,
+        description="Weigh noise levels by debiased estimation instead of Min-SNR: composition and large shapes are "
+        "learned sooner, fine detail later.",
+    )
     max_grad_norm: float = Field(
         1.0,
         gt=0,
@@ -374,6 +423,18 @@ class TrainConfig(Section):
         "auto",
         description="Number format of the frozen base: 'bf16' and 'fp16' halve memory on a GPU; the style itself is "
         "always trained in fp32.",
+    )
+    noise_offset: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Shift the noise of a whole picture up or down by this much: the style may then make pictures "
+        "darker and brighter than the base does. 0.05 is usual, 0 is off; with zero terminal SNR it is not needed.",
+    )
+    noise_levels: Literal["even", "high"] = Field(
+        "even",
+        description="Which noise levels are trained: 'even' all alike; 'high' mostly those with much noise, where "
+        "layout, colours and the look of a style are decided, and fine strokes are learned less.",
     )
     preserve: float = Field(
         0.0,

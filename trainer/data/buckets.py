@@ -59,8 +59,14 @@ def kept_share(width: int, height: int, bucket: Size) -> float:
     return min(ratio, 1 / ratio)
 
 
-def center_crop_box(width: int, height: int, bucket: Size) -> Box:
-    """The largest centred box of the bucket's aspect: (left, top, right, bottom) in source pixels.
+CENTRE = (0.5, 0.5)
+
+
+def center_crop_box(width: int, height: int, bucket: Size, focus: tuple[float, float] = CENTRE) -> Box:
+    """The largest box of the bucket's aspect, as central as can be: (left, top, right, bottom) in source pixels.
+
+    Args:
+        focus: what should be in its middle, as shares of the width and height from the upper left corner.
 
     Whole pixels, at least one each way; the box is then scaled to the bucket's size.
     """
@@ -73,6 +79,9 @@ def center_crop_box(width: int, height: int, bucket: Size) -> Box:
         crop_height = max(1, round(width * bucket_height / bucket_width))
     left = (width - crop_width) // 2
     top = (height - crop_height) // 2
+    if focus != CENTRE:
+        left = max(0, min(width - crop_width, round(focus[0] * width - crop_width / 2)))
+        top = max(0, min(height - crop_height, round(focus[1] * height - crop_height / 2)))
     return left, top, left + crop_width, top + crop_height
 
 

@@ -29,6 +29,9 @@ class Example:
         caption_source: where the content came from.
         bucket: (width, height) of the training picture.
         crop: (left, top, right, bottom) of the part that is scaled to `bucket`.
+        mask: a picture of the same size that says how much of the image counts, white all and black nothing.
+        mask_sha256: of its bytes.
+        alpha: whether the image's own transparency says it.
     """
 
     path: Path
@@ -41,6 +44,9 @@ class Example:
     caption_source: CaptionSource
     bucket: Size
     crop: Box
+    mask: Path | None = None
+    mask_sha256: str = ""
+    alpha: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,9 @@ class Dataset:
 
     def to_json(self) -> str:
         """This dataset as the text of a dataset.json; `from_json` gives an equal one back."""
-        examples = [{**asdict(e), "path": str(e.path)} for e in self.examples]
+        examples = [
+            {**asdict(e), "path": str(e.path), "mask": None if e.mask is None else str(e.mask)} for e in self.examples
+        ]
         findings = [asdict(f) for f in self.findings]
         document = {
             "version": FORMAT_VERSION,
@@ -108,6 +116,7 @@ def _example(row: dict[str, Any]) -> Example:
         **{
             **row,
             "path": Path(row["path"]),
+            "mask": Path(row["mask"]) if row.get("mask") else None,
             "bucket": (width, height),
             "crop": (left, top, right, bottom),
         }

@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from trainer.data.buckets import center_crop_box, choose_bucket, enlargement, kept_share, make_buckets
+from trainer.data.buckets import CENTRE, center_crop_box, choose_bucket, enlargement, kept_share, make_buckets
 from trainer.data.captions import Caption, compose, read_captions
 from trainer.data.dataset import Dataset, Example
 from trainer.data.decoder import Decoder, Source
 from trainer.data.duplicates import Fingerprint
-from trainer.data.folder import common_folder, list_images, natural_key
+from trainer.data.folder import common_folder, list_images, natural_key, without_masks
 from trainer.data.images import ImageFacts
 from trainer.data.tags import kind_of
 from trainer.errors import DatasetError, ImageError
@@ -29,6 +30,10 @@ CLEAR_ENLARGEMENT = 1.1
 FEW_IMAGES = 5
 MANY_IMAGES = 200
 
+Masks = Literal["files", "alpha", "off"]
+Focus = Mapping[str, tuple[float, float]]
+"""Shares of width and height from the upper left corner, by file name."""
+
 CountTokens = Callable[[str], int]
 """Tokens of a text without start and end."""
 
@@ -42,6 +47,7 @@ class Candidate:
         width, height: of the upright image in pixels.
         look: what it is compared by.
         opened: what was done to it on opening, from `file_findings`.
+        mask, mask_sha256: as in `Example`.
     """
 
     path: Path
@@ -52,6 +58,8 @@ class Candidate:
     caption: Caption
     look: Fingerprint
     opened: tuple[Finding, ...] = ()
+    mask: Path | None = None
+    mask_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,8 @@ def examine(
     bucketing: bool = True,
     count_tokens: CountTokens | None = None,
     token_limit: int = 75,
+    masks: Masks = "files",
+    focus: Focus | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Read every image of a folder (or the given files), in a child process, and decide how each is trained on.
@@ -80,7 +90,8 @@ def examine(
     Args:
         source: a folder, or image files.
         background: colour behind transparent images.
-        resolution, multiple, bucketing, trigger, count_tokens, token_limit: as in `judge`.
+        resolution, multiple, bucketing, trigger, count_tokens, token_limit, focus: as in `judge`.
+        masks: whether ``cat-mask.png`` beside ``cat.png`` is a mask, and whether transparency is one too.
         progress: told (images done, images in all) after each image.
 
     Returns:
@@ -100,6 +111,9 @@ def examine(
         files, findings = [file.absolute() for file in source], []
         files.sort(key=lambda f: natural_key(f.relative_to(root).as_posix()))
 
+    beside: dict[Path, Path] = {}
+    if masks != "off":
+        files, beside = without_masks(files)
     captions, about_captions = read_captions(root, files)
     opened: list[Candidate | Finding] = []
     names: dict[str, str] = {}
@@ -107,6 +121,8 @@ def examine(
         for number, file in enumerate(files, start=1):
             name = file.relative_to(root).as_posix()
             opened.append(_opened(file, name, captions[name], names, decoder, background))
+            if file in beside and isinstance(candidate := opened[-1], Candidate):
+                opened[-1] = _with_mask(candidate, beside[file], decoder)
             if progress is not None:
                 progress(number, len(files))
     judged = iter(
@@ -118,6 +134,7 @@ def examine(
             trigger=trigger,
             count_tokens=count_tokens,
             token_limit=token_limit,
+            focus=focus,
         )
     )
     examples: list[Example] = []
@@ -128,7 +145,9 @@ def examine(
         verdict = next(judged)
         findings += verdict.findings
         if verdict.usable:
-            examples.append(verdict.example)
+            transparent = any(finding.kind == "transparent" for finding in each.opened)
+            alpha = masks == "alpha" and transparent and each.mask is None
+            examples.append(replace(verdict.example, mask=each.mask, mask_sha256=each.mask_sha256, alpha=alpha))
     if not examples:
         raise DatasetError(_nothing_usable(root, findings))
     about = about_the_set([example.content for example in examples], trigger)
@@ -144,6 +163,7 @@ def judge(
     trigger: str,
     count_tokens: CountTokens | None,
     token_limit: int,
+    focus: Focus | None = None,
 ) -> list[Judged]:
     """How each image would be trained on; no file is opened.
 
@@ -154,6 +174,7 @@ def judge(
         trigger: added to each caption.
         count_tokens: to find captions that are cut; None where the base is not known yet.
         token_limit: tokens that the text encoder reads.
+        focus: by file name, with or without its ending, what of an image should stay in the middle of its crop.
     """
     sizes = make_buckets(resolution, multiple, bucketing=bucketing)
     looks: list[tuple[Fingerprint, str]] = []
@@ -170,7 +191,7 @@ def judge(
             caption=compose(each.caption.text, trigger),
             caption_source=each.caption.source,
             bucket=bucket,
-            crop=center_crop_box(each.width, each.height, bucket),
+            crop=center_crop_box(each.width, each.height, bucket, _focus_of(each, focus or {})),
         )
         if min(each.width, each.height) < MIN_SIDE:
             verdicts.append(Judged(example, (*each.opened, _tiny(each)), usable=False))
@@ -247,6 +268,27 @@ def _opened(
     found = file_findings(name, seen.facts, background=background)
     facts = seen.facts
     return Candidate(file.absolute(), name, source.sha256, facts.width, facts.height, caption, seen.look, tuple(found))
+
+
+def _focus_of(each: Candidate, focus: Focus) -> tuple[float, float]:
+    names = (each.name, each.path.name, each.path.stem)
+    return next((focus[name] for name in names if name in focus), CENTRE)
+
+
+def _with_mask(each: Candidate, file: Path, decoder: Decoder) -> Candidate:
+    """An image with the mask beside it, or with what is wrong with that."""
+    try:
+        source = Source.read(file)
+        facts = decoder.look(source).facts
+    except ImageError as error:
+        message, action = str(error).rstrip("."), "trained without its mask"
+    else:
+        if (facts.width, facts.height) == (each.width, each.height):
+            found = Finding(each.name, "mask", "note", f"has a mask, {file.name}", "what is black there is not learned")
+            return replace(each, mask=file.absolute(), mask_sha256=source.sha256, opened=(*each.opened, found))
+        message = f"its mask {file.name} is {facts.width} x {facts.height} pixels, not {each.width} x {each.height}"
+        action = "trained without it; give the mask the image's size"
+    return replace(each, opened=(*each.opened, Finding(each.name, "mask", "warning", message, action)))
 
 
 def _crop_findings(example: Example) -> Iterator[Finding]:

@@ -58,6 +58,22 @@ def list_images(folder: Path) -> tuple[list[Path], list[Finding]]:
     return sorted(files, key=lambda f: natural_key(f.relative_to(folder).as_posix())), findings
 
 
+MASK_ENDING = "-mask"
+
+
+def without_masks(files: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
+    """Files that are images, and by image the file beside it that is its mask: ``cat-mask.png`` of ``cat.jpg``."""
+    images = {file.with_suffix(""): file for file in files}
+    masks: dict[Path, Path] = {}
+    for file in files:
+        if file.suffix.lower() == ".png" and file.stem.endswith(MASK_ENDING):
+            image = images.get(file.with_name(file.stem.removesuffix(MASK_ENDING)))
+            if image is not None:
+                masks[image] = file
+    taken = set(masks.values())
+    return [file for file in files if file not in taken], masks
+
+
 def common_folder(files: Sequence[Path]) -> Path:
     """The folder that holds all of some files, however deep.
 

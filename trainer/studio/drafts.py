@@ -11,6 +11,7 @@ from trainer import config as configs
 from trainer.bases import tokens
 from trainer.bases.describe import BaseInfo, Bases
 from trainer.config import RunConfig
+from trainer.config.sections import focus_points
 from trainer.data.captions import compose, find_replace, from_names
 from trainer.data.doctor import about_the_set
 from trainer.data.folder import list_images
@@ -183,6 +184,7 @@ class Drafts:
                 trigger=config.trigger,
                 count_tokens=lambda text: tokens.token_count(text, info),
                 token_limit=limit,
+                focus=focus_points(config.data.focus),
             )
             for removed in (False, True)
         ]

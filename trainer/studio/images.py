@@ -21,7 +21,7 @@ from PIL import Image
 from trainer.atomic import replace_file, write_file
 from trainer.data.captions import Caption, UploadedCaptions, is_caption, unmatched
 from trainer.data.decoder import Decoder, Seen, Source
-from trainer.data.doctor import Candidate, CountTokens, file_findings, judge
+from trainer.data.doctor import Candidate, CountTokens, Focus, file_findings, judge
 from trainer.data.duplicates import Fingerprint, fingerprint
 from trainer.data.folder import IMAGE_SUFFIXES, natural_key
 from trainer.errors import ImageError, StudioError
@@ -86,12 +86,14 @@ class DraftImages:
         trigger: str,
         count_tokens: CountTokens | None,
         token_limit: int,
+        focus: Focus | None = None,
     ) -> list[ImageView]:
         """Every image with its crop and findings, from what was noted at the upload: no image is opened.
 
         Args:
             removed: those that were taken out instead.
-            resolution, multiple, buckets, trigger, count_tokens, token_limit: as in `trainer.data.doctor.judge`.
+            resolution, multiple, buckets, trigger, count_tokens, token_limit, focus: as in
+                `trainer.data.doctor.judge`; an image's id is its name, too.
         """
         images = self.images(run_id, removed=removed)
         candidates = []
@@ -107,6 +109,7 @@ class DraftImages:
             trigger=trigger,
             count_tokens=count_tokens,
             token_limit=token_limit,
+            focus=focus,
         )
         return [
             ImageView(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class TrainingImage:
         orders: rows of its caption with the tags in other orders, which are trained on instead; empty where it is
             always the same.
         plain: row of the caption without the trigger, or of each order without it; empty where none is needed.
+        mask: how much each latent cell counts, (V, 1, h, w), 0 to 1; None where all count.
     """
 
     mean: Tensor
@@ -40,6 +42,7 @@ class TrainingImage:
     sizes: tuple[SizeFacts, ...]
     orders: tuple[int, ...] = ()
     plain: tuple[int, ...] = ()
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Batch:
         timesteps: (B,).
         conditioning: what the denoiser is told of B + K rows.
         taught: the K rows that must give what the base gives; the rows from B on are they once more, without style.
+        mask: how much each cell counts, (B, 1, h, w); None where all do.
     """
 
     latents: Tensor
@@ -58,11 +62,12 @@ class Batch:
     timesteps: Tensor
     conditioning: Conditioning
     taught: tuple[int, ...] = ()
+    mask: Tensor | None = None
 
     @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Conditioning, tuple[int, ...]]:
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Conditioning, tuple[int, ...], Tensor | None]:
         """What `trainer.bases.base.Base.errors` takes."""
-        return self.latents, self.noise, self.timesteps, self.conditioning, self.taught
+        return self.latents, self.noise, self.timesteps, self.conditioning, self.taught, self.mask
 
 
 class Batches:
@@ -79,6 +84,8 @@ class Batches:
         seed: the run's seed.
         caption_dropout: share of the draws that see the empty text.
         preserve: share of the draws that see the caption without the trigger and learn what the base answers to it.
+        noise_offset: deviation of a shift that the noise of a whole channel has.
+        noise_levels: whether all noise levels are drawn alike, or mostly high ones.
     """
 
     def __init__(
@@ -93,6 +100,8 @@ class Batches:
         seed: int = 0,
         caption_dropout: float = 0.0,
         preserve: float = 0.0,
+        noise_offset: float = 0.0,
+        noise_levels: Literal["even", "high"] = "even",
     ) -> None:
         self.base = base
         self.images = list(images)
@@ -103,6 +112,8 @@ class Batches:
         self.seed = seed
         self.caption_dropout = caption_dropout
         self.preserve = preserve
+        self.noise_offset = noise_offset
+        self.timestep = base.process.timestep if noise_levels == "even" else base.process.noisy_timestep
         size = sum(image.mean.nbytes + image.std.nbytes for image in self.images)
         home = base.device if size <= DEVICE_LATENTS else torch.device("cpu")
         self._latents, self._place = _stack_by_shape(self.images, home)
@@ -157,7 +168,7 @@ class Batches:
             jitter = self._gaussian(mean.shape[2:], "posterior", step, slots)
             latents = latents + sent(std[place], self.base.device) * jitter
         latents = self.base.scale_latents(latents)
-        timesteps = [self.base.process.timestep(stable_seed(self.seed, "timestep", step, slot)) for slot in slots]
+        timesteps = [self.timestep(stable_seed(self.seed, "timestep", step, slot)) for slot in slots]
         if taught is None:
             drawn = enumerate(slots) if self.preserve else ()
             taught = [row for row, slot in drawn if uniform(self.seed, "preserve", step, slot) < self.preserve]
@@ -167,13 +178,27 @@ class Batches:
         sizes = [self.images[i].sizes[flip] for i, flip in zip(members, flips, strict=True)]
         texts += [texts[row] for row in kept]
         sizes += [sizes[row] for row in kept]
+        noise = self._gaussian(mean.shape[2:], "noise", step, slots)
+        if self.noise_offset:
+            # Guttenberg, "Diffusion with offset noise", 2023.
+            noise = noise + self.noise_offset * self._gaussian((mean.shape[2], 1, 1), "offset", step, slots)
         return Batch(
             latents=latents,
-            noise=self._gaussian(mean.shape[2:], "noise", step, slots),
+            noise=noise,
             timesteps=sent(torch.tensor(timesteps), self.base.device),
             conditioning=self.base.conditioning(self.features.rows(texts).to(self.base.device), sizes),
             taught=kept,
+            mask=self._mask(members, flips, kept),
         )
+
+    def _mask(self, members: Sequence[int], flips: Sequence[int], taught: Sequence[int]) -> Tensor | None:
+        """How much cells count; all of those do that the base itself answers for."""
+        masks = [self.images[i].mask for i in members]
+        if all(mask is None for mask in masks):
+            return None
+        whole = torch.ones(1, *self.images[members[0]].mean.shape[-2:])
+        rows = [whole if mask is None or row in taught else mask[flips[row]] for row, mask in enumerate(masks)]
+        return sent(torch.stack(rows), self.base.device)
 
     def _text(self, index: int, step: int, slot: int, *, plain: bool) -> int:
         """Row of the text that an image is seen with."""
@@ -218,4 +243,11 @@ def join(base: Base, batches: Sequence[Batch]) -> Batch:
         noise=torch.cat([batch.noise for batch in batches]),
         timesteps=torch.cat([batch.timesteps for batch in batches]),
         conditioning=base.joined([batch.conditioning for batch in batches]),
+        mask=_joined_masks(batches),
     )
+
+
+def _joined_masks(batches: Sequence[Batch]) -> Tensor | None:
+    if all(batch.mask is None for batch in batches):
+        return None
+    return torch.cat([torch.ones_like(batch.latents[:, :1]) if batch.mask is None else batch.mask for batch in batches])

@@ -205,6 +205,8 @@ def _further(config: RunConfig, trained: Trainer) -> dict[str, object]:
         "lr_warmup_steps": optim.warmup_steps,
         "max_grad_norm": optim.max_grad_norm,
         "min_snr_gamma": optim.min_snr_gamma or "None",
+        "masked_loss": any(image.mask is not None for image in batches.images),
+        "noise_offset": config.train.noise_offset or "None",
         "mixed_precision": {torch.float16: "fp16", torch.bfloat16: "bf16"}[trained.base.dtype] if half else "no",
         "network_dropout": config.adapter.dropout or "None",
         "num_batches_per_epoch": math.ceil(images / batches.batch_size),

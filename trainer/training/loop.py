@@ -56,6 +56,8 @@ class Resolved:
     min_snr_gamma: float
     seed: int
     dropout: float
+    huber: float = 0.0
+    debiased: bool = False
 
     @classmethod
     def of(cls, config: RunConfig) -> Resolved:
@@ -71,6 +73,8 @@ class Resolved:
             min_snr_gamma=config.optim.min_snr_gamma,
             seed=config.train.seed,
             dropout=config.adapter.dropout,
+            huber=config.optim.huber,
+            debiased=config.optim.debiased,
         )
 
 
@@ -177,7 +181,7 @@ class Trainer:
 
     def loss(self, batch: Batch) -> Tensor:
         """Weighted squared error of a batch, a scalar in fp32."""
-        return self.weighed(self.base.errors(*batch.inputs), batch.timesteps)
+        return self.weighed(self.base.errors(*batch.inputs, huber=self.settings.huber), batch.timesteps)
 
     def _open_gates(self, batch: Batch) -> None:
         """The style is open for a batch's own rows and closed for those that are the base's answer."""
@@ -190,7 +194,10 @@ class Trainer:
 
     def weighed(self, errors: Tensor, timesteps: Tensor) -> Tensor:
         """The loss that errors (B,) at timesteps (B,) make, a scalar."""
-        return (self.base.process.weights(timesteps, self.settings.min_snr_gamma) * errors).mean()
+        process, settings = self.base.process, self.settings
+        if settings.debiased:
+            return (process.debiased(timesteps) * errors).mean()
+        return (process.weights(timesteps, settings.min_snr_gamma) * errors).mean()
 
     def share(self, loss: Tensor) -> Tensor:
         """A pass's part in the step's loss, with what the adapter's method adds to it."""

@@ -11,12 +11,13 @@ import torch
 from trainer.atomic import write_file
 from trainer.bases.base import Base, SizeFacts, TextFeatures
 from trainer.config import RunConfig
-from trainer.config.sections import ChangedImages
+from trainer.config.sections import ChangedImages, focus_points
 from trainer.data.cache import Latents, TextEmbedding, cache_latents, cache_texts
 from trainer.data.captions import compose
 from trainer.data.dataset import Dataset, Example
 from trainer.data.decoder import Source
 from trainer.data.doctor import examine
+from trainer.data.masks import masks_of
 from trainer.data.tags import kind_of, orders_for, plain, shuffled, without
 from trainer.errors import ConfigError, DatasetError, ImageError, ImagesChanged
 from trainer.training.batches import TrainingImage
@@ -72,6 +73,8 @@ def read_dataset(
         bucketing=config.data.buckets,
         count_tokens=base.count_tokens,
         token_limit=base.token_limit,
+        masks=config.data.masks,
+        focus=focus_points(config.data.focus),
         progress=progress,
     )
     write_file(folder.dataset_file, dataset.to_json().encode())
@@ -156,13 +159,15 @@ def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progre
         windows=windows_of,
     )
     row = {text: index for index, text in enumerate(embeddings)}
+    masks = masks_of(dataset.examples, base.vae_factor, flip=config.data.flip)
     images = [
         replace(
             _image(example, found, row[example.caption]),
             orders=tuple(row[text] for text in own.orders),
             plain=tuple(row[text] for text in own.plain),
+            mask=mask,
         )
-        for example, found, own in zip(dataset.examples, latents, spoken, strict=True)
+        for example, found, own, mask in zip(dataset.examples, latents, spoken, masks, strict=True)
     ]
     kept_out = set(held_out(len(images), config.data.validation_share, config.train.seed))
     if config.data.validation_share and not kept_out:
@@ -236,7 +241,8 @@ def _sizes(example: Example, mirrored: bool) -> SizeFacts:
 
 def _upright(image: TrainingImage) -> TrainingImage:
     """Only the variant that is not mirrored: held-out images are always seen alike."""
-    return TrainingImage(image.mean[:1], image.std[:1], image.text, image.sizes[:1])
+    mask = None if image.mask is None else image.mask[:1]
+    return TrainingImage(image.mean[:1], image.std[:1], image.text, image.sizes[:1], mask=mask)
 
 
 def _stacked(embeddings: Sequence[TextEmbedding]) -> TextFeatures:

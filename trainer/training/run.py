@@ -298,6 +298,8 @@ def trainer_of(base: Base, bank: Bank, prepared: Prepared, config: RunConfig, ac
         seed=config.train.seed,
         caption_dropout=config.data.caption_dropout,
         preserve=config.train.preserve,
+        noise_offset=config.train.noise_offset,
+        noise_levels=config.train.noise_levels,
     )
     return Trainer(base, bank, STYLE, batches, config, accelerator=accelerator)
 

@@ -76,7 +76,9 @@ def _accumulate_together(bank: Bank, trainers: Sequence[Trainer]) -> list[float]
             first = members[0][0]
             if any(trainer.settings.dropout for trainer, _ in members):
                 torch.manual_seed(stable_seed(first.settings.seed, "dropout", first.step, turn))
-            errors = first.base.errors(*join(first.base, [batch for _, batch in members]).inputs).split(rows)
+            errors = first.base.errors(
+                *join(first.base, [batch for _, batch in members]).inputs, huber=_huber(members)
+            ).split(rows)
             total = torch.zeros((), device=errors[0].device)
             for (trainer, batch), own in zip(members, errors, strict=True):
                 loss = trainer.weighed(own, batch.timesteps)
@@ -84,6 +86,12 @@ def _accumulate_together(bank: Bank, trainers: Sequence[Trainer]) -> list[float]
                 total = total + trainer.scaler.scale(trainer.share(loss))
             total.backward()
     return torch.stack([torch.stack(found).mean() for found in losses.values()]).tolist()
+
+
+def _huber(members: Sequence[tuple[Trainer, Batch]]) -> float | Tensor:
+    """Of each row, by the trainer that it is for."""
+    bends = [trainer.settings.huber for trainer, batch in members for _ in batch.timesteps]
+    return torch.tensor(bends, device=members[0][0].base.device) if any(bends) else 0.0
 
 
 def _finite(trainer: Trainer) -> bool:
