@@ -281,14 +281,19 @@ def _with_mask(each: Candidate, file: Path, decoder: Decoder) -> Candidate:
         source = Source.read(file)
         facts = decoder.look(source).facts
     except ImageError as error:
-        message, action = str(error).rstrip("."), "trained without its mask"
-    else:
-        if (facts.width, facts.height) == (each.width, each.height):
-            found = Finding(each.name, "mask", "note", f"has a mask, {file.name}", "what is black there is not learned")
-            return replace(each, mask=file.absolute(), mask_sha256=source.sha256, opened=(*each.opened, found))
-        message = f"its mask {file.name} is {facts.width} x {facts.height} pixels, not {each.width} x {each.height}"
-        action = "trained without it; give the mask the image's size"
-    return replace(each, opened=(*each.opened, Finding(each.name, "mask", "warning", message, action)))
+        found = Finding(each.name, "mask", "warning", str(error).rstrip("."), "trained without its mask")
+        return replace(each, opened=(*each.opened, found))
+    if (facts.width, facts.height) != (each.width, each.height):
+        found = Finding(
+            each.name,
+            "mask",
+            "warning",
+            f"its mask {file.name} is {facts.width} x {facts.height} pixels, not {each.width} x {each.height}",
+            "trained without it; give the mask the image's size",
+        )
+        return replace(each, opened=(*each.opened, found))
+    found = Finding(each.name, "mask", "note", f"has a mask, {file.name}", "what is black there is not learned")
+    return replace(each, mask=file.absolute(), mask_sha256=source.sha256, opened=(*each.opened, found))
 
 
 def _crop_findings(example: Example) -> Iterator[Finding]:
