@@ -24,6 +24,13 @@ class Machine:
     total: int
     available: int
 
+    def with_ours(self, held: int) -> int:
+        """Bytes that this process may fill, of which it has held ``held`` at its peak; never more than there are.
+
+        What was given back since the peak is in ``available`` already: pages of a loaded file, for instance.
+        """
+        return min(self.total, self.available + held)
+
 
 def pick_device(wish: str) -> torch.device:
     """The device for ``train.device``; ``auto`` takes the first NVIDIA or AMD card, then Apple's GPU, then the CPU.

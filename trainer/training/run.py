@@ -329,7 +329,7 @@ def _plan(fitted: Fitted, prepared: Prepared) -> Planned:
         file_bytes=BYTES_PER_VALUE * sum(layer.size for layer in trainer.bank.weights_of(STYLE).values()),
         seconds=measured.seconds_per_step * steps + fitted.seconds_per_picture * pictures_drawn(config, steps),
         memory_bytes=measured.memory_bytes,
-        memory_available_bytes=has.available + measured.memory_bytes,
+        memory_available_bytes=has.with_ours(measured.memory_bytes),
         device=has.name,
         base=trainer.base.title,
         notes=fitted.notes,

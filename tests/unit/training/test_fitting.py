@@ -261,3 +261,11 @@ def test_smaller_passes_add_up_to_the_batch(config: RunConfig, base: Base, make_
         parts = [float(split.loss(split.batches.draw(step, number)).detach()) for number in split.passes]
         assert len(parts) == 4
         assert sum(parts) / 4 == pytest.approx(expected, rel=1e-5)
+
+
+def test_free_memory_never_exceeds_the_machines() -> None:
+    from trainer.hardware import Machine
+
+    has = Machine(torch.device("cpu"), "CPU", total=24_000, available=20_000)
+    assert has.with_ours(3_000) == 23_000
+    assert has.with_ours(5_000) == 24_000
