@@ -140,9 +140,19 @@ def test_a_drawing_is_called_by_its_subject_first_and_by_what_people_say() -> No
 
 def test_known_subjects_are_kept_without_the_odd_drawings_and_the_common_and_hard_ones_come_oftener() -> None:
     icons = [icon("bus"), icon("shield"), icon("zebra"), icon("basketball", "blob"), icon("key")]
-    kept, entries = dataset.known_only(icons, dataset.describe(icons))
+    kept, entries = dataset.chosen_only(icons, dataset.describe(icons))
     assert [(one.set_key, one.name) for one in kept] == [("noto", "bus"), ("noto", "shield"), ("noto", "key")]
     assert [one.weight for one in entries] == [1.0, dataset.SELDOM_WEIGHT, dataset.HARD_WEIGHT]
+
+
+def test_other_subjects_take_the_share_of_the_looks_that_they_are_given() -> None:
+    icons = [icon("bus"), icon("zebra"), icon("shield"), icon("sloth", "blob")]
+    kept, entries = dataset.chosen_only(icons, dataset.describe(icons), breadth=0.25)
+    assert [one.name for one in kept] == ["bus", "zebra", "shield", "sloth"]
+    weight = {one.name: one.weight for one in entries}
+    assert weight["zebra"] + weight["sloth"] == pytest.approx(0.25 * sum(weight.values()))
+    assert weight["bus"] == 1.0
+    assert weight["sloth"] < weight["zebra"]
 
 
 def disc(colour: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:

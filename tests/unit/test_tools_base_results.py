@@ -292,6 +292,7 @@ def test_one_command_makes_the_base_in_stretches(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("tools.base.measure.COMMON_SUBJECTS", SUBJECTS)
     monkeypatch.setattr("tools.base.measure.COLOUR_PROMPTS", ("red heart",))
     monkeypatch.setattr("tools.base.pack.SHEET_PROMPTS", SUBJECTS)
+    monkeypatch.setattr("tools.base.make.KNOWN_SUBJECTS", SUBJECTS)
     monkeypatch.setitem(cast(Any, measure.generate).__kwdefaults__, "steps", 1)
 
     def stretch() -> bool:
@@ -301,7 +302,8 @@ def test_one_command_makes_the_base_in_stretches(tmp_path: Path, monkeypatch: py
             tmp_path / "out",
             size="small",
             autoencoder_minutes=1 / 60,
-            text_to_image_minutes=3 / 60,
+            decoder_minutes=1 / 60,
+            text_to_image_minutes=4 / 60,
             judge_minutes=1 / 60,
             stretch=6 / 60,
         )

@@ -4,8 +4,8 @@
     python -m tools.base.dataset build --icons ICONS --out DATA --pixels 128
 
 ``fetch`` needs npm and a network; ``build`` needs neither, only the fetched packages and resvg-py, and takes
-a quarter of a minute on one core. It draws the subjects that a small base knows; ``--all`` draws every icon worth
-learning. The folder holds ``images.safetensors`` (``images``: N, H, W, 3, uint8) and
+a quarter of a minute on one core. It draws the subjects that a base knows; with ``--breadth`` every other icon worth
+learning as well, seldom. The folder holds ``images.safetensors`` (``images``: N, H, W, 3, uint8) and
 ``icons.jsonl``, one line for each image in the same order.
 """
 
@@ -17,7 +17,7 @@ import io
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -93,6 +93,10 @@ class IconData:
             raise ValueError(f"no images of {', '.join(sorted(missing))}")
         return self._only([index for index, entry in enumerate(self.entries) if entry.set_key in keys])
 
+    def about(self, subjects: Collection[str]) -> IconData:
+        """The images of some subjects."""
+        return self._only([index for index, entry in enumerate(self.entries) if entry.subject in subjects])
+
     def every(self, most: int) -> IconData:
         """At most ``most`` of the images, evenly spaced."""
         return self._only(np.linspace(0, len(self.entries) - 1, min(most, len(self.entries))).round().astype(int))
@@ -138,48 +142,66 @@ def describe(icons: Sequence[Icon]) -> tuple[Entry, ...]:
     return tuple(entry(icon, split(icon)) for icon in icons)
 
 
-def known_only(icons: Sequence[Icon], entries: Sequence[Entry]) -> tuple[list[Icon], list[Entry]]:
-    """The drawings of known subjects, without the odd ones; the common come at full weight, hard ones oftener."""
+def chosen_only(
+    icons: Sequence[Icon], entries: Sequence[Entry], *, breadth: float = 0.0
+) -> tuple[list[Icon], list[Entry]]:
+    """The drawings to learn, without the odd ones: the common known subjects at full weight, the hard ones oftener.
+
+    Args:
+        breadth: the share of all looks that goes to subjects besides the known ones; with 0 these are left out.
+    """
     weights = dict.fromkeys(KNOWN_SUBJECTS, SELDOM_WEIGHT)
     weights |= dict.fromkeys((*COMMON_SUBJECTS, *SHEET_PROMPTS), 1.0) | dict.fromkeys(HARD_SUBJECTS, HARD_WEIGHT)
     set_weight = {icon_set.key: icon_set.weight for icon_set in TRAINING_SETS}
-    kept = [
-        (icon, replace(entry, weight=set_weight[entry.set_key] * weights[entry.subject]))
-        for icon, entry in zip(icons, entries, strict=True)
-        if entry.subject in KNOWN_SUBJECTS and f"{entry.set_key}/{entry.subject}" not in ODD_DRAWINGS
-    ]
-    return [icon for icon, _ in kept], [entry for _, entry in kept]
+    rows = [i for i, entry in enumerate(entries) if f"{entry.set_key}/{entry.subject}" not in ODD_DRAWINGS]
+    known = {
+        i: set_weight[entries[i].set_key] * weights[entries[i].subject] for i in rows if entries[i].subject in weights
+    }
+    others = {i: entries[i].weight for i in rows if i not in known} if breadth else {}
+    if others:
+        scale = breadth / (1 - breadth) * sum(known.values()) / sum(others.values())
+        others = {i: scale * weight for i, weight in others.items()}
+    weight_of = known | others
+    kept = [i for i in rows if i in weight_of]
+    return [icons[i] for i in kept], [replace(entries[i], weight=weight_of[i]) for i in kept]
 
 
 def coloured(data: IconData) -> IconData:
     """The same data, with captions that name a drawing's colour and some drawings in colours that they do not have.
 
-    A drawing of one plain colour is also called by it, as in ``yellow lemon``. Drawings of `RECOLOURED_SUBJECTS` come
-    in every other colour too, and those are always called by it, so that a colour's name is learnt apart from things.
+    A drawing of one plain colour is also called by it, as in ``yellow lemon``; a name with a colour that it does not
+    plainly have is not used, and a drawing whose subject has such a name (a red heart that is crimson) is left out.
+    Drawings of `RECOLOURED_SUBJECTS` come in every other colour too, and those are always called by it, so that a
+    colour's name is learnt apart from things.
     """
-    entries, images, more = [], list(data.images), []
+    entries, images, turned, more = [], [], [], []
     for image, entry in zip(data.images, data.entries, strict=True):
         colour = colours.plain(image)
-        named = set(colours.HUES) & set(entry.subject.split())
-        if colour is not None and not named:
-            entry = replace(entry, captions=(*entry.captions, f"{colour} {entry.subject}"))
+        true = tuple(text for text in entry.captions if set(colours.HUES) & set(text.split()) <= {colour})
+        if entry.subject not in true:
+            continue
+        if colour is not None and colour not in entry.subject.split():
+            true = (*true, f"{colour} {entry.subject}")
+        entry = replace(entry, captions=tuple(dict.fromkeys(true)))
         entries.append(entry)
-        if entry.subject in RECOLOURED_SUBJECTS and entry.split == "train":
-            for other in sorted(set(colours.HUES) - {colours.dominant(image)}):
-                images.append(colours.recoloured(image, other))
+        images.append(image)
+        was = colours.dominant(image)
+        if entry.subject in RECOLOURED_SUBJECTS and entry.split == "train" and was is not None:
+            for other in sorted(set(colours.HUES) - {was}):
+                turned.append(colours.recoloured(image, other))
                 plain_names = (entry.subject, *PLAIN_NAMES.get(entry.subject, ()))
                 titles = tuple(f"{other} {name}" for name in plain_names if not set(colours.HUES) & set(name.split()))
                 weight = RECOLOURED_WEIGHT * entry.weight
                 more.append(replace(entry, name=f"{entry.name}-{other}", captions=titles, weight=weight))
-    return IconData(np.stack(images), (*entries, *more))
+    return IconData(np.stack([*images, *turned]), (*entries, *more))
 
 
-def build(icons_folder: Path, out: Path, *, pixels: int, processes: int | None = None, known: bool = True) -> IconData:
-    """Draw icons of the sets and write the data set to ``out``: of the known subjects, or every one worth learning."""
+def build(
+    icons_folder: Path, out: Path, *, pixels: int, processes: int | None = None, breadth: float = 0.0
+) -> IconData:
+    """Draw icons of the sets and write the data set to ``out``; ``breadth`` as in `chosen_only`."""
     wanted = [icon for s in TRAINING_SETS for icon in captions.wanted(icon_sets.read(s, icons_folder))]
-    entries: Sequence[Entry] = describe(wanted)
-    if known:
-        wanted, entries = known_only(wanted, entries)
+    wanted, entries = chosen_only(wanted, describe(wanted), breadth=breadth)
     # Not fork: the parent may hold threads of numpy or torch.
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         svgs = [icon.svg for icon in wanted]
@@ -229,13 +251,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name == "build":
             command.add_argument("--out", type=Path, required=True, help="folder for the data set")
             command.add_argument("--pixels", type=int, default=128, help="side of an image (128)")
-            command.add_argument("--all", action="store_true", help="every icon worth learning, not the known subjects")
+            command.add_argument(
+                "--breadth", type=float, default=0.0, help="share of the looks at subjects besides the known ones (0)"
+            )
             command.add_argument("--processes", type=int, help="one per core unless told otherwise")
     chosen = parser.parse_args(arguments)
     if chosen.command == "fetch":
         icon_sets.fetch(TRAINING_SETS, chosen.icons)
         return
-    data = build(chosen.icons, chosen.out, pixels=chosen.pixels, processes=chosen.processes, known=not chosen.all)
+    data = build(chosen.icons, chosen.out, pixels=chosen.pixels, processes=chosen.processes, breadth=chosen.breadth)
     for split, count in Counter((entry.split, entry.set_key) for entry in data.entries).items():
         print(*split, count)
     print("subjects", len({entry.subject for entry in data.select("train").entries}))

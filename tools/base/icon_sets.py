@@ -65,7 +65,7 @@ TRAINING_SETS = (
         version="1.2.5",
         licence="Apache-2.0",
         credit="Noto Emoji (version 1), Google Inc.",
-        weight=0.5,
+        weight=0.3,
     ),
     IconSet(
         key="emojione",
@@ -73,7 +73,7 @@ TRAINING_SETS = (
         version="1.2.3",
         licence="CC-BY-4.0",
         credit="EmojiOne 2, Emoji One",
-        weight=0.5,
+        weight=0.3,
     ),
 )
 """What the base learns from. Permissive licences only, and none of the drawings that Patina's sample styles

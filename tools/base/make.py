@@ -1,10 +1,11 @@
-"""Make the whole base in stretches: data set, autoencoder, text model and UNet, judge, measurements, packed folder.
+"""Make the whole base in stretches: data set, autoencoder, its decoder once more, text model and UNet, judge,
+measurements, packed folder.
 
     python -m tools.base.make --icons ICONS --work WORK --out FOLDER --stretch 9
 
 Run the same command until it says that the base is made: each run continues the last and trains for at most
 ``--stretch`` minutes. WORK keeps what the next run needs (data, checkpoints); FOLDER gets the packed base and
-nothing else. With one large GPU three runs of 9 minutes make the full size; ``--size small`` is for a CPU.
+nothing else. With one large GPU two runs of 9 minutes make the full size; ``--size small`` is for a CPU.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from tools.base.device import best_device
 from tools.base.measure import measure
 from tools.base.pack import pack
 from tools.base.sizes import SIZES
-from tools.base.train import BASE, train
+from tools.base.subjects import KNOWN_SUBJECTS
+from tools.base.train import BASE, TRAININGS, train
 
-JUDGE_MINUTES = 2.0
+JUDGE_MINUTES = 1.5
+BREADTH = 0.25
+"""Of the looks, at subjects besides the known ones."""
 
 
 def make(
@@ -34,6 +38,7 @@ def make(
     *,
     size: str,
     autoencoder_minutes: float,
+    decoder_minutes: float,
     text_to_image_minutes: float,
     judge_minutes: float = JUDGE_MINUTES,
     stretch: float,
@@ -49,9 +54,10 @@ def make(
     if (data_folder / dataset.ICONS).is_file():
         data = dataset.load(data_folder)
     else:
-        data = dataset.build(icons, data_folder, pixels=chosen.pixels)
+        data = dataset.build(icons, data_folder, pixels=chosen.pixels, breadth=BREADTH)
     learnt = data.select("train")
-    for training, minutes in (("autoencoder", autoencoder_minutes), ("text-to-image", text_to_image_minutes)):
+    minutes_of = dict(zip(TRAININGS, (autoencoder_minutes, decoder_minutes, text_to_image_minutes), strict=True))
+    for training, minutes in minutes_of.items():
         left = (ends - time.monotonic()) / 60
         if left <= 0:
             return False
@@ -60,13 +66,14 @@ def make(
             return False
     if (ends - time.monotonic()) / 60 < judge_minutes < stretch:
         return False
+    known = data.about(KNOWN_SUBJECTS)
     trained = (judge_folder / "judge.json").is_file()
-    judge = Judge.load(judge_folder) if trained else train_judge(data, judge_folder, minutes=judge_minutes)
-    measurements = measure(model_folder.load(run_folder / BASE).to(best_device()), data, judge)
+    judge = Judge.load(judge_folder) if trained else train_judge(known, judge_folder, minutes=judge_minutes)
+    measurements = measure(model_folder.load(run_folder / BASE).to(best_device()), known, judge)
     (work / "measurements.json").write_text(json.dumps(measurements, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     pack(run_folder, out, measurements=measurements)
-    for training in ("autoencoder", "text-to-image"):
+    for training in TRAININGS:
         shutil.copyfile(run_folder / training / "log.jsonl", out / f"{training}.log.jsonl")
     return True
 
@@ -77,8 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder that stays between runs")
     parser.add_argument("--out", type=Path, required=True, help="folder for the packed base; it is replaced")
     parser.add_argument("--size", choices=tuple(SIZES), default="full")
-    parser.add_argument("--autoencoder-minutes", type=float, default=6.0)
-    parser.add_argument("--text-to-image-minutes", type=float, default=15.0)
+    parser.add_argument("--autoencoder-minutes", type=float, default=3.5)
+    parser.add_argument("--decoder-minutes", type=float, default=1.5)
+    parser.add_argument("--text-to-image-minutes", type=float, default=10.5)
     parser.add_argument("--judge-minutes", type=float, default=JUDGE_MINUTES)
     parser.add_argument("--stretch", type=float, default=9.0, help="minutes of training in this run (9)")
     chosen = vars(parser.parse_args(arguments))

@@ -46,15 +46,15 @@ class Size:
 SIZES = {
     "full": Size(
         pixels=128,
-        autoencoder_channels=(32, 64, 128, 192),
+        autoencoder_channels=(24, 48, 96, 128),
         autoencoder_layers=1,
-        unet_channels=(96, 160, 224),
+        unet_channels=(64, 128, 256),
         unet_layers=1,
         head_channels=32,
         text_width=256,
         text_layers=4,
         vocabulary=4096,
-        batch=1024,
+        batch=512,
         autoencoder_batch=128,
     ),
     "small": Size(
