@@ -119,7 +119,10 @@ def sigterm(row: Row, folder: Path, count: int, seed: int = 0) -> None:
         took = time.monotonic() - asked
         row.most("slowest_seconds", took)
         trouble = ""
-        if code == 130:
+        if code == 130 and "Saved at step" not in run.path.with_suffix(".log").read_text(encoding="utf-8"):
+            # Nothing was learned yet, and nothing else was said.
+            row.add("before_the_first_step")
+        elif code == 130:
             row.add("saved")
             if took > 2.0 + 1.0:
                 trouble = f"{run.path.name}: took {took:.1f} s to save"

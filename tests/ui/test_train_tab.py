@@ -99,7 +99,7 @@ def test_captions_are_changed_all_at_once(draft: Page) -> None:
     draft.get_by_role("button", name="Add to all").click()
     expect(draft.locator("#panel-notice")).to_contain_text("4 captions changed")
     expect(caption(draft, "apple.png")).to_have_value("apple, on paper")
-    draft.get_by_label("Find").fill("paper")
+    draft.get_by_label("Find", exact=True).fill("paper")
     draft.get_by_label("Replace with").fill(NASTY)
     draft.get_by_role("button", name="Replace in all").click()
     expect(caption(draft, "apple.png")).to_have_value(f"apple, on {NASTY}")

@@ -93,6 +93,7 @@ class Session:
         self.base = base
         self.settings: Any = type("Settings", (), {"steps": steps})
         self.batches: Any = type("Batches", (), {"buckets": 1})
+        self.bank: Any = type("Bank", (), {"layers": {}})
         self.optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
 
 

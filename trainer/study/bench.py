@@ -30,6 +30,10 @@ from trainer.training.processes import open_accelerator
 from trainer.training.run import add_style, open_base
 from trainer.training.run_folder import RunFolder
 
+DRAWS = 4
+"""Of noise for each held-out image and level; the grid of one draw is `trainer.training.validation.Validation`."""
+SAVE_SECONDS = 60.0
+TELL_SECONDS = 0.5
 USUAL_SHARE = 0.25
 """Of the images that are held out where the settings do not say."""
 MOST_TOGETHER = 8

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from trainer.adapters.bank import Bank
 from trainer.atomic import write_file
@@ -31,6 +31,9 @@ from trainer.events import Emit, Notice
 from trainer.randomness import stable_seed
 from trainer.study.arms import Arm
 from trainer.study.bench import (
+    DRAWS,
+    SAVE_SECONDS,
+    TELL_SECONDS,
     Pace,
     common_settings,
     fingerprint,
@@ -41,6 +44,7 @@ from trainer.study.bench import (
     with_held_out,
 )
 from trainer.study.heats import FACTORS, cost_of, heats_of
+from trainer.study.result import ArmFacts, Fact
 from trainer.styles.metadata import build
 from trainer.styles.write import write_style
 from trainer.training import checkpoint as checkpoints
@@ -57,24 +61,9 @@ FILE = "race.json"
 WINNER = "winner.safetensors"
 WINNER_SETTINGS = "winner.toml"
 RUNNING = "running"
-DRAWS = 4
-"""Of noise for each held-out image and level."""
-SAVE_SECONDS = 60.0
-TELL_SECONDS = 0.5
 
 
-class _Fact(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class Entrant(_Fact):
-    """One of the settings: its name, and what differs from the common ones by dotted path."""
-
-    name: str
-    changes: dict[str, Any]
-
-
-class Heat(_Fact):
+class Heat(Fact):
     """A stretch of the race.
 
     Attributes:
@@ -90,7 +79,7 @@ class Heat(_Fact):
     seconds: float = 0.0
 
 
-class Race(_Fact):
+class Race(Fact):
     """A race as far as it has come.
 
     Attributes:
@@ -117,7 +106,7 @@ class Race(_Fact):
     together: int
     cost: int
     sweep: int
-    entrants: tuple[Entrant, ...]
+    entrants: tuple[ArmFacts, ...]
     heats: tuple[Heat, ...] = ()
     out: tuple[str, ...] = ()
     base_loss: float | None = None
@@ -235,7 +224,7 @@ def race(
             together=together or 0,
             cost=cost_of(heats),
             sweep=len(arms) * heats[-1][1],
-            entrants=tuple(Entrant(name=arm.name, changes=dict(arm.changes)) for arm in arms),
+            entrants=tuple(ArmFacts(name=arm.name, changes=dict(arm.changes)) for arm in arms),
         )
         if not prepared.validation:
             raise ConfigError("A race is decided by images that are held out, and there is none to spare: add images.")

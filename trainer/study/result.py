@@ -21,18 +21,20 @@ FORMAT = 1
 Standing = Literal["best", "within noise", "behind", "one seed", "failed"]
 
 
-class _Fact(BaseModel):
+class Fact(BaseModel):
+    """What a file of a study or a race holds; what a later version added is passed over."""
+
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class ArmFacts(_Fact):
+class ArmFacts(Fact):
     """An arm as the file holds it: its name and what differs from the common settings, by dotted path."""
 
     name: str
     changes: dict[str, Any]
 
 
-class Measured(_Fact):
+class Measured(Fact):
     """One arm trained with one seed.
 
     Attributes:
@@ -61,7 +63,7 @@ class Measured(_Fact):
     file: str = ""
 
 
-class Study(_Fact):
+class Study(Fact):
     """A study as far as it has come.
 
     Attributes:

@@ -25,6 +25,9 @@ from trainer.randomness import stable_seed
 from trainer.study import result
 from trainer.study.arms import Arm, Kind, arms_of
 from trainer.study.bench import (
+    DRAWS,
+    SAVE_SECONDS,
+    TELL_SECONDS,
     Pace,
     common_settings,
     fingerprint,
@@ -47,11 +50,7 @@ from trainer.training.together import train_together
 from trainer.training.validation import Validation
 from trainer.version import __version__
 
-DRAWS = 4
-"""Of noise for each held-out image and level; the grid of one draw is `trainer.training.validation.Validation`."""
 IN_TRAINING = "in_training"
-SAVE_SECONDS = 60.0
-TELL_SECONDS = 0.5
 
 
 def run(
