@@ -10,7 +10,7 @@ import typer
 
 from trainer.cli.mending import mending, quiet_libraries
 from trainer.cli.options import given, setting
-from trainer.cli.study import Watching, settings_of
+from trainer.cli.study import TOGETHER, Watching, settings_of
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,10 +50,7 @@ def race(
     device: Annotated[str | None, setting("device")] = None,
     precision: Annotated[str | None, setting("precision")] = None,
     offline: Annotated[bool | None, setting("offline")] = None,
-    together: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, metavar="N", help="Most to train in one pass; what memory allows when left out."),
-    ] = None,
+    together: Annotated[int | None, TOGETHER] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting that all share. May be repeated."),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 QUICK_STEPS = 60
 PLOT = "study.png"
+TOGETHER = typer.Option(min=1, max=64, metavar="N", help="Most to train in one pass; what memory allows when left out.")
 
 
 def study(
@@ -64,10 +65,7 @@ def study(
     quick: Annotated[
         bool, typer.Option("--quick", help=f"A first look: {QUICK_STEPS} steps and one seed, unless you say otherwise.")
     ] = False,
-    together: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, metavar="N", help="Most to train in one pass; what memory allows when left out."),
-    ] = None,
+    together: Annotated[int | None, TOGETHER] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting that all share. May be repeated."),

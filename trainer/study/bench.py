@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,10 @@ from trainer.data.dataset import Dataset
 from trainer.events import Emit, Notice, Phase
 from trainer.hardware import machine, physical_cores, set_up_threads
 from trainer.presets import resolve
+from trainer.styles.metadata import build
+from trainer.styles.write import write_style
 from trainer.training.batches import Batches
+from trainer.training.export import provenance
 from trainer.training.fitting import measure, memory_limit
 from trainer.training.loop import Trainer
 from trainer.training.prepare import Prepared, prepare, read_dataset
@@ -56,6 +60,23 @@ class Pace:
     done: int
     total: int
     seconds_left: float | None
+
+
+class Teller:
+    """Tells of the pace, every `TELL_SECONDS` at most and at the end."""
+
+    def __init__(self, told: Callable[[Pace], None]) -> None:
+        self.told = told
+        self.began = self.said = time.monotonic()
+
+    def tell(self, arms: tuple[str, ...], seed: int, done: int, total: int) -> None:
+        """Say where it stands, unless that was said a moment ago; as in `Pace`."""
+        now = time.monotonic()
+        if now - self.said < TELL_SECONDS and done < total:
+            return
+        self.said = now
+        left = max(0.0, (now - self.began) / done * (total - done)) if done else None
+        self.told(Pace(arms, seed, done, total, left))
 
 
 def with_held_out(config: RunConfig) -> RunConfig:
@@ -136,6 +157,12 @@ def trainer_of_arm(
         caption_dropout=settings.data.caption_dropout,
     )
     return Trainer(base, bank, name, batches, settings), settings
+
+
+def keep_style(trainer: Trainer, settings: RunConfig, dataset: Dataset, file: Path) -> None:
+    """Write what an arm has learned as a style file."""
+    facts = provenance(settings, dataset, trainer, started_at=time.time())
+    write_style(file, trainer.bank.weights_of(trainer.style, trainer.weights_to_export()), metadata=build(facts))
 
 
 def room_for(trainer: Trainer, config: RunConfig) -> tuple[int, float | None]:

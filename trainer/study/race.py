@@ -33,10 +33,11 @@ from trainer.study.arms import Arm
 from trainer.study.bench import (
     DRAWS,
     SAVE_SECONDS,
-    TELL_SECONDS,
     Pace,
+    Teller,
     common_settings,
     fingerprint,
+    keep_style,
     opened,
     room_for,
     slug,
@@ -45,10 +46,7 @@ from trainer.study.bench import (
 )
 from trainer.study.heats import FACTORS, cost_of, heats_of
 from trainer.study.result import ArmFacts, Fact
-from trainer.styles.metadata import build
-from trainer.styles.write import write_style
 from trainer.training import checkpoint as checkpoints
-from trainer.training.export import provenance
 from trainer.training.fitting import as_found, settle, tidy
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.prepare import Prepared
@@ -279,7 +277,7 @@ class _Track:
         told: Callable[[Pace], None],
     ) -> None:
         self.base, self.prepared, self.dataset, self.config = base, prepared, dataset, config
-        self.folder, self.race, self.emit, self.told = folder, race, emit, told
+        self.folder, self.race, self.emit = folder, race, emit
         self.bank = Bank(base.roots)
         self.settings: dict[str, RunConfig] = {}
         self.heats = heats_of(len(race.entrants), race.steps)
@@ -288,7 +286,7 @@ class _Track:
             for draw in range(race.draws)
         ]
         self.done = 0
-        self.began = self.said = time.monotonic()
+        self.teller = Teller(told)
 
     def run(self) -> None:
         """All heats that are left, and the winner's file."""
@@ -415,9 +413,7 @@ class _Track:
         return loss if math.isfinite(loss) else None
 
     def _finish(self, trainer: Trainer) -> None:
-        facts = provenance(self.settings[trainer.style], self.dataset, trainer, started_at=time.time())
-        weights = self.bank.weights_of(trainer.style, trainer.weights_to_export())
-        write_style(self.folder / WINNER, weights, metadata=build(facts))
+        keep_style(trainer, self.settings[trainer.style], self.dataset, self.folder / WINNER)
 
     def _drop(self, trainer: Trainer) -> None:
         self.bank.remove(trainer.style)
@@ -435,9 +431,4 @@ class _Track:
 
     def _tell(self, trainer: Trainer, loss: float) -> None:
         self.done += 1
-        now = time.monotonic()
-        if now - self.said < TELL_SECONDS and self.done < self.race.cost:
-            return
-        self.said = now
-        left = (now - self.began) / self.done * (self.race.cost - self.done)
-        self.told(Pace(self.race.running, self.race.seed, self.done, self.race.cost, max(0.0, left)))
+        self.teller.tell(self.race.running, self.race.seed, self.done, self.race.cost)

@@ -27,10 +27,11 @@ from trainer.study.arms import Arm, Kind, arms_of
 from trainer.study.bench import (
     DRAWS,
     SAVE_SECONDS,
-    TELL_SECONDS,
     Pace,
+    Teller,
     common_settings,
     fingerprint,
+    keep_style,
     opened,
     room_for,
     slug,
@@ -38,10 +39,7 @@ from trainer.study.bench import (
     with_held_out,
 )
 from trainer.study.result import Measured, Study
-from trainer.styles.metadata import build
-from trainer.styles.write import write_style
 from trainer.training import checkpoint as checkpoints
-from trainer.training.export import provenance
 from trainer.training.fitting import as_found, settle, step_down, tidy
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.picking import references_of, subjects_of
@@ -142,7 +140,7 @@ class _Bench:
         told: Callable[[Pace], None],
     ) -> None:
         self.base, self.prepared, self.dataset, self.config = base, prepared, dataset, config
-        self.folder, self.study, self.scores, self.emit, self.told = folder, study, scores, emit, told
+        self.folder, self.study, self.scores, self.emit = folder, study, scores, emit
         self.most = together
         self.bank = Bank(base.roots)
         self.memory = config.memory
@@ -155,7 +153,7 @@ class _Bench:
         steps = int(study.settings["train"]["steps"])
         self.total = steps * sum(len(study.missing(seed)) for seed in study.seeds)
         self.done = 0
-        self.began = self.said = time.monotonic()
+        self.teller = Teller(told)
         if scores and len(prepared.training) < 2:
             raise ConfigError("--scores compares pictures with the training images, and needs at least two of them.")
 
@@ -178,7 +176,7 @@ class _Bench:
         alongside = len(trainers)
         while trainers:
             try:
-                self._train(trainers, lambda: self._tell(told, seed))
+                self._train(trainers, lambda: self.teller.tell(told, seed, self.done, self.total))
                 break
             except Diverged as trouble:
                 for trainer in [t for t in trainers if t.style in trouble.styles]:
@@ -284,9 +282,7 @@ class _Bench:
             return self._give_up(trainer, seed, "came apart: its loss is no number", forget=False)
         file = Path("styles") / f"{slug(name)}-{seed}.safetensors"
         (self.folder / "styles").mkdir(exist_ok=True)
-        weights = self.bank.weights_of(name, trainer.weights_to_export())
-        facts = provenance(self.configs[name], self.dataset, trainer, started_at=time.time())
-        write_style(self.folder / file, weights, metadata=build(facts))
+        keep_style(trainer, self.configs[name], self.dataset, self.folder / file)
         self._note(
             Measured(
                 **_size(trainer),
@@ -351,14 +347,6 @@ class _Bench:
     def _resting(self, trainer: Trainer, seed: int) -> Path:
         """Where an arm's checkpoint lies while it is in training."""
         return self.folder / IN_TRAINING / f"{slug(trainer.style)}-{seed}"
-
-    def _tell(self, arms: tuple[str, ...], seed: int) -> None:
-        now = time.monotonic()
-        if now - self.said < TELL_SECONDS and self.done < self.total:
-            return
-        self.said = now
-        left = (now - self.began) / self.done * (self.total - self.done) if self.done else None
-        self.told(Pace(arms, seed, self.done, self.total, left))
 
 
 def _size(trainer: Trainer) -> dict[str, object]:

@@ -63,7 +63,7 @@ RATES = (1e-6, 1e-2, 3e-2)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(racing, "DRAWS", 1)
     monkeypatch.setattr(racing, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(racing, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr("trainer.study.bench.TELL_SECONDS", 0.0)
 
 
 class Interrupted(Exception):

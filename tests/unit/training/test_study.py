@@ -198,7 +198,7 @@ def test_in_the_plot_better_is_further_to_the_right() -> None:
 def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
     base: Base, config: RunConfig, folder: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr("trainer.study.bench.TELL_SECONDS", 0.0)
     whole = run("rank", config, folder("whole"), seeds=2, ranks=(1, 2), together=1, base=base)
     assert len(whole.measured) == 4
     assert whole.base_loss is not None
@@ -242,7 +242,7 @@ def test_arms_that_share_passes_end_as_those_that_do_not(base: Base, config: Run
 def test_a_saved_minute_is_not_done_again(
     base: Base, config: RunConfig, folder: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr("trainer.study.bench.TELL_SECONDS", 0.0)
     whole = run("rank", config, folder("whole"), seeds=1, ranks=(1, 2), together=2, base=base)
     monkeypatch.setattr(running, "SAVE_SECONDS", 0.0)
 
