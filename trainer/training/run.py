@@ -190,10 +190,11 @@ def _watched(
 ) -> Control:
     """Who is asked between steps: also early stopping, where that is on and there is something to compare with."""
     train = config.train
+    if train.stop_when == "never" or not trainer.accelerator.is_main_process:
+        return control
     shown = references_of(trainer.base, dataset, prepared, config)
     subjects = subjects_of(trainer.base, dataset, config)
-    main = trainer.accelerator.is_main_process
-    if train.stop_when == "never" or not main or min(len(shown), len(subjects)) < 2:
+    if min(len(shown), len(subjects)) < 2:
         return control
     questions = Questions(subjects=tuple(subjects[:LEAST_SUBJECTS]), trigger=config.trigger)
     return Watch(
