@@ -124,6 +124,8 @@ def test_from_images_to_a_file_that_diffusers_opens(
     page.get_by_role("button", name="More settings").click()
     page.get_by_label("number input for Steps").fill("3")
     page.get_by_role("button", name="Make picture").click()
+    # A style that is opened draws by itself; its strip stands there until the new picture is.
+    expect(page.locator(".viewer-caption")).to_contain_text("a red apple, round square style")
     nothing, half, full = frame(page, "0"), frame(page, "0.5"), frame(page, "1")
     assert not same(half, full)
     assert not same(nothing, full)
