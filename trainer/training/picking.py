@@ -27,9 +27,10 @@ from trainer.training.run_folder import RunFolder
 from trainer.training.samples import unseen_prompts
 from trainer.training.validation import Validation, held_out
 
-PASSES_PER_SAMPLE = 3.5
+PASSES_PER_SAMPLE = 2.9
 """A training sample takes as long as so many rows that are only drawn: forward, activation gradients, which take about
-twice that, and the adapter's own. Measured on one core with the bundled base: between 3.5 and 4.5."""
+twice that, and the adapter's own. Measured with the bundled base, decoding and all: 3.0 on two quiet cores, between 3.5
+and 4.5 on one busy one."""
 MOST_CHECKPOINTS = 5
 MOST_REFERENCES = 32
 IMAGE_LEVELS = 3
