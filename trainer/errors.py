@@ -5,7 +5,7 @@ PatinaError
 ├── DatasetError        the image folder cannot be trained on
 │   └── ImagesChanged   images are gone or are others than when the run began
 ├── ImageError          one image cannot be used (the run goes on without it)
-├── BaseError           the base model cannot be found, read or used
+├── BaseError           the base, or the model that writes captions, cannot be found, read or used
 ├── AdapterFileError    a style file cannot be read, or does not fit the base
 │   └── AlphaUnknown    it does not say how strongly it counts
 ├── RunError            a run folder cannot be started, resumed or finished
@@ -45,7 +45,7 @@ class ImageError(PatinaError):
 
 
 class BaseError(PatinaError):
-    """The base model cannot be found, read or used."""
+    """The base, or the model that writes captions, cannot be found, read or used."""
 
 
 class AdapterFileError(PatinaError):

@@ -36,6 +36,7 @@ LAYERS = {
     "trainer.bases": 2,
     "trainer.data": 2,
     "trainer.styles": 2,
+    "trainer.captioning": 3,
     "trainer.preview": 3,
     "trainer.judging": 3,
     "trainer.publishing": 3,

@@ -65,7 +65,7 @@ def fetch(
         BaseError: no such model or revision, no permission, no network, not enough disk, half a download, or no
             model that can be trained on; told before its weights are downloaded.
     """
-    if offline or _told_to_stay_offline():
+    if offline or told_to_stay_offline():
         return Fetched(_complete_copy(repo, revision, variant))
     try:
         found = look_up(repo, revision=revision)
@@ -80,15 +80,20 @@ def fetch(
 
 def look_up(repo: str, *, revision: str | None = None) -> Repository:
     """What the hub has under a name, with its settings files (a few kilobytes) fetched; errors as in `fetch`."""
-    from huggingface_hub import HfApi
-
-    with _as_sentences(repo, revision):
-        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT)
-    sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or []}
+    sizes = sizes_of(repo, revision)
     if "model_index.json" not in sizes:
         raise BaseError(_no_diffusers_model(repo, sizes))
-    folder = _snapshot(repo, revision, [name for name in sizes if SETTINGS_FILES.fullmatch(name)])
+    folder = snapshot(repo, revision, [name for name in sizes if SETTINGS_FILES.fullmatch(name)])
     return Repository(repo, sizes, folder, detect_folder(folder))
+
+
+def sizes_of(repo: str, revision: str | None = None) -> dict[str, int]:
+    """Every file of a repository with its bytes, as the hub lists them; errors as in `fetch`."""
+    from huggingface_hub import HfApi
+
+    with as_sentences(repo, revision):
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=_TIMEOUT)
+    return {file.rfilename: int(file.size or 0) for file in info.siblings or []}
 
 
 def cached_copy(repo: str, revision: str | None, variant: str | None) -> Path | None:
@@ -97,26 +102,36 @@ def cached_copy(repo: str, revision: str | None, variant: str | None) -> Path | 
     return folder if folder is not None and _lacking(folder, variant) is None else None
 
 
+def require_room(repo: str, folder: Path, missing: int) -> None:
+    """Refuse a download of so many bytes into the hub's cache, of which ``folder`` is a part, where there is no room.
+
+    Raises:
+        BaseError: how much there is, and what to do.
+    """
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise BaseError(
+            f"Downloading {repo!r} takes {missing / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in "
+            "the hub's cache; make room, or move the cache with HF_HOME."
+        )
+
+
 def _download(
     found: Repository, revision: str | None, variant: str | None, report: Callable[[str], None] | None
 ) -> None:
     names = files_to_fetch(found.sizes, found.chosen(variant))
     missing = sum(found.sizes[name] for name in names if not (found.folder / name).exists())
-    free = shutil.disk_usage(found.folder).free
-    if missing > free:
-        raise BaseError(
-            f"Downloading {found.repo!r} takes {missing / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in "
-            "the hub's cache; make room, or move the cache with HF_HOME."
-        )
+    require_room(found.repo, found.folder, missing)
     if missing and report is not None:
         report(f"Downloading {found.repo!r}: {missing / 1e9:.1f} GB, once.")
-    _snapshot(found.repo, revision, names)
+    snapshot(found.repo, revision, names)
 
 
-def _snapshot(repo: str, revision: str | None, names: list[str]) -> Path:
+def snapshot(repo: str, revision: str | None, names: list[str]) -> Path:
+    """The folder in the hub's cache with these files of a repository, fetched if need be; errors as in `fetch`."""
     from huggingface_hub import snapshot_download
 
-    with _as_sentences(repo, revision):
+    with as_sentences(repo, revision):
         return Path(snapshot_download(repo, revision=revision, allow_patterns=names))
 
 
@@ -156,7 +171,8 @@ def _lacking(folder: Path, variant: str | None) -> str | None:
     return None
 
 
-def _told_to_stay_offline() -> bool:
+def told_to_stay_offline() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` is set."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
@@ -169,7 +185,7 @@ def _no_diffusers_model(repo: str, sizes: dict[str, int]) -> str:
 
 
 @contextmanager
-def _as_sentences(repo: str, revision: str | None) -> Iterator[None]:
+def as_sentences(repo: str, revision: str | None) -> Iterator[None]:
     """The hub client's errors as sentences; anything that is not about hub or network passes through."""
     from huggingface_hub import errors
 

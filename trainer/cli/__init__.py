@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from trainer.child import spins
 
 COMMANDS = {
+    "caption": "Have a model write what the images of a folder show.",
     "train": "Train a style on a folder of images and save it as a file.",
     "judge": "Say which saved state of a run at which strength, and why; or keep another one.",
     "compare": "Show two runs side by side: what was set differently, and what came of it.",

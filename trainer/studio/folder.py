@@ -112,6 +112,11 @@ class StudioFolder:
         return self.path / "downloads"
 
     @property
+    def kept_captions(self) -> Path:
+        """What models said of images, which a clean-up may remove with the other downloads."""
+        return self.downloads / "captions"
+
+    @property
     def trash(self) -> Path:
         return self.path / "trash"
 
