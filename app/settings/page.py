@@ -84,7 +84,7 @@ def standing(studio: Studio) -> view.Standing:
                    for path in studio.preferences.folders(kind)]
             for kind in ("models", "styles")
         },
-        trash=sorted([*studio.runs.trashed(), *studio.library.trashed()], key=lambda each: -each[2]),
+        trash=studio.trash.items(),
         logs=report.log_ends(studio.home, view.LINES),
         token=has_token(),
     )  # fmt: skip
@@ -119,14 +119,13 @@ def act(studio: Studio, name: str, data: Mapping[str, Any]) -> list[str]:
     if name == "put-back":
         return _put_back(studio, item)
     if name == "empty-trash":
-        studio.runs.empty_trash(time.time())
-        studio.library.empty_trash(time.time())
+        studio.trash.empty()
         return [words.trash_emptied]
     raise StudioError(words.unknown)
 
 
 def _put_back(studio: Studio, item: str) -> list[str]:
-    there = {each: name for each, name, _ in [*studio.runs.trashed(), *studio.library.trashed()]}
+    there = {each: name for each, name, _ in studio.trash.items()}
     if item not in there:
         raise StudioError(TEXTS.settings.not_in_trash)
     studio.library.restore(item)

@@ -32,7 +32,6 @@ from trainer.studio.worker.protocol import Judge
 from trainer.studio.worker.supervisor import Supervisor
 from trainer.training.run_folder import Origin, RunFolder
 
-TRASH_SECONDS = 30 * 24 * 3600.0
 ADOPT_SECONDS = 10.0
 
 
@@ -313,11 +312,10 @@ class Runs:
         """(id, name, when it was deleted in Unix time) of what `restore` would take back."""
         return [(run.id, run.name, run.trashed) for run in self._store.all(trashed=True) if run.trashed is not None]
 
-    def empty_trash(self, before: float | None = None) -> None:
-        """Remove for good what was deleted before a time; None is 30 days ago."""
-        limit = time.time() - TRASH_SECONDS if before is None else before
+    def empty_trash(self, before: float) -> None:
+        """Remove for good what was deleted before a time."""
         for run in self._store.all(trashed=True):
-            if run.trashed is not None and run.trashed < limit:
+            if run.trashed is not None and run.trashed < before:
                 shutil.rmtree(self._home.trash / run.id, ignore_errors=True)
                 self._store.forget(run.id)
 

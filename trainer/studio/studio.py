@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +19,11 @@ from trainer.studio.library import Library
 from trainer.studio.machine import Machine
 from trainer.studio.pictures import Pictures
 from trainer.studio.preferences import Preferences
-from trainer.studio.runs import TRASH_SECONDS, Runs
+from trainer.studio.runs import Runs
 from trainer.studio.sharing import Sharing
 from trainer.studio.shelves import Shelves
 from trainer.studio.store import Store
+from trainer.studio.trash import Trash
 from trainer.studio.worker.supervisor import Supervisor
 
 
@@ -79,13 +79,13 @@ class Studio:
         self.drafts = Drafts(self.home, store, images, self.bases, past, self.machine.device)
         self.runs = Runs(self.home, store, self.drafts, supervisor, images.first)
         self.library = Library(database, self.home, store, self.runs, supervisor.ask, self.shelves.styles)
+        self.trash = Trash(database, self.runs, self.library)
         self.sharing = Sharing(self.home, self.library)
         self.pictures = Pictures(self.home, store, jobs, self.library, supervisor)
         self.health = Health(self.home, database, in_use=True)
         self._closed = threading.Event()
         jobs.tidy_up()
-        self.runs.empty_trash()
-        self.library.empty_trash(time.time() - TRASH_SECONDS)
+        self.trash.tidy_up()
         supervisor.start()
 
     def close(self) -> None:

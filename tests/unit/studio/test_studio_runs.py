@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -139,15 +138,6 @@ def test_a_deleted_run_lies_in_the_trash_until_it_is_taken_back(parts: Parts, dr
     parts.runs.restore(draft)
     assert len(parts.drafts.view(draft).images) == 5
     assert all(image.path.is_file() for image in parts.drafts.view(draft).images)
-
-
-def test_the_trash_is_emptied_of_what_is_old(parts: Parts, draft: str) -> None:
-    parts.runs.delete(draft)
-    parts.runs.empty_trash()
-    assert (parts.home.trash / draft).is_dir()
-    parts.runs.empty_trash(before=time.time() + 1)
-    assert not (parts.home.trash / draft).exists()
-    assert parts.store.known() == set()
 
 
 # ---- runs from elsewhere
