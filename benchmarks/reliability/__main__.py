@@ -40,6 +40,7 @@ ROWS = {
     "advisories": Entry("advisories", "advisories", 1_000, "the pinned packages against published advisories"),
     "images": Entry("images", "mutated_images", 20_000, "malformed and mutated images of every format"),
     "adapters": Entry("adapters", "mutated_adapters", 30_000, "mutated and hand-made style files"),
+    "recover": Entry("recoveries", "recover", 40, "memory runs out or a loss is no number, at moments of a whole run"),
     "sigterm": Entry("kills", "sigterm", 50, "SIGTERM at random moments"),
 }
 

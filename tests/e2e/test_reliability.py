@@ -34,7 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("kill-cli", 2), ("sigterm", 1), ("disk-cli", 3), ("images", 150), ("adapters", 150)]
+    ("name", "count"),
+    [("kill-cli", 2), ("sigterm", 1), ("disk-cli", 3), ("recover", 2), ("images", 150), ("adapters", 150)],
 )
 def test_a_row_holds(folder: Path, name: str, count: int) -> None:
     row = measure(name, count, folder)

@@ -6,11 +6,12 @@ import time
 
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.events import Emit, Finished, Phase, Recommended
+from trainer.events import Emit, Finished, Notice, Phase, Recommended
 from trainer.judging.judgement import Judgement
 from trainer.styles.verify import Verification
 from trainer.training import picking
 from trainer.training.export import export
+from trainer.training.fitting import if_it_fits
 from trainer.training.log import Log
 from trainer.training.loop import Trainer
 from trainer.training.prepare import Prepared
@@ -37,7 +38,14 @@ def judged_of(
     def told(done: int, total: int) -> None:
         emit.quietly("judging", done, total)
 
-    judged = picking.judge(trainer, folder, config, dataset, prepared, told=told, anyway=anyway)
+    found = if_it_fits(
+        trainer.base, lambda: (picking.judge(trainer, folder, config, dataset, prepared, told=told, anyway=anyway),)
+    )
+    if found is None:
+        said = "Memory ran out while judging: the style is kept as it was at the last step, and can be judged later."
+        emit(Notice(level="warning", text=said))
+        return None
+    (judged,) = found
     if judged is not None:
         picking.choose(trainer, folder, judged.step)
         emit(
@@ -91,7 +99,7 @@ def finished(
     return Finished(
         step=trainer.step,
         adapter=folder.adapter_file.name,
-        sheet=folder.sheet_file.name,
+        sheet=folder.sheet_file.name if folder.sheet_file.is_file() else "",
         verified=tuple(f"{tick.name}: {tick.detail}" for tick in proof.ticks),
         opens=proof.opens,
         seconds=time.time() - began,

@@ -24,6 +24,7 @@ from trainer.styles.metadata import Provenance, bucket_info, build, checkpoint_h
 from trainer.styles.names import count_layers_per_block
 from trainer.styles.verify import Verification, verify_export
 from trainer.styles.write import write_style
+from trainer.training.fitting import tidy
 from trainer.training.loop import Trainer
 from trainer.training.run_folder import RunFolder
 from trainer.version import __version__
@@ -56,7 +57,7 @@ def export(
     trained: Trainer,
     *,
     started_at: float,
-    thumbnail: Image.Image,
+    thumbnail: Image.Image | None,
     recovered: Sequence[str] = (),
     stopped: str = "",
     emit: Emit = lambda event: None,
@@ -108,9 +109,11 @@ def export(
             # The pipeline wants all parts in one place.
             with base.placement.ready(*parts):
                 return verified()
-        except RuntimeError as error:
-            if not parts or not is_out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
+        # Outside of the handler, which holds on to what took the memory.
+        tidy(base.device)
         with base.placement.away(*parts):
             return verified()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -32,6 +32,10 @@ from trainer.training.loop import Trainer
 
 PreviewWay = Literal["whole", "sliced", "parked"]
 PREVIEW_WAYS: tuple[PreviewWay, ...] = ("whole", "sliced", "parked")
+PREVIEWS_SAID: Mapping[PreviewWay, str] = {
+    "sliced": "Sample pictures are drawn one by one, and decoded in tiles.",
+    "parked": "Sample pictures are drawn one by one, and the model makes room while they are decoded.",
+}
 T = TypeVar("T")
 MEASURED_STEPS = 2
 GIB = 2**30
@@ -124,6 +128,20 @@ def step_down(config: RunConfig, levels: int, processes: int = 1) -> Rung | None
     return next(lower, None)
 
 
+def gives_up(config: RunConfig, lower: Rung) -> str:
+    """What a step down to a rung gives up, as the rest of a sentence that ends with what it costs."""
+    memory = config.memory
+    parts = []
+    if lower.micro_batch < config.images_per_pass:
+        parts.append(f"{lower.micro_batch} {'image goes' if lower.micro_batch == 1 else 'images go'} through at once")
+    if lower.checkpoint_levels > (memory.checkpoint_levels or 0):
+        parts.append(f"{lower.checkpoint_levels} levels compute their results twice")
+    slower = bool(parts)
+    if lower.park_encoders > bool(memory.park_encoders):
+        parts.append("VAE and text encoders wait in main memory")
+    return ", ".join(parts) + f". The result is the same{', the steps are slower' if slower else ''}"
+
+
 def preview_ways(config: RunConfig) -> tuple[PreviewWay, ...]:
     """The ways to draw to try, fastest first."""
     return PREVIEW_WAYS if config.memory.previews is None else (config.memory.previews,)
@@ -156,10 +174,8 @@ def explain(config: RunConfig, levels: int) -> list[str]:
             f"{memory.checkpoint_levels} of the model's {levels} levels compute their intermediate results twice "
             "instead of keeping them, which makes steps slower."
         )
-    if memory.previews == "sliced":
-        sentences.append("Sample pictures are drawn one by one, and decoded in tiles.")
-    elif memory.previews == "parked":
-        sentences.append("Sample pictures are drawn one by one, and the model makes room while they are decoded.")
+    if memory.previews is not None and memory.previews in PREVIEWS_SAID:
+        sentences.append(PREVIEWS_SAID[memory.previews])
     return sentences
 
 
@@ -263,6 +279,20 @@ def tidy(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def if_it_fits(base: Base, work: Callable[[], T]) -> T | None:
+    """What ``work`` gives, which is never None, or None when memory ran out; the device is tidy then."""
+    try:
+        return work()
+    except DoesNotFit:
+        pass
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Here, not in the handler: the error holds on to the frames and tensors of what failed.
+    tidy(base.device)
+    return None
+
+
 def memory_limit(config: RunConfig, device: torch.device) -> int | None:
     """Most bytes that may be held: the config's limit, on a card also what is free; None where nothing limits."""
     told = None if config.memory.limit_gib is None else int(config.memory.limit_gib * GIB)
@@ -288,7 +318,7 @@ def _climb(
             trainer = make_trainer(settings)
             return trainer, measure(trainer)
 
-        found = _if_it_fits(base, attempt)
+        found = if_it_fits(base, attempt)
         if found is not None and (limit is None or found[1].memory_bytes <= limit):
             return found[0], rung, found[1]
     raise DoesNotFit(_does_not_fit("Training", config, base, limit))
@@ -318,7 +348,7 @@ def _compiled_if_faster(
         return chosen, plain
     compile_blocks(denoiser)
     try:
-        found = _if_it_fits(trainer.base, lambda: measure(trainer))
+        found = if_it_fits(trainer.base, lambda: measure(trainer))
     except RuntimeError as error:
         # The same pass went through as written: it is the compiler that fails, for want of a C compiler for instance.
         uncompile(denoiser)
@@ -363,22 +393,8 @@ def _picture(base: Base, bank: Bank, config: RunConfig, limit: int | None) -> tu
         more = (config.samples.steps or base.family.steps) - MEASURED_STEPS
         return whole + step * max(0, more), memory_in_use(device)
 
-    found = _if_it_fits(base, attempt)
+    found = if_it_fits(base, attempt)
     return found if found is not None and (limit is None or found[1] <= limit) else (None, 0)
-
-
-def _if_it_fits(base: Base, work: Callable[[], T]) -> T | None:
-    """What ``work`` gives, or None when memory ran out; the device is tidy afterwards."""
-    try:
-        return work()
-    except DoesNotFit:
-        pass
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    # Here, not in the handler: the error holds on to the frames and tensors of what failed.
-    tidy(base.device)
-    return None
 
 
 def _notes(config: RunConfig, levels: int, measured: Measured, limit: int | None) -> tuple[str, ...]:

@@ -43,5 +43,5 @@ class Log:
         self.forward(Phase(name=name, done=done, total=total))
 
     def drawing(self, done: int, total: int) -> None:
-        """Pictures between the steps; with the last of them the steps go on."""
+        """Pictures between the steps; when they are all there the steps go on."""
         self.quietly("sampling" if done < total else "training", done, total)

@@ -138,32 +138,30 @@ class Trainer:
         session = Session(self.base, self.bank, self.style, self.step, self.settings.steps)
         self.bank.set_strengths({self.style: 1.0})
         self.base.denoiser.train(self.settings.dropout > 0)
-        while self.step < self.settings.steps:
-            session.step = self.step
-            wish = Signal.GO
-            losses: list[Tensor] = []
-            with self._failing_together() as failed:
-                for number in self.passes:
-                    with report.paused():
-                        asked = control.between_steps(session)
-                    wish = wish if asked is Signal.GO else asked
-                    if wish is not Signal.GO and self.alone and not losses:
-                        report.flush()
-                        return wish
-                    losses.append(self.accumulate(self.batches.draw(self.step, number), number))
-            loss = torch.stack(losses).mean() if losses else torch.zeros(())
-            if not self.alone:
-                loss, wish = self._agree(loss, wish, failed)
-            rate = self.rate_at(self.step)
-            self.update(rate)
-            self.step += 1
-            report.add(loss, rate)
-            with report.paused():
-                after_step(self.step)
-            if wish is not Signal.GO and self.step < self.settings.steps:
-                report.flush()
-                return wish
-        report.flush()
+        with report:
+            while self.step < self.settings.steps:
+                session.step = self.step
+                wish = Signal.GO
+                losses: list[Tensor] = []
+                with self._failing_together() as failed:
+                    for number in self.passes:
+                        with report.paused():
+                            asked = control.between_steps(session)
+                        wish = wish if asked is Signal.GO else asked
+                        if wish is not Signal.GO and self.alone and not losses:
+                            return wish
+                        losses.append(self.accumulate(self.batches.draw(self.step, number), number))
+                loss = torch.stack(losses).mean() if losses else torch.zeros(())
+                if not self.alone:
+                    loss, wish = self._agree(loss, wish, failed)
+                rate = self.rate_at(self.step)
+                self.update(rate)
+                self.step += 1
+                report.add(loss, rate)
+                with report.paused():
+                    after_step(self.step)
+                if wish is not Signal.GO and self.step < self.settings.steps:
+                    return wish
         return Signal.GO
 
     def accumulate(self, batch: Batch, number: int = 0) -> Tensor:
@@ -350,7 +348,10 @@ class Trainer:
 
 
 class _Report:
-    """Gathers losses on the device and says them in batches, so that the loop never waits for the device."""
+    """Gathers losses on the device and says them in batches, so that the loop never waits for the device.
+
+    What was not said yet is said when its block ends, also because memory ran out: those steps are not done again.
+    """
 
     def __init__(self, trainer: Trainer, emit: Emit) -> None:
         self.trainer, self.emit = trainer, emit
@@ -359,6 +360,13 @@ class _Report:
         self.steps = 0
         self.worked = 0.0
         self.since = self.said = time.monotonic()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or is_out_of_memory(error):
+            self.flush()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

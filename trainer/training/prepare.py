@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from trainer.data.decoder import Source
 from trainer.data.doctor import examine
 from trainer.data.masks import masks_of
 from trainer.data.tags import kind_of, orders_for, plain, shuffled, without
-from trainer.errors import ConfigError, DatasetError, ImageError, ImagesChanged
+from trainer.errors import ConfigError, DatasetError, DoesNotFit, ImageError, ImagesChanged
 from trainer.training.batches import TrainingImage
+from trainer.training.fitting import if_it_fits
 from trainer.training.run_folder import RunFolder
 from trainer.training.validation import held_out
 
@@ -123,11 +125,26 @@ def _change(example: Example) -> str:
 def prepare(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progress: Counted | None = None) -> Prepared:
     """Encode every image and caption that the cache does not hold, and split off the held-out images.
 
+    When that runs out of memory the denoiser makes room on the device, and what is not encoded yet is tried again.
+
     Raises:
         DatasetError: an image is gone or has changed.
+        DoesNotFit: not even then is there enough memory.
         BaseError: the base makes something of an image or caption that is no number.
         RunError: the cache cannot be written.
     """
+    for attempt in (nullcontext(), base.placement.away("denoiser")):
+        with attempt:
+            prepared = if_it_fits(base, lambda: _prepared(dataset, config, base, cache, progress))
+        if prepared is not None:
+            return prepared
+    raise DoesNotFit(
+        "Encoding images and captions needs more memory than there is: close other programs, or set data.resolution "
+        f"below {config.data.resolution or base.resolution}."
+    )
+
+
+def _prepared(dataset: Dataset, config: RunConfig, base: Base, cache: Path, progress: Counted | None) -> Prepared:
     latents = cache_latents(
         dataset.examples,
         base.encode_images,

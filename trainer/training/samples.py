@@ -10,11 +10,12 @@ from trainer.atomic import replace_file
 from trainer.config import RunConfig
 from trainer.data.captions import compose
 from trainer.data.dataset import Dataset
-from trainer.events import Emit, Sampled
+from trainer.events import Emit, Notice, Sampled
 from trainer.preview.generate import Canvas, generate
 from trainer.preview.order import PreviewRow, PreviewSettings
 from trainer.preview.png import parameters_of, save_png
 from trainer.preview.sheet import contact_sheet, mosaic
+from trainer.training.fitting import PREVIEW_WAYS, PREVIEWS_SAID, if_it_fits
 from trainer.training.loop import Trainer
 from trainer.training.run_folder import RunFolder
 
@@ -32,9 +33,11 @@ def unseen_prompts(subjects: Iterable[str], dataset: Dataset, count: int) -> lis
 class Pictures:
     """Draws with the weights as the file would hold them at the moment.
 
+    Pictures that run out of memory are drawn with more care, and at last not at all: no run ends for want of them.
+
     Args:
-        emit: told of each sample.
-        drawing: told of (denoising steps done, in all) of the pictures of the moment.
+        emit: told of each sample, and of pictures that are not there.
+        drawing: told of (denoising steps done, in all) of the pictures of the moment; all are done once they are there.
     """
 
     def __init__(
@@ -61,6 +64,10 @@ class Pictures:
         """One picture for each sample prompt, as ``samples/000200-0.png`` and an event; step 0 is the base."""
         rows = [self._row(prompt, strength=1.0) for prompt in self.sample_prompts]
         pictures = self._drawn(rows)
+        if pictures is None:
+            said = f"No pictures at step {step}: they need more memory than there is."
+            self.emit(Notice(level="warning", text=f"Memory ran out while drawing. {said}"))
+            return
         canvas = Canvas.of(self.trainer.base, self.settings)
         for index, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
             path = self.folder.samples / f"{step:06d}-{index}.png"
@@ -69,17 +76,20 @@ class Pictures:
             shown = path.relative_to(self.folder.path).as_posix()
             self.emit(Sampled(step=step, index=index, prompt=row.prompt, path=shown))
 
-    def sheet(self, strength: float = 1.0) -> Image:
+    def sheet(self, strength: float = 1.0) -> Image | None:
         """Write base and style side by side, for prompts that no caption names, same seed in each row.
 
         Args:
             strength: of the style's pictures.
 
         Returns:
-            Four of the style's pictures as one, for the file's thumbnail.
+            Four of the style's pictures as one, for the file's thumbnail; None when memory was not enough for a sheet.
         """
         rows = [self._row(prompt, shown) for prompt in self.sheet_prompts for shown in (0.0, strength)]
         pictures = self._drawn(rows)
+        if pictures is None:
+            self.emit(Notice(level="warning", text="Memory ran out while drawing. The style is kept without a sheet."))
+            return None
         grid = [pictures[start : start + 2] for start in range(0, len(pictures), 2)]
         sheet = contact_sheet(grid, rows=[row.prompt for row in rows[::2]], columns=["base", self._label(strength)])
         replace_file(self.folder.sheet_file, lambda file: sheet.save(file, "PNG", optimize=True))
@@ -90,12 +100,26 @@ class Pictures:
         told = "" if step == self.trainer.step else f", step {step}"
         return f"{self.config.name}{told}" + ("" if strength == 1.0 else f", {strength:g}")
 
-    def _drawn(self, rows: list[PreviewRow]) -> list[Image]:
+    def _drawn(self, rows: list[PreviewRow]) -> list[Image] | None:
+        base = self.trainer.base
         with self.trainer.as_exported():
-            return generate(self.trainer.base, self.trainer.bank, rows, self.settings, on_step=self._on_step)
+            asked = base.previews
+            for way in PREVIEW_WAYS[PREVIEW_WAYS.index(asked) :]:
+                base.previews = way
+                pictures = if_it_fits(
+                    base,
+                    lambda: generate(base, self.trainer.bank, rows, self.settings, on_step=self._on_step),
+                )
+                if pictures is not None:
+                    if way != asked:
+                        self.emit(Notice(level="warning", text=f"Memory ran out while drawing. {PREVIEWS_SAID[way]}"))
+                    self.drawing(1, 1)
+                    return pictures
+        return None
 
     def _on_step(self, done: int, total: int) -> bool:
-        self.drawing(done, total)
+        if done < total:
+            self.drawing(done, total)
         return True
 
     def _row(self, prompt: str, strength: float) -> PreviewRow:

@@ -7,7 +7,7 @@ goes back to its last good state and learns on at a lower rate. Both are said, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from accelerate import Accelerator
 
@@ -17,7 +17,7 @@ from trainer.errors import DoesNotFit
 from trainer.events import Emit, Notice, Phase, Saved, Started, Validated
 from trainer.training import checkpoint as checkpoints
 from trainer.training.checkpoint import Checkpoint
-from trainer.training.fitting import PREVIEW_WAYS, settle, step_down, tidy
+from trainer.training.fitting import gives_up, if_it_fits, settle, step_down, tidy
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.pausing import Control, Signal
 from trainer.training.processes import from_main
@@ -52,6 +52,7 @@ class Steps:
     def __post_init__(self) -> None:
         self.trainer.rate_factor = self.recovery.rate_factor
         self._start = self.trainer.checkpoint().copied()
+        self._tried_again: int | None = None
 
     @property
     def accelerator(self) -> Accelerator:
@@ -75,7 +76,7 @@ class Steps:
         trainer = self.trainer
         if trainer.step == 0 and self.config.samples.every and self.accelerator.is_main_process:
             self.emit(Phase(name="sampling"))
-            self._draw(0)
+            self.pictures.samples(0)
         while True:
             self.emit(Phase(name="training"))
             trouble: Exception
@@ -106,10 +107,9 @@ class Steps:
         if due(self.config.train.checkpoint_every or 0, step, steps):
             self._save()
         if main and due(self.config.samples.every or 0, step, steps):
-            self._draw(step)
+            self.pictures.samples(step)
             if self.validation is not None:
-                losses = self.validation.measure(self.trainer)
-                self.emit(Validated(step=step, loss=losses.style, base_loss=losses.base, gains=losses.by_level))
+                self._validate(step, self.validation)
 
     def _save(self) -> None:
         made = self.trainer.checkpoint()
@@ -119,48 +119,31 @@ class Steps:
         path = checkpoints.save(made, self.folder.checkpoints, keep=self.config.train.keep_checkpoints)
         self.emit(Saved(step=self.trainer.step, path=path.relative_to(self.folder.path).as_posix()))
 
-    def _draw(self, step: int) -> None:
-        """Sample pictures; when they run out of memory, with more care, and at last not at all."""
-        base = self.trainer.base
-        while True:
-            try:
-                return self.pictures.samples(step)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            tidy(base.device)
-            further = PREVIEW_WAYS[PREVIEW_WAYS.index(base.previews) + 1 :]
-            if not further:
-                said = f"No pictures at step {step}: they need more memory than there is."
-                return self.emit(Notice(level="warning", text=said))
-            base.previews = further[0]
+    def _validate(self, step: int, validation: Validation) -> None:
+        losses = if_it_fits(self.trainer.base, lambda: validation.measure(self.trainer))
+        if losses is None:
+            said = f"Memory ran out while held-out images were measured at step {step}: their loss is left out there."
+            self.emit(Notice(level="warning", text=said))
+        else:
+            self.emit(Validated(step=step, loss=losses.style, base_loss=losses.base, gains=losses.by_level))
 
     def _step_down(self) -> None:
-        """Do the step that ran out of memory, and all after it, a rung further down."""
+        """Do the step that ran out of memory, and all after it, a rung further down; on the last one once more."""
         trainer, base = self.trainer, self.trainer.base
         lower = step_down(self.config, base.levels, self.accelerator.num_processes)
+        if lower is None and self._tried_again != trainer.step:
+            # Another program may have taken it for a moment.
+            self._tried_again = trainer.step
+            said = f"Memory ran out at step {trainer.step} with every saving in use: the step is tried once more."
+            self.emit(Notice(level="warning", text=said))
+            return
         if lower is None:
             raise DoesNotFit(
                 f"Memory ran out at step {trainer.step}, and every saving is in use. Close other programs, or resume "
                 "on a machine with more memory; what was learned until the last saved step is kept."
             )
-        said = (
-            f"Memory ran out at step {trainer.step}: from here on {lower.micro_batch} "
-            f"{'image goes' if lower.micro_batch == 1 else 'images go'} through at once"
-            + (f", {lower.checkpoint_levels} levels compute their results twice" if lower.checkpoint_levels else "")
-            + ". The result is the same, the steps are slower."
-        )
-        self._change(
-            Change(
-                trainer.step,
-                said,
-                memory={
-                    "micro_batch": lower.micro_batch,
-                    "checkpoint_levels": lower.checkpoint_levels,
-                    "park_encoders": lower.park_encoders,
-                },
-            )
-        )
+        said = f"Memory ran out at step {trainer.step}: from here on {gives_up(self.config, lower)}."
+        self._change(Change(trainer.step, said, memory=asdict(lower)))
         self._settle_memory(trainer.step)
 
     def _retreat(self, trouble: Diverged) -> None:

@@ -20,7 +20,8 @@ from trainer.training.run_folder import RunFolder
 if TYPE_CHECKING:
     from trainer.config import RunConfig
     from trainer.judging.judge import Judge
-    from trainer.training.loop import Trainer
+    from trainer.training.fitting import if_it_fits
+from trainer.training.loop import Trainer
 
 MOST_LOOKS = 12
 """Looks are at least so far apart that a whole run has no more of them."""
@@ -115,6 +116,7 @@ class Watch:
         self.every = every * max(1, -(-steps // (MOST_LOOKS * every)))
         self.looks = read(folder)
         self._judge: Judge | None = None
+        self._missed: int | None = None
 
     def between_steps(self, session: Session) -> Signal:
         """What whoever steers the run wants; STOP where a look says so."""
@@ -125,13 +127,19 @@ class Watch:
         # What an earlier attempt saw of steps that are done again is void.
         self.looks = [look for look in self.looks if look.step <= step]
         steps = self.trainer.settings.steps
-        if self.floor <= step < steps and step % self.every == 0 and all(look.step != step for look in self.looks):
-            self._look(step)
-            if sentence := verdict(self.looks, self.rule, steps):
+        if self.floor <= step < steps and step % self.every == 0 and step not in self._seen:
+            if if_it_fits(self.trainer.base, lambda: self._look(step)) is None:
+                self._missed = step
+                self.said(f"Memory ran out while step {step} was looked at: it does not count for an early end.")
+            elif sentence := verdict(self.looks, self.rule, steps):
                 self.said(sentence)
         return Signal.STOP if verdict(self.looks, self.rule, steps) else Signal.GO
 
-    def _look(self, step: int) -> None:
+    @property
+    def _seen(self) -> set[int | None]:
+        return {self._missed, *(look.step for look in self.looks)}
+
+    def _look(self, step: int) -> Look:
         if self._judge is None:
             self._judge = self.judge_of()
         with self.trainer.as_exported():
@@ -142,3 +150,4 @@ class Watch:
             write_file(self.folder.looks_file, json.dumps([asdict(look) for look in self.looks], indent=1).encode())
         except OSError as error:
             raise RunError(f"{self.folder.looks_file} cannot be written: {error.strerror or error}.") from None
+        return self.looks[-1]

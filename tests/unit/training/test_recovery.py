@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from safetensors import safe_open
 
 from trainer.bases.base import Base
 from trainer.config import RunConfig, parse
-from trainer.errors import RunError
+from trainer.errors import DoesNotFit, RunError
 from trainer.events import Event, Finished, Notice, Started
 from trainer.styles.metadata import sshs_model_hash
+from trainer.styles.verify import Verification, verify_export
+from trainer.training import export, picking, samples
 from trainer.training.batches import Batch
 from trainer.training.fitting import Rung, step_down
 from trainer.training.loop import Diverged, Trainer
@@ -22,6 +25,7 @@ from trainer.training.pausing import Session, Signal, Uncontrolled
 from trainer.training.recovery import Change, Recovery
 from trainer.training.run import create, train
 from trainer.training.run_folder import RunFolder
+from trainer.training.validation import Validation
 
 Patch = pytest.MonkeyPatch
 
@@ -135,6 +139,61 @@ def test_after_three_lower_rates_it_gives_up(
     with pytest.raises(Diverged, match="learning rate"):
         run(settings, tmp_path / "run", base)
     assert Recovery(tmp_path / "run" / "recovery.json").retreats == 3
+
+
+def test_pictures_judging_and_proof_that_run_out_of_memory_cost_themselves_and_not_the_run(
+    settings: dict, base: Base, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    settings["data"]["validation_share"] = 0.34
+    proofs: list[int] = []
+
+    def too_much(*rest: object, **more: object) -> None:
+        raise DoesNotFit("Memory ran out while drawing at 64 x 64 pixels.")
+
+    def at_first(*rest: Any, **more: Any) -> Verification:
+        proofs.append(1)
+        if len(proofs) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return verify_export(*rest, **more)
+
+    monkeypatch.setattr(samples, "generate", too_much)
+    monkeypatch.setattr(picking, "judge", too_much)
+    monkeypatch.setattr(Validation, "measure", too_much)
+    monkeypatch.setattr(export, "verify_export", at_first)
+    folder, said = run(settings, tmp_path / "run", base)
+    assert isinstance(said[-1], Finished)
+    assert said[-1].sheet == ""
+    assert len(proofs) == 2
+    assert [text.partition(" ran out ")[2].split()[1] for text in warnings_of(said)] == [
+        "drawing.",
+        "held-out",
+        "judging:",
+        "drawing.",
+    ]
+    assert not folder.recovery_file.exists(), "the training itself changed nothing"
+
+
+def test_on_the_last_rung_a_step_is_tried_once_more(
+    settings: dict, base: Base, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    settings["optim"]["batch_size"] = 1
+    settings["memory"] = {"checkpoint_levels": base.levels, "park_encoders": True}
+    settings["judging"] = {"enabled": False}
+    failed: list[int] = []
+    whole = Trainer.update
+
+    def update(self: Trainer, rate: float) -> None:
+        if self.step == 2 and not failed:
+            failed.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        whole(self, rate)
+
+    monkeypatch.setattr(Trainer, "update", update)
+    folder, said = run(settings, tmp_path / "run", base)
+    assert isinstance(said[-1], Finished)
+    assert warnings_of(said) == ["Memory ran out at step 2 with every saving in use: the step is tried once more."]
+    losses = [loss for event in folder.events() if event.type == "progress" for loss in event.losses]
+    assert len(losses) == 4, "also of the steps before memory ran out"
 
 
 def test_a_change_counts_from_its_step_on(tmp_path: Path) -> None:
