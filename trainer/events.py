@@ -42,7 +42,11 @@ class Started(Event):
 
 
 class Phase(Event):
-    """A stretch of work that is not training steps; ``done`` of ``total`` parts (total 0: unknown)."""
+    """A stretch of work that is not training steps; ``done`` of ``total`` parts (total 0: unknown).
+
+    ``seconds`` is not 0 when nothing is new but that it still goes on (`trainer.signs`): since it began, and of
+    ``training`` since the last step that was told of.
+    """
 
     type: Literal["phase"] = "phase"
     name: Literal[
@@ -60,6 +64,7 @@ class Phase(Event):
     done: int = 0
     total: int = 0
     detail: str = ""
+    seconds: float = 0.0
 
 
 class Found(Event):
@@ -162,7 +167,7 @@ class Recommended(Event):
 
 
 class Finished(Event):
-    """The adapter was exported, read back and verified; paths are relative to the run folder.
+    """The adapter was exported, read back and verified; paths are relative to the run folder, ``sheet`` may be empty.
 
     ``opens`` says in which programs the file opens, and then, a sentence each, who loses what of it.
     ``picked_step`` is the step whose weights the file holds, and ``picked_strength`` what they are recommended at;

@@ -284,6 +284,7 @@ class TrainTexts:
         }
     )
     counted: str = "{name}, {done} of {total}"
+    since: str = "for {time} now"
     share: str = "{name}, {percent} %"
     states: Mapping[str, str] = field(
         default_factory=lambda: {

@@ -94,12 +94,14 @@ def _state(run: RunView, *, next_up: bool) -> str:
     if run.phase is not None:
         name = words.phases.get(run.phase.name, run.phase.name)
         done, total = run.phase.done, run.phase.total
-        if not total:
-            return name
-        if run.phase.name == "sampling":
+        if total and run.phase.name == "sampling":
             # Its parts are denoising steps, which say little to a person.
-            return words.share.format(name=name, percent=round(100 * done / total))
-        return words.counted.format(name=name, done=done, total=total)
+            name = words.share.format(name=name, percent=round(100 * done / total))
+        elif total:
+            name = words.counted.format(name=name, done=done, total=total)
+        if not run.phase.seconds:
+            return name
+        return TEXTS.frame.comma.join([name, words.since.format(time=duration(run.phase.seconds))])
     if run.state == "queued" and run.queue_place == 1 and next_up:
         return words.starting_worker
     if run.state == "queued" and run.queue_place:

@@ -97,7 +97,9 @@ class Troubles:
         return counted
 
     def _now(self, place: str) -> bool:
-        self.moments.append(f"{self.phase or 'loading'}: {place}")
+        phase = self.phase or "loading"
+        where = "a step" if phase == "training" and (self._step or place == "update") else phase
+        self.moments.append(f"{where}: {place}")
         return len(self.moments) == self.at
 
 
@@ -157,7 +159,7 @@ def _trouble(run: RunFolder, code: int, kind: Kind, moment: str) -> str:
         return f"{name}: nothing was said"
     if said and said[0] not in log:
         return f"{name}: the terminal was not told"
-    if not moment.startswith("training") or moment.endswith((": decode", ": encode_texts")):
+    if not moment.startswith("a step"):
         return ""
     with safe_open(run.adapter_file, "pt") as file:
         facts = file.metadata()

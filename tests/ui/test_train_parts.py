@@ -175,6 +175,10 @@ def test_progress_says_steps_speed_and_time_left() -> None:
 def test_work_that_is_no_training_step_is_named() -> None:
     page = monitor.progress(view(State.TRAINING, phase=Phase(name="caching", done=3, total=16)), next_up=False)
     assert f"{WORDS.phases['caching']}, 3 of 16" in page
+    long = monitor.progress(
+        view(State.TRAINING, phase=Phase(name="caching", done=3, total=16, seconds=12)), next_up=False
+    )
+    assert "Preparing the images, 3 of 16, for 12 s now" in long
     drawing = monitor.progress(view(State.TRAINING, phase=Phase(name="sampling", done=8, total=32)), next_up=False)
     assert f"{WORDS.phases['sampling']}, 25 %" in drawing
 

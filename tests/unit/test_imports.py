@@ -27,6 +27,7 @@ LAYERS = {
     "trainer.findings": 1,
     "trainer.hardware": 1,
     "trainer.presets": 3,
+    "trainer.signs": 2,
     "trainer.noise": 1,
     "trainer.optimizers": 1,
     "trainer.randomness": 1,

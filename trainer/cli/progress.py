@@ -29,6 +29,8 @@ PHASES = {
     "exporting": "Writing and checking the file",
     "verifying": "Checking the file",
 }
+PATIENCE = 60.0
+"""Seconds between two lines about one training step in a pipe or a file."""
 COLOURS = {"skipped": "red", "warning": "yellow", "note": "dim"}
 
 
@@ -78,6 +80,7 @@ class Terminal:
         self.task: TaskID | None = None
         self.phase = ""
         self.tenth = -1
+        self.waited = 0.0
 
     def __enter__(self) -> Terminal:
         self.bar.start()
@@ -88,6 +91,8 @@ class Terminal:
 
     def __call__(self, event: events.Event) -> None:
         match event:
+            case events.Phase() if event.seconds:
+                self._still(event)
             case events.Phase():
                 self._phase(event)
             case events.Found():
@@ -128,6 +133,21 @@ class Terminal:
             self.say(f"{title} ...")
         if event.name != "sampling":
             self.phase = event.name
+
+    def _still(self, event: events.Phase) -> None:
+        """A sign of life: the same as before, for so long now."""
+        if self.lively:
+            if self.task is not None and event.name != "training":
+                counted = f"{event.done}/{event.total}, " if event.total else ""
+                self.bar.update(self.task, facts=f"{counted}{duration(event.seconds)}")
+            return
+        if event.name == "training":
+            # A log of hours should not be a line every few seconds.
+            self.waited = self.waited if event.seconds > self.waited else 0.0
+            if event.seconds < self.waited + PATIENCE:
+                return
+            self.waited = event.seconds
+        self.say(f"{PHASES[event.name]} ... {duration(event.seconds)} so far")
 
     def _found(self, event: events.Found) -> None:
         images = "1 image" if event.images == 1 else f"{event.images} images"
@@ -190,7 +210,8 @@ class Terminal:
         for line in event.opens:
             self.say(line)
         self.say(f"Style: {self.folder.path / event.adapter}")
-        self.say(f"Sheet: {self.folder.path / event.sheet}")
+        if event.sheet:
+            self.say(f"Sheet: {self.folder.path / event.sheet}")
 
 
 def plan_of(event: events.Planned) -> Iterator[tuple[str, str]]:

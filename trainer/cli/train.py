@@ -242,10 +242,11 @@ def _run(folder: RunFolder, processes: int, *, as_json: bool) -> None:
     with key.listening():
         quiet_libraries()
         from trainer.cli.progress import JsonLines, Terminal
+        from trainer.signs import SignsOfLife
         from trainer.study.finding import train as train_run
 
-        with JsonLines() if as_json else Terminal(folder) as show:
-            outcome = train_run(folder, emit=show, control=key)
+        with JsonLines() if as_json else Terminal(folder) as show, SignsOfLife(show) as told:
+            outcome = train_run(folder, emit=told, control=key)
     if outcome.state == "paused" and process_number() is None:
         _end_paused(folder, outcome.step)
     return None

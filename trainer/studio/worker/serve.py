@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 from trainer.errors import DiskFull, PatinaError, means_full_disk
-from trainer.events import Event, Failed, Phase, Planned, sentence_of
+from trainer.events import Event, Failed, Phase, Planned, Progress, sentence_of
+from trainer.signs import SignsOfLife
 from trainer.studio.database import Database
 from trainer.studio.estimate import PastRuns, kind_of
 from trainer.studio.folder import StudioFolder
@@ -144,7 +145,8 @@ class Server:
         steering = Steering(self, run_id)
         state, message, full = State.FAILED, "", False
         try:
-            state = self._train(folder, steering)
+            with steering.signs:
+                state = self._train(folder, steering)
         except _Leave:
             state = State.QUEUED
         except Exception as error:
@@ -251,14 +253,15 @@ class Server:
     def _judge(self, request: Judge) -> None:
         from trainer.training.rejudging import judge_again
 
-        def emit(event: Event) -> None:
+        def tell(event: Event) -> None:
             if isinstance(event, Phase):
                 self.pipe.send(InPhase(run=request.run, phase=event))
 
         folder = RunFolder(self.home.run(request.run))
         self.say("drawing")
         try:
-            judge_again(folder, emit=emit, keep=request.keep, base=self.warm.base_for_training(folder.config()))
+            with SignsOfLife(tell) as told:
+                judge_again(folder, emit=told, keep=request.keep, base=self.warm.base_for_training(folder.config()))
         finally:
             self.say("idle")
 
@@ -285,6 +288,8 @@ class Steering:
         self.planned: Planned | None = None
         self._began: tuple[int, float, float] | None = None
         self._served = 0.0
+        self.signs = SignsOfLife(lambda event: None, self._tell)
+        self._told_again = False
 
     def between_steps(self, session: Session) -> Signal:
         now = time.monotonic()
@@ -309,15 +314,24 @@ class Steering:
 
     def emit(self, event: Event) -> None:
         """Pass on what is not written down, and leave before the first step when that is wished."""
+        self.signs(event)
         if isinstance(event, Planned):
             self.planned = event
+        if isinstance(event, Progress) and self._told_again:
+            # The step that took long is done.
+            self._tell(Phase(name="training"))
         if not isinstance(event, Phase):
             return
-        self.server.pipe.send(InPhase(run=self.run_id, phase=event))
+        self._tell(event)
         self._note_wishes()
         early = event.name in ("loading", "reading", "caching", "measuring", "racing")
         if self.server.inbox.closing.is_set() or (early and self.wish in (Wish.PAUSE, Wish.CANCEL)):
             raise _Leave
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, Phase):
+            self._told_again = bool(event.seconds)
+            self.server.pipe.send(InPhase(run=self.run_id, phase=event))
 
     def _serve(self, session: Session) -> None:
         self._note_wishes()
