@@ -53,7 +53,19 @@ def build(studio: Studio) -> gr.Blocks:
                 opened[name] = shell.says(tab, partial(_label, name))
         _arrivals(page, shell, panels, query, opened)
         _header(shell, panels)
+    _without_progress(page, query)
     return page
+
+
+def _without_progress(page: gr.Blocks, unseen: gr.Textbox) -> None:
+    """Keep Gradio's own progress off the page, which tells of its work itself.
+
+    Gradio copies the whole state of every output of a listener when it is called and again when it answers, and counts
+    the time between on each of them, sixty times a second, hidden or not. A page that follows a training calls often:
+    this was half of what it cost the browser.
+    """
+    for listener in page.fns.values():
+        listener.show_progress_on = [unseen]
 
 
 def _title(name: str) -> str:

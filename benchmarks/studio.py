@@ -30,6 +30,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 START_SECONDS = 60.0
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +82,7 @@ def measure(address: str, folder: Path, options: argparse.Namespace) -> None:
     print(f"  p95 of a poll                {times[int(0.95 * (len(times) - 1))] * 1000:6.0f} ms")
     print(f"training, nobody looks         {alone:6.2f} steps/s")
     print(f"training, all sessions look    {together:6.2f} steps/s")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if chromium is None:
         client.predict(run, api_name="/cancel")
         print("Without Chromium nothing is measured in a browser.")

@@ -279,6 +279,13 @@ def test_nothing_of_the_page_names_another_host() -> None:
         assert not re.search(r"(https?:)?//[a-z0-9-]+\.[a-z]", re.sub(r"http://www\.w3\.org/\d+/svg", "", source))
 
 
+def test_what_moves_for_long_moves_in_steps() -> None:
+    """Each frame of an animation is painted by the processor where there is no graphics card for it."""
+    moving = [line for line in css().splitlines() if re.search(r"animation:.*infinite", line)]
+    assert moving
+    assert all("steps(" in line for line in moving)
+
+
 # ---- orders of pictures
 
 

@@ -126,6 +126,14 @@ def test_parts_of_gradio_that_the_studio_does_not_use_are_not_there(served: Serv
     assert ask(served, "/gradio_api/proxy=http://127.0.0.1:1/")[0] == 404
 
 
+def test_no_listener_makes_the_browser_count_the_time_of_its_outputs(served: Served) -> None:
+    """Gradio's progress, hidden or not, would cost a page that follows a training half of its processor time."""
+    page = json.loads(ask(served, "/config")[1])
+    unseen = {part["id"] for part in page["components"] if part["props"].get("visible") is False}
+    assert len(page["dependencies"]) > 20
+    assert all(set(each["show_progress_on"] or "?") <= unseen for each in page["dependencies"])
+
+
 def test_a_hostile_call_costs_one_line_in_the_log(served: Served) -> None:
     before = served.log_file.read_text(encoding="utf-8")
     for path, body, kind in WRITING:
