@@ -219,7 +219,7 @@ class Drawer:
         dataset = read_dataset(folder, self.config, base)
         prepared = prepare(dataset, self.config, base, folder.cache)
         self.bank = Bank(base.roots)
-        add_style(self.bank, self.config)
+        add_style(self.bank, self.base, self.config)
         self.trainer: Trainer = trainer_of(base, self.bank, prepared, self.config, open_accelerator("cpu"))
 
     def pictures(self, one: Judged) -> NDArray[np.uint8]:

@@ -77,12 +77,3 @@ class GatedAttention(GatedLayer):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GatedAttention:
         self.apply_to_own(fn, recurse)
         return self
-
-    def _down(self, x: Tensor, down: Tensor) -> Tensor:
-        raise NotImplementedError("nothing stacks on an attention layer")
-
-    def _up(self, h: Tensor, up: Tensor) -> Tensor:
-        raise NotImplementedError("nothing stacks on an attention layer")
-
-    def _spread(self, gates: Tensor, h: Tensor) -> Tensor:
-        raise NotImplementedError("nothing stacks on an attention layer")

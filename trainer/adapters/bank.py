@@ -90,6 +90,7 @@ class Bank:
         dropout: float = 0.0,
         seed: int,
         blocks: Mapping[str, float] | None = None,
+        tokens: Mapping[str, Sequence[int]] | None = None,
     ) -> Adapter:
         """Attach a new, trainable adapter whose update is zero.
 
@@ -102,6 +103,7 @@ class Bank:
             alpha: None is the rank.
             settings: of the method, see `trainer.adapters.methods.method_named`.
             blocks: factors on the alpha of layers by block (`trainer.adapters.blocks`); at 0 they do not learn.
+            tokens: ids of the trigger's tokens by text encoder, for methods that train words; their number is the rank.
 
         Raises:
             ConfigError: a name in use, or a rank, alpha, method, target or dropout that cannot be.
@@ -119,11 +121,21 @@ class Bank:
             if isinstance(targets, str)
             else targets
         )
+        words = {
+            f"{root}.{name}": tuple(ids)
+            for root, ids in (tokens or {}).items()
+            for name, module in self._roots[root].named_modules()
+            if module is self._words_of(root)
+        }
         if chosen.site == "attention":
             paths = attentions_of(paths)
+        elif chosen.site == "words":
+            paths = list(words)
+            rank = max(map(len, words.values()), default=rank)
+            alpha = float(rank)
         alphas = {path: alpha * factor_of(path, blocks or {}) for path in paths}
         sites = [
-            Site(path, self._base(path), rank, alphas[path], seed)
+            Site(path, self._base(path), rank, alphas[path], seed, words.get(path, ()))
             for path in paths
             if alphas[path] and chosen.fits(self._base(path))
         ]
@@ -444,11 +456,16 @@ class Bank:
             module = self._model(root).get_submodule(inner)
         except AttributeError:
             raise ConfigError(f"adapter.targets names {path}, which this base does not have.") from None
-        if not isinstance(module, GatedLayer | nn.Linear | nn.Conv2d) and not is_attention(module):
+        if not isinstance(module, GatedLayer | nn.Linear | nn.Conv2d | nn.Embedding) and not is_attention(module):
             raise ConfigError(
                 f"adapter.targets names {path}, which is a {type(module).__name__} and cannot be adapted."
             )
         return module
+
+    def _words_of(self, root: str) -> nn.Module:
+        """The token embedding of a text encoder, wrapped or not."""
+        found: nn.Module = self._model(root).get_input_embeddings()  # type: ignore[operator]
+        return found
 
     def _model(self, root: str) -> nn.Module:
         if root not in self._roots:

@@ -15,7 +15,6 @@ the forward pass again during backward and on CUDA in another thread, sees the s
 from __future__ import annotations
 
 import itertools
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -79,8 +78,8 @@ class Share(nn.Module):
         return self
 
 
-class GatedLayer(nn.Module, ABC):
-    """A frozen projection with the adapters that are loaded into it; see the module's docstring.
+class GatedLayer(nn.Module):
+    """A frozen layer with the adapters that are loaded into it; see the module's docstring.
 
     Attributes:
         base: the frozen module, the very object that was in the model before.
@@ -202,17 +201,17 @@ class GatedLayer(nn.Module, ABC):
     def extra_repr(self) -> str:
         return ", ".join(f"{share.adapter}: {share.method.name} of rank {share.rank}" for share in self.shares)
 
-    @abstractmethod
     def _down(self, x: Tensor, down: Tensor) -> Tensor:
-        """``A x``."""
+        """``A x``, of layers that methods with two matrices adapt."""
+        raise NotImplementedError(f"nothing stacks on a {type(self.base).__name__}")
 
-    @abstractmethod
     def _up(self, h: Tensor, up: Tensor) -> Tensor:
-        """``B h``."""
+        """``B h``; as `_down`."""
+        raise NotImplementedError(f"nothing stacks on a {type(self.base).__name__}")
 
-    @abstractmethod
     def _spread(self, gates: Tensor, h: Tensor) -> Tensor:
-        """Gates (b, R) in the shape that multiplies ``h``."""
+        """Gates (b, R) in the shape that multiplies ``h``; as `_down`."""
+        raise NotImplementedError(f"nothing stacks on a {type(self.base).__name__}")
 
     def _open(self, rows: int) -> Tensor:
         """The gates for a batch, (1 or b, columns)."""
@@ -332,8 +331,16 @@ class GatedConv2d(GatedLayer):
         return gates.view(*gates.shape, 1, 1)
 
 
+class GatedEmbedding(GatedLayer):
+    """`GatedLayer` over a frozen `nn.Embedding`: x are ids (b, L), and y is (b, L, width)."""
+
+    base: nn.Embedding
+
+
 def gated(module: nn.Module, *, pad_rank: bool) -> GatedLayer:
     """Wrap a frozen layer; the caller puts the wrapper into the model."""
+    if isinstance(module, nn.Embedding):
+        return GatedEmbedding(module)
     if isinstance(module, nn.Conv2d):
         return GatedConv2d(module, pad_rank=pad_rank)
     return GatedLinear(module, pad_rank=pad_rank)

@@ -193,6 +193,8 @@ class Base(ABC):
     def encode_texts(self, texts: Sequence[str], *, windows: int | None = None) -> TextFeatures:
         """Texts as the family's pipelines encode them; longer texts than `token_limit` are cut.
 
+        Gradients reach adapters that learn on the text encoders, unless the caller wants none (``torch.no_grad``).
+
         Args:
             windows: most that are read of a text, at most `windows`, which None stands for.
         """
@@ -294,6 +296,13 @@ class Base(ABC):
     def token_limit(self) -> int:
         """Tokens of a prompt that are read, without the start and end marks."""
         return self.windows * self.window_tokens
+
+    def tokens_of(self, text: str) -> dict[str, tuple[int, ...]]:
+        """Ids of a text's tokens by text encoder, without the start and end marks."""
+        return {
+            root: tuple(tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids)
+            for root, tokenizer in self.tokenizers.items()
+        }
 
     def count_tokens(self, text: str) -> int:
         """Tokens of ``text`` in the first text encoder, without the start and end marks."""

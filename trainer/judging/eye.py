@@ -49,10 +49,10 @@ class Eye:
     def features(self, latents: Tensor) -> Features:
         """`Features` of pictures, given as scaled latents (P, C, h, w)."""
         layers = self.base.style_layers
-        text = self.base.encode_texts([""])
         means, deviations = [], []
         with as_before(self.base, self.bank):
             self.bank.close()
+            text = self.base.encode_texts([""])
             for share in STYLE_LEVELS:
                 parts = []
                 for part in latents.split(self.batch):
@@ -79,7 +79,6 @@ class Eye:
             captions: for each picture, as many for one as for another.
         """
         unique = list(dict.fromkeys(caption for own in captions for caption in own))
-        texts = self.base.encode_texts(unique)
         pairs = [
             (picture, place, unique.index(caption))
             for picture, own in enumerate(captions)
@@ -88,6 +87,7 @@ class Eye:
         errors = torch.zeros(len(latents), len(captions[0]), len(levels))
         with as_before(self.base, self.bank):
             self.bank.close()
+            texts = self.base.encode_texts(unique)
             for level, share in enumerate(levels):
                 noise = self._noise(latents, f"captions {share}")
                 for start in range(0, len(pairs), self.batch):
@@ -112,10 +112,10 @@ class Eye:
             captions: one for each.
             strengths: of the bank's adapters, (1, adapters).
         """
-        texts = self.base.encode_texts(captions)
         parts: list[Tensor] = []
         with as_before(self.base, self.bank):
             self.bank.set_strengths(strengths)
+            texts = self.base.encode_texts(captions)
             for start, group in _alike(latents, self.batch):
                 shape = (len(group), *group[0].shape)
                 steps = self._steps(RECALL_LEVEL, len(group))
@@ -146,10 +146,10 @@ class Eye:
         Args:
             strengths: of the bank's adapters, (1, adapters).
         """
-        texts = self.base.encode_prompts(prompts)
         parts = []
         with as_before(self.base, self.bank):
             self.bank.set_strengths(strengths)
+            texts = self.base.encode_prompts(prompts)
             for start in range(0, len(latents), self.batch):
                 rows = list(range(start, min(start + self.batch, len(latents))))
                 steps = self._steps(0.5, len(rows))

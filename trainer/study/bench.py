@@ -33,6 +33,7 @@ from trainer.training.prepare import Prepared, prepare, read_dataset
 from trainer.training.processes import open_accelerator
 from trainer.training.run import add_style, open_base
 from trainer.training.run_folder import RunFolder
+from trainer.training.texts import learns_words
 
 DRAWS = 4
 """Of noise for each held-out image and level; the grid of one draw is `trainer.training.validation.Validation`."""
@@ -145,11 +146,11 @@ def trainer_of_arm(
     values = config.model_dump()
     overlay(values, dict(changes))
     settings = resolve(parse(values), base.family, resolution=base.resolution, images=len(prepared.training))
-    add_style(bank, settings, name)
+    add_style(bank, base, settings, name)
     batches = Batches(
         base,
         prepared.training,
-        prepared.features,
+        prepared.told(base, anew=learns_words(bank, name)),
         batch_size=settings.optim.batch_size or 1,
         accumulation=settings.optim.gradient_accumulation,
         images_per_pass=images_per_pass,

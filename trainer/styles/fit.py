@@ -9,7 +9,7 @@ from torch import nn
 
 from trainer.adapters.attention import is_attention
 from trainer.adapters.bank import Adapter, Bank
-from trainer.adapters.layers import adaptable
+from trainer.adapters.layers import GatedEmbedding, adaptable
 from trainer.adapters.methods import method_of
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError
@@ -55,8 +55,7 @@ def fit(file: StyleFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, Laye
             continue
         name = inner if root == "unet" else installed_path(inner, modules[root])
         module = modules[root].get(name) if name else None
-        whole = module is not None and is_attention(module)
-        if module is None or not (whole or adaptable(module)) or whole != (method_of(layer).site == "attention"):
+        if module is None or _site_of(module) != method_of(layer).site:
             raise AdapterFileError(
                 f"{file.path} does not fit this base: the base has no layer {path}.{made_for(file.layers)}"
             )
@@ -67,6 +66,15 @@ def fit(file: StyleFile, roots: Mapping[str, nn.Module]) -> tuple[dict[str, Laye
         f"{count} layers of {root} are left out, because that model is not open here." for root, count in absent.items()
     )
     return fitted, file.notes + notes
+
+
+def _site_of(module: nn.Module) -> str:
+    """What kind of method a module is a place for (`Method.site`); empty where it is none."""
+    if is_attention(module):
+        return "attention"
+    if isinstance(module, nn.Embedding | GatedEmbedding):
+        return "words"
+    return "layer" if adaptable(module) else ""
 
 
 def _reshaped(file: StyleFile, path: str, layer: LayerWeights, module: Any) -> LayerWeights:

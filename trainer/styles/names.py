@@ -145,6 +145,12 @@ def diffusers_stem(where: str) -> str:
     return f"{DIFFUSERS_ROOTS.get(root, root)}.{_in_files(root, inner)}"
 
 
+def as_in_files(where: str) -> str:
+    """A root-qualified path of a model at hand as files name it: those of text encoders have ``text_model.``."""
+    root, _, inner = where.partition(".")
+    return f"{root}.{_in_files(root, inner)}"
+
+
 def _in_files(root: str, inner: str) -> str:
     return text_path(inner) if root in ("te", "te1", "te2") else inner
 

@@ -11,6 +11,7 @@ file mixes them, so *no error* is no proof.
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,12 +25,15 @@ from trainer.adapters.bank import Bank
 from trainer.adapters.layers import GatedLayer
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import Family
-from trainer.errors import RunError
+from trainer.bases.quiet import quiet_libraries
+from trainer.errors import AdapterFileError, RunError
+from trainer.safetensors_file import read_header, read_tensors
+from trainer.styles import words
 from trainer.styles.consumers import told
 from trainer.styles.consumers.proof import prove
 from trainer.styles.file import StyleFile, readers_of
 from trainer.styles.fit import attach
-from trainer.styles.names import NATIVE_TENSORS, installed_path, root_at_hand
+from trainer.styles.names import NATIVE_TENSORS, as_in_files, installed_path, root_at_hand
 from trainer.styles.read import read_style
 from trainer.styles.write import Layout, laid_out
 
@@ -41,6 +45,9 @@ MOST_CELLS = 32
 """Latent cells along a side of the compared picture, at most."""
 
 _NAME = "patina_verification"
+_WORD = "<patina-verification>"
+_SECOND = {"clip_g": "_2"}
+"""Tensors of an embedding file that are not the first text encoder's, and how the pipeline's parts for them end."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,9 @@ def verify_export(
     side: int | None = None,
     family: Family | None = None,
 ) -> Verification:
-    """Load a file through diffusers' ``load_lora_weights`` and compare it with what was trained.
+    """Load a file through diffusers and compare it with what was trained.
+
+    A style goes through its ``load_lora_weights``, an embedding through ``load_textual_inversion``.
 
     The pipeline, the global random state and the models' modules are left as they were.
 
@@ -109,9 +118,9 @@ def verify_export(
         if not ok:
             raise RunError(f"The style was written to {path}, but it did not pass a check. {name}: {detail}.")
 
-    def draw() -> Tensor:
+    def draw(text: str) -> Tensor:
         latents: Tensor = pipeline(
-            prompt=prompt,
+            prompt=text,
             width=side,
             height=side,
             num_inference_steps=steps,
@@ -134,21 +143,27 @@ def verify_export(
     if native and _layout(file) == "kohya":
         return Verification(path, tuple(ticks), None, opens)
     with _undisturbed(pipeline), torch.no_grad():
-        try:
-            problem = _load(pipeline, path)
-            check("loaded by diffusers", not problem, problem or "without complaint")
-            found = {root: _peft_layers(model) for root, model in roots.items()}
-            check("all there", *_all_found(found, file))
-            check("scaling", *_same_scaling(found, file))
-            check("A and B", *_same_matrices(found, file))
-            theirs = draw()
-        finally:
-            pipeline.unload_lora_weights()
+        if words.holds_words(file.layers):
+            trigger = file.metadata.get("modelspec.trigger_phrase", "") or prompt
+            with _with_word(pipeline, path) as problem:
+                check("loaded by diffusers", not problem, problem or "without complaint")
+                theirs = draw(prompt.replace(trigger, _WORD))
+        else:
+            try:
+                problem = _load(pipeline, path)
+                check("loaded by diffusers", not problem, problem or "without complaint")
+                found = {root: _peft_layers(model) for root, model in roots.items()}
+                check("all there", *_all_found(found, file))
+                check("scaling", *_same_scaling(found, file))
+                check("A and B", *_same_matrices(found, file))
+                theirs = draw(prompt)
+            finally:
+                pipeline.unload_lora_weights()
         bank = Bank(roots)
         try:
             attach(bank, _NAME, file)
             bank.set_strengths({_NAME: 1.0})
-            ours = draw()
+            ours = draw(prompt)
         finally:
             bank.detach()
     difference = float((ours - theirs).abs().max())
@@ -204,6 +219,41 @@ def _load(pipeline: Any, path: Path) -> str:
     return ""
 
 
+@contextlib.contextmanager
+def _with_word(pipeline: Any, path: Path) -> Iterator[str]:
+    """An embedding file is loaded as `_WORD` while this lasts; gives what diffusers objects to, in its own words.
+
+    The tokenizers that learn the word are copies, and the text encoders get their embeddings back.
+    """
+    tensors = read_tensors(read_header(path, AdapterFileError), raises=AdapterFileError)
+    parts = [(name, f"tokenizer{_SECOND.get(name, '')}", f"text_encoder{_SECOND.get(name, '')}") for name in tensors]
+    tokenizers = {part: getattr(pipeline, part) for _, part, _ in parts}
+    encoders = [getattr(pipeline, part) for _, _, part in parts]
+    embeddings = [encoder.get_input_embeddings() for encoder in encoders]
+    weights = [embedding.weight for embedding in embeddings]
+    problem = ""
+    try:
+        for (name, part, _), encoder in zip(parts, encoders, strict=True):
+            learning = copy.deepcopy(tokenizers[part])
+            setattr(pipeline, part, learning)
+            with quiet_libraries():
+                pipeline.load_textual_inversion(
+                    {name: tensors[name]}, token=_WORD, tokenizer=learning, text_encoder=encoder
+                )
+    except (ValueError, TypeError, RuntimeError, KeyError) as error:
+        problem = str(error).strip().splitlines()[0]
+    try:
+        yield problem
+    finally:
+        for part, tokenizer in tokenizers.items():
+            setattr(pipeline, part, tokenizer)
+        # transformers makes room for a word by giving the same module another weight.
+        for encoder, embedding, weight in zip(encoders, embeddings, weights, strict=True):
+            embedding.weight, embedding.num_embeddings = weight, len(weight)
+            encoder.set_input_embeddings(embedding)
+            encoder.config.vocab_size = len(weight)
+
+
 def _peft_layers(model: nn.Module) -> dict[str, Any]:
     from peft.tuners.lora import LoraLayer
 
@@ -224,6 +274,7 @@ def _pairs(found: Mapping[str, dict[str, Any]], file: StyleFile) -> Iterator[tup
 
 
 def _same_layers(read: Mapping[str, LayerWeights], expected: Mapping[str, LayerWeights]) -> tuple[bool, str]:
+    expected = {as_in_files(where): layer for where, layer in expected.items()}
     if read.keys() != expected.keys():
         return False, f"{min(read.keys() ^ expected.keys())} is on one side only"
     for where, layer in read.items():

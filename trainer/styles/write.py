@@ -22,7 +22,7 @@ from trainer.adapters.methods.full import whole
 from trainer.adapters.weights import LayerWeights
 from trainer.bases.families import FAMILIES
 from trainer.errors import RunError
-from trainer.styles import peft_config
+from trainer.styles import peft_config, words
 from trainer.styles.alpha import BEFORE_ASKED
 from trainer.styles.alpha import KEY as ALPHA_KEY
 from trainer.styles.file import likely_family
@@ -93,7 +93,7 @@ def write_style(
 
     Args:
         weights: by root-qualified path, as `Bank.weights_of` gives them. What other tools' methods do is written with
-            two matrices, exactly.
+            two matrices, exactly. Words that were trained are an embedding file, whatever the layout.
         metadata: strings for the header; ``sshs_model_hash`` is added, and PEFT's settings are written anew.
         dtype: of the weights. fp32 is the default because a style's file is a few MB anyway, and because what is
             verified, shared or trained further is then exactly what was trained; fp16 halves it.
@@ -114,6 +114,12 @@ def write_style(
                 f"{path} was not written: {where} has {_KOHYA_ONLY[layer.method]}, for which the {layout} layout has "
                 "no place; choose kohya's."
             )
+    if words.holds_words(level):
+        vectors = {name: tensor.to("cpu", dtype) for name, tensor in words.tensors_of(level).items()}
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in vectors.values()):
+            raise RunError(f"{path} was not written: the vectors of its words are not finite.")
+        safetensors_file.write(path, vectors, words.metadata_of(level, metadata or {}))
+        return
     original = has_original_names(level, metadata or {})
     tensors: dict[str, Tensor] = {}
     for where, layer in sorted(level.items()):

@@ -18,6 +18,7 @@ from trainer.bases.placement import sent
 from trainer.data.sampler import BatchPlan
 from trainer.noise import gaussian, uniform
 from trainer.randomness import stable_seed
+from trainer.training.texts import LiveTexts
 
 DEVICE_LATENTS = 256 * 2**20
 """Bytes of latents that lie on the device (about 2,000 images at 512 px); more are sent as they are drawn."""
@@ -76,7 +77,8 @@ class Batches:
     Args:
         base: conditions its denoiser and scales latents.
         images: the training images; those of one latent shape form a bucket.
-        features: text features, one row for each distinct text; row 0 is the empty text.
+        features: text features, one row for each distinct text; row 0 is the empty text. Those of `LiveTexts` are of
+            the strengths that are set while a batch is drawn.
         batch_size: images in a batch.
         accumulation: batches in an optimizer step.
         images_per_pass: images that go through the model at once, a divisor of ``batch_size``; None is a whole batch.
@@ -92,7 +94,7 @@ class Batches:
         self,
         base: Base,
         images: Sequence[TrainingImage],
-        features: TextFeatures,
+        features: TextFeatures | LiveTexts,
         *,
         batch_size: int,
         accumulation: int = 1,

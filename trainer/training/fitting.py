@@ -19,6 +19,7 @@ import torch
 
 from trainer.adapters.attention import GatedAttention
 from trainer.adapters.bank import Bank
+from trainer.adapters.methods import METHODS
 from trainer.bases.base import Base
 from trainer.bases.compiling import can_compile, compile_blocks, uncompile
 from trainer.bases.placement import is_out_of_memory
@@ -164,7 +165,9 @@ def explain(config: RunConfig, levels: int) -> list[str]:
     """What a config with a choice gives up for memory, in plain words; nothing when nothing is given up."""
     memory, batch = config.memory, config.optim.batch_size or 1
     sentences = []
-    if memory.park_encoders:
+    if memory.park_encoders and METHODS[config.adapter.method].site == "words":
+        sentences.append("The VAE waits in main memory while the training runs.")
+    elif memory.park_encoders:
         sentences.append("VAE and text encoders wait in main memory while the training runs.")
     if memory.micro_batch and memory.micro_batch < batch:
         passes = batch // memory.micro_batch

@@ -24,6 +24,7 @@ from trainer.errors import ConfigError, DatasetError, DoesNotFit, ImageError, Im
 from trainer.training.batches import TrainingImage
 from trainer.training.fitting import if_it_fits
 from trainer.training.run_folder import RunFolder
+from trainer.training.texts import LiveTexts
 from trainer.training.validation import held_out
 
 Counted = Callable[[int, int], None]
@@ -35,11 +36,26 @@ MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run trains on: images with row numbers into ``features``, whose row 0 is the empty text."""
+    """What a run trains on: images with row numbers into ``features``, whose row 0 is the empty text.
+
+    Attributes:
+        texts: what the rows of ``features`` were made of.
+        windows: most that were read of a text.
+    """
 
     training: tuple[TrainingImage, ...]
     validation: tuple[TrainingImage, ...]
     features: TextFeatures
+    texts: tuple[str, ...] = ("",)
+    windows: int = 1
+
+    def told(self, base: Base, *, anew: bool) -> TextFeatures | LiveTexts:
+        """What batches read their texts' features from.
+
+        Args:
+            anew: for an adapter that changes what the text encoders say (`trainer.training.texts.learns_words`).
+        """
+        return LiveTexts(base, self.texts, self.windows) if anew else self.features
 
 
 def read_dataset(
@@ -193,6 +209,8 @@ def _prepared(dataset: Dataset, config: RunConfig, base: Base, cache: Path, prog
         training=tuple(image for index, image in enumerate(images) if index not in kept_out),
         validation=tuple(_upright(image) for index, image in enumerate(images) if index in kept_out),
         features=_at_home(_stacked(list(embeddings.values())), base.device),
+        texts=tuple(embeddings),
+        windows=windows,
     )
 
 

@@ -53,7 +53,7 @@ def judge_again(
         bank = Bank(base.roots)
         try:
             with as_found(base):
-                add_style(bank, config)
+                add_style(bank, base, config)
                 settle(base, config.memory)
                 trainer = trainer_of(base, bank, prepared, config, accelerator)
                 last, _ = checkpoints.newest(folder.checkpoints)

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from trainer.adapters.bank import Bank
 from trainer.adapters.blocks import read_blocks
+from trainer.adapters.methods import METHODS
 from trainer.bases.base import Base
 from trainer.bases.compiling import compile_blocks
 from trainer.bases.open import load_base
@@ -47,6 +48,7 @@ from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures, due, pictures_drawn
 from trainer.training.steps import Steps
 from trainer.training.stopping import Watch
+from trainer.training.texts import learns_words
 from trainer.training.tracking import check_installed, tracked
 from trainer.training.validation import Validation, held_out
 
@@ -137,7 +139,7 @@ def _train(
     bank = Bank(base.roots)
     try:
         with as_found(base):
-            add_style(bank, config)
+            add_style(bank, base, config)
             for sentence in foretold(config, base, bank, STYLE):
                 emit(Notice(text=sentence))
             emit(Phase(name="measuring"))
@@ -246,11 +248,12 @@ def _resolved(config: RunConfig, base: Base, dataset: Dataset, processes: int) -
     return shared_out(config, processes, free=asked is None)
 
 
-def add_style(bank: Bank, config: RunConfig, name: str = STYLE) -> None:
+def add_style(bank: Bank, base: Base, config: RunConfig, name: str = STYLE) -> None:
     """Attach the adapter that a resolved config asks for, untrained.
 
     Raises:
-        ConfigError: its targets match no layer, or a layer has no room for its rank.
+        ConfigError: its targets match no layer, a layer has no room for its rank, or words are to be trained that are
+            not there.
     """
     adapter = config.adapter
     assert adapter.rank is not None
@@ -265,7 +268,29 @@ def add_style(bank: Bank, config: RunConfig, name: str = STYLE) -> None:
         dropout=adapter.dropout,
         seed=config.train.seed,
         blocks=read_blocks(adapter.blocks),
+        tokens=_trigger_tokens(base, config) if METHODS[adapter.method].site == "words" else None,
     )
+
+
+def _trigger_tokens(base: Base, config: RunConfig) -> dict[str, tuple[int, ...]]:
+    """Ids of the trigger's tokens, which are to be trained, by text encoder."""
+    method = config.adapter.method
+    for setting, value in (("adapter.dropout", config.adapter.dropout), ("train.preserve", config.train.preserve)):
+        if value:
+            raise ConfigError(
+                f"{setting} is {value}, but adapter.method {method!r} changes nothing but the trigger's words, so that "
+                "there is nothing to drop out or to preserve: set it to 0."
+            )
+    tokens = base.tokens_of(config.trigger)
+    count = max(map(len, tokens.values()), default=0)
+    if not count:
+        raise ConfigError(f"adapter.method is {method!r}, which trains the trigger's words, but there is no trigger.")
+    if count > base.window_tokens:
+        raise ConfigError(
+            f"adapter.method is {method!r}, which trains the trigger's words, but this trigger has {count} tokens, of "
+            f"which the base reads {base.window_tokens} at once: choose a shorter one."
+        )
+    return tokens
 
 
 def _fitted(
@@ -292,7 +317,7 @@ def trainer_of(base: Base, bank: Bank, prepared: Prepared, config: RunConfig, ac
     batches = Batches(
         base,
         prepared.training,
-        prepared.features,
+        prepared.told(base, anew=learns_words(bank, STYLE)),
         batch_size=config.optim.batch_size or 1,
         accumulation=config.optim.gradient_accumulation,
         images_per_pass=config.images_per_pass,

@@ -18,6 +18,7 @@ from trainer.randomness import stable_seed
 from trainer.training.batches import Batch, join
 from trainer.training.loop import Trainer, diverged
 from trainer.training.processes import average_gradients
+from trainer.training.texts import learns_words
 
 
 def train_together(
@@ -66,7 +67,7 @@ def _accumulate_together(bank: Bank, trainers: Sequence[Trainer]) -> list[float]
     """All passes of one step of every trainer, those of one shape as one; returns each trainer's loss."""
     losses: dict[str, list[Tensor]] = {trainer.style: [] for trainer in trainers}
     for turn in range(max(len(trainer.passes) for trainer in trainers)):
-        drawn = [(t, t.batches.draw(t.step, t.passes[turn])) for t in trainers if turn < len(t.passes)]
+        drawn = [(t, _drawn(bank, t, turn)) for t in trainers if turn < len(t.passes)]
         drawn.sort(key=_shape)
         for _, group in groupby(drawn, key=_shape):
             members = list(group)
@@ -86,6 +87,13 @@ def _accumulate_together(bank: Bank, trainers: Sequence[Trainer]) -> list[float]
                 total = total + trainer.scaler.scale(trainer.share(loss))
             total.backward()
     return torch.stack([torch.stack(found).mean() for found in losses.values()]).tolist()
+
+
+def _drawn(bank: Bank, trainer: Trainer, turn: int) -> Batch:
+    """A trainer's batch; texts that its adapter changes are encoded with that adapter alone."""
+    if learns_words(bank, trainer.style):
+        bank.set_strengths({trainer.style: 1.0})
+    return trainer.batches.draw(trainer.step, trainer.passes[turn])
 
 
 def _huber(members: Sequence[tuple[Trainer, Batch]]) -> float | Tensor:

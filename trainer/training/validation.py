@@ -13,6 +13,7 @@ from trainer.bases.base import Base, TextFeatures
 from trainer.randomness import permutation, stable_seed
 from trainer.training.batches import Batches, TrainingImage
 from trainer.training.loop import Trainer
+from trainer.training.texts import LiveTexts
 
 LEVELS = 8
 Grid = tuple[tuple[float, ...], ...]
@@ -96,6 +97,7 @@ class Validation:
         self.base = base
         self.batches = Batches(base, images, features, batch_size=1, seed=stable_seed(seed, "validation"))
         self.members = _by_shape(images, batch_size)
+        self.features = features
         self.levels = base.process.levels(levels)
         self._plain: Grid | None = None
 
@@ -108,6 +110,9 @@ class Validation:
         """Loss now, and the base's (computed once). Gates, training mode and random state are left as they were."""
         from trainer.preview.generate import as_before
 
+        # An adapter that changes what the text encoders say is not measured with what they said before.
+        theirs = trainer.batches.features
+        self.batches.features = theirs if isinstance(theirs, LiveTexts) else self.features
         with as_before(self.base, trainer.bank), torch.no_grad():
             if self._plain is None:
                 trainer.bank.close()

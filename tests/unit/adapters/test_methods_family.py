@@ -171,7 +171,7 @@ class Run:
         return copied, ({key: value.clone() for key, value in tensors.items()}, numbers)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.site != "words"])
 def test_a_run_that_was_killed_goes_on_to_the_same_tensors(make_unet: Any, make_inputs: Any, name: str) -> None:
     given, settings = make_inputs(1), {"method": name, "settings": {"init": "pissa"} if name == "lora" else {}}
     whole = Run(settings, make_unet())

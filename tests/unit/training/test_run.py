@@ -154,6 +154,7 @@ def test_paused_and_resumed_is_the_same_as_never_paused(settings: dict, base: Ba
         {"method": "bitfit"},
         {"method": "bottleneck"},
         {"method": "prefix"},
+        {"method": "textual-inversion"},
         {"method": "lora-fa", "init": "pissa"},
         {"method": "lora+", "rate_ratio": 4.0},
     ],

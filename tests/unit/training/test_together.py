@@ -16,6 +16,7 @@ from trainer.training.batches import Batches
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.pausing import Uncontrolled
 from trainer.training.prepare import Prepared
+from trainer.training.texts import learns_words
 from trainer.training.together import train_together
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -48,7 +49,7 @@ def trainer_of(base: Base, bank: Bank, materials: Prepared, config: RunConfig, s
     batches = Batches(
         base,
         materials.training,
-        materials.features,
+        materials.told(base, anew=learns_words(bank, style)),
         batch_size=facts["batch"],
         seed=facts["seed"],
         caption_dropout=0.2,
@@ -56,10 +57,10 @@ def trainer_of(base: Base, bank: Bank, materials: Prepared, config: RunConfig, s
     return Trainer(base, bank, style, batches, own)
 
 
-def add(bank: Bank, style: str) -> None:
+def add(base: Base, bank: Bank, style: str) -> None:
     facts = (STYLES | FAMILY)[style]
     more = {name: facts[name] for name in ("targets", "method") if name in facts}
-    bank.add(style, rank=facts["rank"], seed=facts["seed"], **more)
+    bank.add(style, rank=facts["rank"], seed=facts["seed"], tokens=base.tokens_of("ink style"), **more)
 
 
 @pytest.fixture
@@ -67,14 +68,14 @@ def both(base: Base, materials: Prepared, config: RunConfig) -> Iterator[list[Tr
     torch.set_num_threads(1)
     bank = Bank(base.roots)
     for style in STYLES:
-        add(bank, style)
+        add(base, bank, style)
     yield [trainer_of(base, bank, materials, config, style) for style in STYLES]
     bank.detach()
 
 
 def alone(base: Base, materials: Prepared, config: RunConfig, style: str) -> dict[str, torch.Tensor]:
     bank = Bank(base.roots)
-    add(bank, style)
+    add(base, bank, style)
     try:
         trainer = trainer_of(base, bank, materials, config, style)
         trainer.run(control=Uncontrolled(), emit=lambda event: None, after_step=lambda step: None)
@@ -104,7 +105,7 @@ def test_so_does_each_of_all_methods_with_its_own_rank_and_layers(
     torch.set_num_threads(1)
     bank = Bank(base.roots)
     for style in FAMILY:
-        add(bank, style)
+        add(base, bank, style)
     trainers = [trainer_of(base, bank, materials, config, style) for style in FAMILY]
     train_together(trainers)
     together = {trainer.style: trainer.weights_to_export() for trainer in trainers}

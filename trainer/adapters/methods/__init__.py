@@ -71,7 +71,7 @@ def as_loras(weights: Mapping[str, LayerWeights]) -> dict[str, LayerWeights]:
 
 def told_by_layers(method: type[Method], layout: str) -> bool:
     """Whether files in a layout hold LoRA's or DoRA's tensors, of which is known what each program does with them."""
-    return method.ranked or (layout == "diffusers" and layout in method.layouts)
+    return method.ranked or (layout == "diffusers" and layout in method.layouts and method.changes_weights)
 
 
 def methods_with(setting: str) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ class Site:
         base: the frozen module itself; to be read, never to be changed.
         rank, alpha: as asked for.
         seed: of the adapter.
+        tokens: ids of the trigger's tokens, where the layer is a text encoder's embedding.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Site:
     rank: int
     alpha: float
     seed: int
+    tokens: tuple[int, ...] = ()
 
     def generator(self, purpose: str = "init") -> torch.Generator:
         """A generator on the CPU that depends on nothing but seed, purpose and path."""
@@ -77,7 +79,8 @@ class Method(ABC):
         stacks: the update is ``B diag(g) A x`` with the two matrices that `factors` gives; those of all adapters in a
             layer then share one pair of products. Otherwise `update` is called.
         ranked: whether the rank says how many values it trains and how large its files are.
-        site: what it adapts: linear layers and convolutions, or the attention layers that chosen projections are of.
+        site: what it adapts: linear layers and convolutions, the attention layers that chosen projections are of, or
+            words in the token embeddings of the text encoders, whatever layers are chosen.
         changes_weights: whether what it does can be said as a change of the layer's weight or bias.
         layouts: of files that have a place for what it makes.
         trains: whether a run can choose it; else it is only read from other tools' files.
@@ -91,7 +94,7 @@ class Method(ABC):
     readers: ClassVar[str] = ""
     stacks: ClassVar[bool] = True
     ranked: ClassVar[bool] = True
-    site: ClassVar[Literal["layer", "attention"]] = "layer"
+    site: ClassVar[Literal["layer", "attention", "words"]] = "layer"
     changes_weights: ClassVar[bool] = True
     layouts: ClassVar[tuple[str, ...]] = ("kohya", "diffusers")
     trains: ClassVar[bool] = True

@@ -33,7 +33,7 @@ class Prefix(Method):
         "It holds keys and values of learned tokens, which are no change of the base's weights: only Patina reads "
         "them, and they cannot be merged or written as LoRA"
     )
-    site: ClassVar[Literal["layer", "attention"]] = "attention"
+    site: ClassVar[Literal["layer", "attention", "words"]] = "attention"
     stacks: ClassVar[bool] = False
     ranked: ClassVar[bool] = False
     changes_weights: ClassVar[bool] = False

@@ -89,9 +89,12 @@ class StableDiffusionBase(Base):
     def encode_prompts(self, prompts: Sequence[str]) -> TextFeatures:
         return self._encode([read_weights(prompt) for prompt in prompts], self.windows)
 
-    @torch.no_grad()
     def _encode(self, texts: Sequence[Sequence[Part]], most: int) -> TextFeatures:
-        """Each text's windows are encoded by themselves and their states joined; pooled is what the first one says."""
+        """Each text's windows are encoded by themselves and their states joined; pooled is what the first one says.
+
+        All texts' first windows go through together, then all second ones, so that a row stays one text's; those of a
+        text that is alone go through at once.
+        """
         specs = self.family.text_encoders
         cut = {spec.root: [self._windows(spec, text, most) for text in texts] for spec in specs}
         counts = [max(len(cut[spec.root][row]) for spec in specs) for row in range(len(texts))]
@@ -99,16 +102,21 @@ class StableDiffusionBase(Base):
         pooled: Tensor | None = None
         with self.placement.ready("text"):
             for spec in specs:
-                filled = [[*cut[spec.root][row], *[Window()] * count][:count] for row, count in enumerate(counts)]
-                states, projected = self._encode_with(spec, [window for row in filled for window in row])
-                hidden.append(states)
-                if projected is not None:
-                    firsts = torch.tensor([sum(counts[:row]) for row in range(len(texts))], device=projected.device)
-                    pooled = projected[firsts]
+                filled = [[*own, *[Window()] * max(counts)][: max(counts)] for own in cut[spec.root]]
+                if len(filled) == 1:
+                    states, projected = self._encode_with(spec, filled[0])
+                    hidden.append(states.flatten(0, 1).unsqueeze(0))
+                    projected = None if projected is None else projected[:1]
+                else:
+                    turns = [self._encode_with(spec, own) for own in zip(*filled, strict=True)]
+                    hidden.append(torch.cat([states for states, _ in turns], dim=1))
+                    projected = turns[0][1]
+                pooled = projected if pooled is None else pooled
         joined = torch.cat(hidden, dim=-1)
-        if max(counts) == 1:
+        if min(counts) == max(counts):
             return TextFeatures(joined, pooled)
-        rows = [states.flatten(0, 1) for states in joined.split(counts)]
+        length = joined.shape[1] // max(counts)
+        rows = [states[: count * length] for states, count in zip(joined, counts, strict=True)]
         return TextFeatures.of(rows, None if pooled is None else list(pooled))
 
     def _windows(self, spec: TextEncoderSpec, parts: Sequence[Part], most: int) -> list[Window]:

@@ -27,6 +27,7 @@ from trainer.studio.worker.protocol import Draw
 from trainer.styles.alpha import BEFORE_ASKED
 from trainer.styles.file import StyleFile
 from trainer.styles.fit import attach
+from trainer.styles.names import as_in_files
 from trainer.styles.read import read_style
 from trainer.training import checkpoint as checkpoints
 from trainer.training.fitting import memory_limit
@@ -268,7 +269,7 @@ def checkpoint_as_file(path: Path) -> StyleFile:
     state = {**found.adapter, **(found.average or {})}
     layers = method_named(config.adapter.method, config.adapter.model_dump()).layers(state, rank, alpha)
     factors = read_blocks(config.adapter.blocks)
-    layers = {p: replace(layer, alpha=layer.alpha * factor_of(p, factors)) for p, layer in layers.items()}
+    layers = {as_in_files(p): replace(layer, alpha=layer.alpha * factor_of(p, factors)) for p, layer in layers.items()}
     return StyleFile(path, "checkpoint", layers, {})
 
 
