@@ -16,17 +16,19 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image, PngImagePlugin
 from publish_hub import TOKEN, problems_of, running_hub
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from trainer.adapters.weights import LayerWeights
 from trainer.cli import app
 from trainer.config import RunConfig
-from trainer.errors import PublishError, RunError
+from trainer.errors import AdapterFileError, PublishError, RunError
 from trainer.events import Finished, Sampled
 from trainer.publishing.card import card, license_of
 from trainer.publishing.parcel import Choices, pack
 from trainer.publishing.push import check_repo
-from trainer.publishing.subject import of_file, of_run
+from trainer.publishing.subject import Subject, of_file, of_run
+from trainer.safetensors_file import read_header
 from trainer.styles.metadata import sshs_model_hash
 from trainer.styles.privacy import public_metadata
 from trainer.styles.read import read_style
@@ -179,6 +181,20 @@ def test_the_card_is_one_that_the_hub_takes(run: RunFolder, tmp_path: Path) -> N
     compile(snippet, "README.md", "exec")
     assert "load_lora_weights('me/ink', weight_name='Ink_wash.safetensors'" in snippet
     assert "set_adapters('style', 0.75)" in snippet
+
+
+@pytest.mark.parametrize("names", [["emb_params"], ["clip_l", "clip_g"]])
+def test_the_card_of_an_embedding_shows_how_words_are_loaded(names: list[str], tmp_path: Path) -> None:
+    family = "sd1" if len(names) == 1 else "sdxl"
+    save_file({name: torch.ones(2, 8) for name in names}, tmp_path / "ink.safetensors", {"patina.family": family})
+    subject = Subject(read_header(tmp_path / "ink.safetensors", AdapterFileError), "ink", "ink style", family)
+    text = card(subject, [], file="ink.safetensors", repo="me/ink")
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    compile(snippet, "README.md", "exec")
+    assert snippet.count("load_textual_inversion(") == len(names)
+    assert "pipeline('a cat, <ink>')" in snippet
+    assert "textual_inversion" in ModelCard(text).data.tags
+    assert "folder for embeddings, where `ink` stands in prompts for `ink style`" in text
 
 
 def test_what_somebody_wrote_cannot_break_the_card(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from trainer.publishing.sidecar import description
 from trainer.publishing.subject import Subject
+from trainer.styles.words import is_embedding
 
 LICENSES = (
     *("apache-2.0", "mit", "openrail", "openrail++", "creativeml-openrail-m", "bigscience-openrail-m", "unlicense"),
@@ -54,11 +56,12 @@ def license_of(text: str) -> dict[str, str]:
 
 
 def _front_matter(subject: Subject, pictures: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    kind = ("textual_inversion",) if is_embedding(subject.header) else ("lora", "template:sd-lora")
     values: dict[str, Any] = {
         **license_of(subject.license),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "tags": ["text-to-image", "diffusers", "lora", "template:sd-lora", *_TAGS.get(subject.family, ()), "patina"],
+        "tags": ["text-to-image", "diffusers", *kind, *_TAGS.get(subject.family, ()), "patina"],
     }
     if subject.base:
         values |= {"base_model": subject.base, "base_model_relation": "adapter"}
@@ -82,11 +85,15 @@ def _body(subject: Subject, pictures: Sequence[tuple[str, str]], file: str, repo
     strength = subject.strength or 1.0
     if subject.strength:
         parts.append(f"Recommended strength: {strength:g}.")
-    where = f"[{_text(file)}]({file}) opens in A1111, Forge, ComfyUI and InvokeAI"
-    if subject.family in _TAGS:
+    where = f"[{_text(file)}]({file}) opens in A1111, Forge, ComfyUI and InvokeAI: put it into their folder for"
+    if subject.family in _TAGS and is_embedding(subject.header):
+        word = Path(file).stem
         parts.append(
-            f"## Use\n\n{where}: put it into their folder for LoRA. In diffusers:\n\n{_snippet(subject, file, repo)}"
+            f"## Use\n\n{where} embeddings, where {_code(word)} stands in prompts for {_code(subject.trigger)}. In "
+            f"diffusers:\n\n{_word_snippet(subject, file, repo)}"
         )
+    elif subject.family in _TAGS:
+        parts.append(f"## Use\n\n{where} LoRA. In diffusers:\n\n{_snippet(subject, file, repo)}")
     else:
         parts.append(f"## Use\n\n{_own_snippet(subject, file)}")
     if rows := _facts(subject.header.metadata):
@@ -106,6 +113,32 @@ def _snippet(subject: Subject, file: str, repo: str) -> str:
         f"pipeline.load_lora_weights({repo or '.'!r}, weight_name={file!r}, adapter_name='style')\n"
         f"pipeline.set_adapters('style', {subject.strength or 1.0:g})\n"
         f"pipeline({prompt!r}).images[0].save('picture.png')\n"
+        "```"
+    )
+
+
+def _word_snippet(subject: Subject, file: str, repo: str) -> str:
+    """Loading an embedding, of SDXL one for each text encoder."""
+    word = f"<{Path(file).stem}>"
+    opened = (
+        f"pipeline.load_textual_inversion({repo or '.'!r}, weight_name={file!r}, token={word!r})\n"
+        if subject.header.has("emb_params")
+        else f"vectors = load_file({file!r})\n"
+        + "".join(
+            f"pipeline.load_textual_inversion(vectors[{name!r}], token={word!r}, "
+            f"text_encoder=pipeline.text_encoder{second}, tokenizer=pipeline.tokenizer{second})\n"
+            for name, second in (("clip_l", ""), ("clip_g", "_2"))
+        )
+    )
+    return (
+        "```python\n"
+        "import torch\n"
+        "from diffusers import AutoPipelineForText2Image\n"
+        + ("" if subject.header.has("emb_params") else "from safetensors.torch import load_file\n")
+        + f"\npipeline = AutoPipelineForText2Image.from_pretrained({subject.base or 'PATH OR ID OF THE BASE'!r}, "
+        "torch_dtype=torch.float16).to('cuda')\n"
+        f"{opened}"
+        f"pipeline({f'a cat, {word}'!r}).images[0].save('picture.png')\n"
         "```"
     )
 
