@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError
 from trainer.safetensors_file import Header, read_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 METHOD = "textual-inversion"
 LAYOUT = "embedding"
@@ -57,6 +57,8 @@ def read(header: Header) -> dict[str, LayerWeights]:
     Raises:
         AdapterFileError: it does not say which tokens it stands for, as those of other programs, or is damaged.
     """
+    import torch
+
     path = header.path
     if KEY not in header.metadata:
         raise AdapterFileError(
