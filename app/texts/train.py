@@ -151,6 +151,46 @@ class TrainTexts:
     changed_one: str = "1 caption changed."
     changed_none: str = "No caption changed."
 
+    # captions that a model writes
+    writer: str = "Have captions written for you"
+    writer_hint: str = (
+        "A model looks at each image and says what is in it; what it says of the look is left out. Captions that you "
+        "wrote stay as they are. It works in the background, one image at a time."
+    )
+    writer_models: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "florence-2 short": "Florence-2: a phrase for each",
+            "florence-2 long": "Florence-2: some sentences for each",
+            "blip short": "BLIP: a phrase for each",
+        }
+    )
+    writer_model: str = "Model"
+    writer_other: str = "Or one of your own: a folder, or its Hugging Face id"
+    writer_missing: str = "Write the missing ones"
+    writer_all: str = "Write all anew"
+    writer_all_ask: str = "Write all captions anew, your own included?"
+    writer_looking: str = "Looking for the model"
+    writer_open: str = "Have them written"
+    writer_words: str = "What is left out"
+    writer_words_hint: str = (
+        "Phrases about how a picture is made, one a line. * stands for other words: the beginning of a sentence in "
+        "front, a few words in the middle, and the rest up to the next comma at the end."
+    )
+    writer_words_usual: str = "The usual list"
+    writer_download: str = "{model} is not on this machine. It is {size}, fetched once from the Hugging Face hub."
+    writer_fetch: str = "Download it and write"
+    writer_stop: str = "Stop"
+    writer_stages: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "downloading": "Downloading the model: {done} of {total}.",
+            "waiting": "{done} of {total} images looked at; waiting until the training pauses or ends.",
+            "writing": "{done} of {total} images looked at.",
+            "done": "{written} captions written, {total} images looked at.",
+            "cancelled": "Stopped after {done} of {total} images; {written} captions written.",
+        }
+    )
+    writer_unsaid: str = "Of {count} only the look was spoken; their captions stay empty."
+
     # base
     base: str = "Base"
     base_hint: str = "The model that learns the style. A style works with models of the same family."

@@ -20,8 +20,10 @@ from app.texts import TEXTS, said
 from app.train.beside import beside
 from app.train.dials import DIALS, at, preset_values
 from app.train.settings import form_fields
+from app.train.writer import question
 from app.uploads import arrived
 from trainer.bases.families import FAMILIES
+from trainer.captioning.style_words import STYLE_WORDS
 from trainer.data.captions import compose
 from trainer.errors import StudioError
 from trainer.studio.drafts import DEFAULT_NAME
@@ -213,6 +215,28 @@ class Actions:
     def click_captions_names(self, run: str, data: Mapping[str, Any]) -> Answer:
         return _changed(self.studio.drafts.captions_from_names(run))
 
+    def click_captions_write(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return self._write_captions(run, *_writer_of(data["fields"]), anew=False)
+
+    def click_captions_write_all(self, run: str, data: Mapping[str, Any]) -> Answer:
+        return self._write_captions(run, *_writer_of(data["fields"]), anew=True)
+
+    def click_captions_fetch(self, run: str, data: Mapping[str, Any]) -> Answer:
+        model, length, anew = str(data["model"]), str(data["length"]), "anew" in data
+        return self._write_captions(run, model, length, anew=anew, download=True)
+
+    def click_captions_stop(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.captioning.cancel(run)
+        return STAY
+
+    def click_captions_usual_words(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.preferences.keep_style_words("\n".join(STYLE_WORDS))
+        return STAY
+
+    def _write_captions(self, run: str, model: str, length: str, *, anew: bool, download: bool = False) -> Answer:
+        elsewhere = self.studio.captioning.start(run, model, length, anew=anew, download=download)
+        return STAY if elsewhere is None else Answer(notice=question(elsewhere, model, length, anew=anew))
+
     # ---- settings
 
     def set(self, run: str, data: Mapping[str, Any]) -> Answer:
@@ -220,6 +244,12 @@ class Actions:
         what, value = str(data.get("set", "")), data.get("value")
         if what == "caption":
             self.studio.drafts.set_captions(run, {str(data["image"]): str(value)})
+        elif what == "style-words":
+            self.studio.preferences.keep_style_words(str(value))
+        elif what == "caption-writer":
+            self.studio.preferences.keep_caption_writer(offered=str(value))
+        elif what == "caption-writer-named":
+            self.studio.preferences.keep_caption_writer(named=str(value))
         elif what == "base":
             if value:
                 self._take_base(run, str(value))
@@ -387,6 +417,12 @@ def in_parts(paths: Sequence[Path]) -> list[list[Path]]:
 
 def _stem(path: Path) -> str:
     return path.stem.casefold()
+
+
+def _writer_of(fields: Mapping[str, Any]) -> tuple[str, str]:
+    """The model that was chosen, or named instead of it, and the length of its captions."""
+    model, _, length = str(fields["model"]).partition(" ")
+    return str(fields.get("other") or "").strip() or model, length
 
 
 _ANOTHER = "owner/name"

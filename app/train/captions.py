@@ -11,6 +11,7 @@ from app.files import picture_url
 from app.html import el
 from app.texts import TEXTS
 from app.train.draft import card
+from app.train.writer import FOLD, Writing, writer
 from trainer.bases.tokens import TokenCount
 from trainer.studio.views import DraftView, ImageView
 
@@ -18,7 +19,7 @@ CAPTIONS_SHOWN = 3
 _EAST_ASIAN = re.compile("[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
-def captions(draft: DraftView, tokens: Mapping[str, TokenCount]) -> Markup | None:
+def captions(draft: DraftView, tokens: Mapping[str, TokenCount], writing: Writing | None = None) -> Markup | None:
     """The second card, or nothing while there are no images."""
     if not draft.images:
         return None
@@ -30,6 +31,9 @@ def captions(draft: DraftView, tokens: Mapping[str, TokenCount]) -> Markup | Non
         words.captions,
         el("p", words.captions_hint, class_="help"),
         el("ul", [el("li", sentence) for sentence in wrong], class_="warnings", role="status") if wrong else None,
+        el("button", words.writer_open, type="button", class_="small", data_open=FOLD)
+        if any(not image.caption.strip() for image in draft.images)
+        else None,
         el("div", rows[:CAPTIONS_SHOWN], class_="captions"),
         el(
             "details",
@@ -39,6 +43,7 @@ def captions(draft: DraftView, tokens: Mapping[str, TokenCount]) -> Markup | Non
         )
         if more
         else None,
+        writer(writing or Writing()),
         _caption_tools(str(draft.settings.get("trigger") or "")),
         number=2,
     )

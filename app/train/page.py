@@ -18,6 +18,7 @@ from app.refresh import MANY, POLL, SHOWN, Panels, Shown, Updates, answered, ren
 from app.texts import TEXTS
 from app.train import captions, draft, monitor, pictures, runs, samples, setup
 from app.train.actions import Actions, Answer, untouched
+from app.train.writer import Writing
 from trainer.errors import StudioError
 
 if TYPE_CHECKING:
@@ -111,7 +112,10 @@ def draw(actions: Actions, run: str) -> dict[str, str]:
     if state == "draft":
         view, plan = studio.drafts.view(run), studio.drafts.plan(run)
         drawn["images"] = draft.images(view, None if view.images else _welcome(studio), actions.reading.get(run))
-        drawn["captions"] = captions.captions(view, studio.drafts.token_counts(run) if view.images else {})
+        tokens = studio.drafts.token_counts(run) if view.images else {}
+        kept = studio.preferences
+        writing = Writing(studio.captioning.view(run), kept.style_words(), *kept.caption_writer())
+        drawn["captions"] = captions.captions(view, tokens, writing)
         drawn["base"] = draft.base(view, found := actions.bases.seen(view), studio.shelves.models())
         busy = studio.runs.active() is not None
         drawn["setup"] = setup.setup(view, plan, actions.bases.preset_values(view, plan), busy=busy)

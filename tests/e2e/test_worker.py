@@ -19,11 +19,13 @@ from pathlib import Path
 import psutil
 import pytest
 from PIL import Image, ImageChops, ImageDraw
+from tiny_writers import tiny_blip
 
 from trainer.config import BaseConfig
 from trainer.errors import AdapterFileError, RunError, StudioError
 from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
 from trainer.studio import drafts, folder
+from trainer.studio.captioning import CaptioningView
 from trainer.studio.folder import StudioFolder
 from trainer.studio.store import State
 from trainer.studio.studio import Studio
@@ -426,7 +428,14 @@ def test_an_app_that_is_killed_takes_its_worker_along_and_nothing_is_lost(
 
 
 def test_an_idle_worker_lets_go_of_its_memory_and_then_ends(tmp_path: Path) -> None:
-    with Studio(tmp_path, idle_seconds=1.0) as studio:
+    model, picture = tiny_blip(tmp_path / "blip"), tmp_path / "IMG_1.png"
+    Image.new("RGB", (64, 64), "red").save(picture)
+    with Studio(tmp_path / "studio", idle_seconds=1.0) as studio:
+        draft = studio.drafts.create()
+        studio.drafts.add_images(draft, [picture])
+        studio.captioning.start(draft, str(model))
+        until(lambda: studio.captioning.view(draft) == CaptioningView("done", 1, 1, written=1), "the caption")
+        assert studio.drafts.view(draft).images[0].caption == "a red cat on the table"
         row = PreviewOrder(rows=(PreviewRow(prompt="a boat"),), settings=QUICK)
         assert done(studio, studio.pictures.order(row)).state == "done"
         until(lambda: studio.machine.view().worker == "off", "the worker's end")

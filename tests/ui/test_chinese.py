@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -19,16 +19,18 @@ from app.preview.form import Form, Mix, MixRow
 from app.preview.sheet import Axis, sheet_order, title_of
 from app.texts import TEXTS, Texts
 from app.theme import theme
-from app.train import captions, draft, monitor, pictures, runs, setup
+from app.train import captions, draft, monitor, pictures, runs, setup, writer
 from app.train.dials import preset_values
 from trainer.bases.describe import BaseInfo
 from trainer.bases.families import FAMILIES
 from trainer.bases.tokens import TokenCount
+from trainer.captioning.writers import Writer
 from trainer.config.schedulers import SCHEDULERS
 from trainer.errors import ConfigError
 from trainer.events import Phase, Planned, Sampled, Saved
 from trainer.findings import Finding
 from trainer.judging.judgement import Judged, Judgement
+from trainer.studio.captioning import CaptioningView, Stage
 from trainer.studio.store import State, Wish
 from trainer.studio.views import (
     DraftView,
@@ -207,7 +209,11 @@ def test_a_draft_is_told_in_chinese(chinese: None) -> None:
     assert words(page) <= {"PNG", "JPEG", "HEIC", "WebP", "GIF", "BMP", "TIFF"}
     told = join([captions.captions(DRAFT, {"1": TokenCount((0,), 225, 75), "2": TokenCount((75, 75, 90), 225, 75)})])
     assert "6 张图片中有 3 张没有标注。" in told
-    assert words(told) == {"token"}
+    assert words(told) == {"token", "Hugging", "Face"}
+    for stage in get_args(Stage):
+        view = CaptioningView(stage, 2, 6, 1, unsaid=1, message="Captions are being written already.")
+        assert words(writer.progress(view)) <= UNITS, stage
+    assert words(writer.question(Writer("", None), "blip", "short", anew=True)) == {"Hugging", "Face"} | {"KB"}
     found = BaseInfo("x", family="sd15", title="墨", resolution=512, size_bytes=2**31)
     assert words(draft.base(DRAFT, found)) <= UNITS | {
         "Hugging", "Face", "Stable", "Diffusion", "XL", "safetensors", "owner", "name", "SD",

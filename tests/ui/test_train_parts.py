@@ -15,12 +15,15 @@ from app.texts import TEXTS
 from app.train import monitor, pictures, runs
 from app.train.actions import Actions
 from app.train.page import DRAWN, draw
+from trainer.captioning.style_words import STYLE_WORDS
+from trainer.captioning.writers import Writer
 from trainer.errors import ConfigError, StudioError
 from trainer.events import Phase, Sampled
 from trainer.judging.images import learned
 from trainer.judging.judgement import Judged, Judgement
 from trainer.judging.votes import Vote
 from trainer.studio import machine
+from trainer.studio.captioning import CaptioningView
 from trainer.studio.store import State, Wish
 from trainer.studio.studio import Studio
 from trainer.studio.views import AddReport, RunSummary, RunView
@@ -396,6 +399,58 @@ def test_captions_that_the_base_cannot_use_are_counted(actions: Actions, run: st
     assert WORDS.without_caption[0].format(count=3) in page
     assert WORDS.too_long[0].partition("{")[0] in page
     assert WORDS.not_english[0].replace("'", "&#39;") in page
+
+
+def test_captions_are_written_by_a_model_which_is_asked_for_before_it_is_downloaded(
+    actions: Actions, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[str, str, bool, bool]] = []
+
+    def start(run_id: str, model: str, length: str, *, anew: bool, download: bool) -> Writer | None:
+        begun.append((model, length, anew, download))
+        return None if download else Writer(NASTY, None, files=(("model.safetensors", 3 * 2**29),))
+
+    monkeypatch.setattr(actions.studio.captioning, "start", start)
+    page = draw(actions, run)["captions"]
+    assert {"captions-write", "captions-write-all", "captions-usual-words"} <= set(acts(page))
+    fields = {"model": "florence-2 long", "other": "  "}
+    asked = str(actions.click(run, {"act": "captions-write-all", "fields": fields}).notice)
+    assert "1.5 GB" in asked
+    assert "<script>" not in asked
+    (offered,) = re.findall(r"<button[^>]*>", asked)
+    data = dict(re.findall(r'data-(\w+)="([^"]*)"', offered))
+    assert actions.click(run, data).notice is None
+    actions.click(run, {"act": "captions-write", "fields": {"model": "blip short", "other": "/my/blip"}})
+    assert begun == [
+        ("florence-2", "long", True, False),
+        ("florence-2", "long", True, True),
+        ("/my/blip", "short", False, False),
+    ]
+
+    # What was chosen is there again at the next visit.
+    actions.set(run, {"set": "caption-writer", "value": "blip short"})
+    actions.set(run, {"set": "caption-writer-named", "value": "/my/blip"})
+    page = draw(actions, run)["captions"]
+    assert 'value="blip short" selected' in page
+    assert 'value="/my/blip"' in page
+
+    # How far it is stands above the fold; the list of words is kept, and the usual one comes back with a click.
+    for stage, shown in (("writing", "1 of 3 images"), ("downloading", "1 KB of 3 KB"), ("waiting", "training pauses")):
+        scale = 1024 if stage == "downloading" else 1
+        view = CaptioningView(stage, scale, 3 * scale)  # type: ignore[arg-type]
+        monkeypatch.setattr(actions.studio.captioning, "view", lambda run_id, view=view: view)
+        page = draw(actions, run)["captions"]
+        assert shown in page
+        assert "captions-stop" in acts(page)
+    actions.set(run, {"set": "style-words", "value": f"{NASTY.partition(',')[0]}\nglossy"})
+    assert actions.studio.preferences.style_words()[-1] == "glossy"
+    monkeypatch.setattr(actions.studio.captioning, "view", lambda run_id: CaptioningView("done", 3, 3, 2, unsaid=1))
+    page = draw(actions, run)["captions"]
+    assert "<script>" not in page
+    assert "2 captions written, 3 images looked at." in page
+    assert WORDS.writer_unsaid.format(count=1) in page
+    actions.click(run, {"act": "captions-usual-words"})
+    assert actions.studio.preferences.style_words() == STYLE_WORDS
 
 
 def test_a_sample_style_starts_with_one_click(actions: Actions) -> None:

@@ -79,6 +79,7 @@ def test_the_list_is_the_users() -> None:
         "a bug, alone"
     )
     assert content_of("a drawing of a cat", own) == content_of("a drawing of a cat", ()) == "a drawing of a cat"
+    assert content_of("a black and white dog", ("black",)) == "a white dog"
     assert parse_words("\n".join(STYLE_WORDS)) == STYLE_WORDS
     with pytest.raises(ConfigError, match="no phrase"):
         parse_words("*")

@@ -47,6 +47,7 @@ drawing of"); in its middle for at most three words, and at its end for all up t
 MOST_WORDS = 1000
 LONGEST = 100
 _ARTICLE = r"(?:an?|the)"
+_ARTICLE_AT_END = re.compile(rf"\b{_ARTICLE}\s*$", re.IGNORECASE)
 _DANGLING = re.compile(
     r"(?:^|\s)(?:an?|the|in|on|with|of|by|and|or|at|is|are|that|which)(?=\s*(?:[,.;]|$))", re.IGNORECASE
 )
@@ -110,8 +111,11 @@ def _pattern(phrase: str) -> re.Pattern[str]:
 def _plain(sentence: str, patterns: list[re.Pattern[str]]) -> str:
     text = sentence
     while match := next(filter(None, (pattern.search(text) for pattern in patterns)), None):
-        rest = text[match.end() :]
-        text = _tidy(_with_article_for(rest, text[: match.start()]) + " " + rest)
+        before, rest = text[: match.start()], text[match.end() :]
+        if _ARTICLE_AT_END.search(before):
+            # "a black and white dog" without "black".
+            rest = re.sub(r"^\s*(?:and|or)\s+", "", rest, flags=re.IGNORECASE)
+        text = _tidy(_with_article_for(rest, before) + " " + rest)
     return text
 
 

@@ -57,6 +57,10 @@ class Writer:
     files: tuple[tuple[str, int], ...] = ()
     identity: str = ""
 
+    def lying_in(self, folder: Path) -> Writer:
+        """This one, of the hub, in its folder of the hub's cache."""
+        return Writer(self.name, folder, self.repo, self.revision, identity=f"{self.repo}@{folder.name}")
+
     @property
     def download_bytes(self) -> int:
         """Bytes to be fetched first."""
@@ -84,7 +88,7 @@ def locate(text: str, *, offline: bool = False) -> Writer:
             "on the Hugging Face hub."
         )
     if folder := _copy_of(repo, revision or None):
-        return Writer(named, folder, repo, revision or None, identity=f"{repo}@{folder.name}")
+        return Writer(named, None, repo, revision or None).lying_in(folder)
     if offline or told_to_stay_offline():
         raise BaseError(f"The model {repo!r} is not on this machine, and Patina is told to stay offline.")
     sizes = sizes_of(repo, revision or None)
@@ -105,8 +109,7 @@ def fetch(writer: Writer) -> Writer:
     folder = snapshot(writer.repo, writer.revision, settings)
     kind_of(folder, weights=False)
     require_room(writer.repo, folder, sum(size for name, size in writer.files if not (folder / name).exists()))
-    folder = snapshot(writer.repo, writer.revision, [name for name, _ in writer.files])
-    return Writer(writer.name, folder, writer.repo, writer.revision, identity=f"{writer.repo}@{folder.name}")
+    return writer.lying_in(snapshot(writer.repo, writer.revision, [name for name, _ in writer.files]))
 
 
 def fetched_bytes(writer: Writer) -> int:

@@ -39,7 +39,10 @@ LEAST_SIDE = 32
 
 @dataclass(frozen=True)
 class DraftImage:
-    """An image of a draft as it is listed; sides in pixels of the upright upload, before it was made smaller."""
+    """An image of a draft as it is listed; sides in pixels of the upright upload, before it was made smaller.
+
+    ``written`` is the caption that a model wrote last; one that is another is a person's.
+    """
 
     id: str
     name: str
@@ -49,6 +52,7 @@ class DraftImage:
     height: int
     findings: tuple[Finding, ...]
     look: Fingerprint
+    written: str = ""
 
 
 class DraftImages:
@@ -246,6 +250,30 @@ class DraftImages:
                 changed += 1
         return changed
 
+    def write_caption_for(self, run_id: str, image_id: str, caption: str, *, before: str) -> bool:
+        """Set a caption that a model wrote, unless somebody changed it meanwhile or took the image out.
+
+        Args:
+            before: the caption as it was when the model was asked.
+
+        Returns:
+            Whether it was set.
+        """
+        with self._db.transaction():
+            row = self._db.one(
+                "SELECT caption, findings FROM images WHERE run = ? AND id = ? AND removed = 0", (run_id, image_id)
+            )
+            if row is None or row["caption"] != before:
+                return False
+            tidy = " ".join(_whole_characters(caption).split())
+            kept = json.loads(row["findings"]) | {"written": tidy}
+            self._write_caption(run_id, image_id, tidy)
+            self._db.write(
+                "UPDATE images SET caption = ?, findings = ? WHERE run = ? AND id = ?",
+                (tidy, json.dumps(kept), run_id, image_id),
+            )
+        return True
+
     def copy(self, source: str, target: str) -> None:
         """Give a new draft the images and captions of another run."""
         folder = self._home.images(target)
@@ -340,6 +368,7 @@ def _image(row: sqlite3.Row) -> DraftImage:
         height=row["height"],
         findings=tuple(Finding(**finding) for finding in kept["findings"]),
         look=Fingerprint(kept["bits"], base64.b64decode(kept["colours"])),
+        written=kept.get("written", ""),
     )
 
 

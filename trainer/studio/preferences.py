@@ -1,4 +1,4 @@
-"""What people told this studio to keep: prompts to use again, and folders that hold models or styles."""
+"""What people told this studio to keep: prompts, folders with models or styles, and words that captions leave out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
+from trainer.captioning.style_words import STYLE_WORDS, parse_words
 from trainer.errors import StudioError
 from trainer.studio.database import Database
 
@@ -66,6 +67,35 @@ class Preferences:
     def remove_folder(self, kind: FolderKind, folder: str) -> None:
         """Look into it no longer; what it holds stays."""
         self._write(f"{kind} folders", [str(one) for one in self.folders(kind) if str(one) != folder])
+
+    def style_words(self) -> tuple[str, ...]:
+        """Phrases that captions leave out when a model writes them; the usual ones until somebody changes them."""
+        return self._list("style words") if self._has("style words") else STYLE_WORDS
+
+    def keep_style_words(self, text: str) -> None:
+        """Keep a list as a person wrote it; the usual list is not kept, so that a later one takes its place.
+
+        Raises:
+            ConfigError: as of `parse_words`.
+        """
+        words = parse_words(text)
+        self._db.write("DELETE FROM preferences WHERE name = 'style words'")
+        if words != STYLE_WORDS:
+            self._write("style words", list(words))
+
+    def caption_writer(self) -> tuple[str, str]:
+        """The model that was chosen last to write captions, as it is offered, and one that was named instead of it."""
+        kept = self._list("caption writer")
+        return (kept[0], kept[1]) if len(kept) == 2 else ("", "")
+
+    def keep_caption_writer(self, offered: str | None = None, named: str | None = None) -> None:
+        """Keep a choice of the two; None leaves one as it is."""
+        before = self.caption_writer()
+        chosen = (before[0] if offered is None else offered, before[1] if named is None else named.strip())
+        self._write("caption writer", [part[:LONGEST_PROMPT] for part in chosen])
+
+    def _has(self, name: str) -> bool:
+        return self._db.one("SELECT 1 FROM preferences WHERE name = ?", (name,)) is not None
 
     def _list(self, name: str) -> tuple[str, ...]:
         row = self._db.one("SELECT value FROM preferences WHERE name = ?", (name,))

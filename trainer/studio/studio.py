@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from trainer.bases.describe import Bases
+from trainer.studio.captioning import Captioning
 from trainer.studio.database import Database
 from trainer.studio.drafts import Drafts
 from trainer.studio.estimate import PastRuns
@@ -38,6 +39,7 @@ class Studio:
         home: the studio folder.
         bases: what a base is, before it is loaded.
         drafts: settings, images and captions of runs that have not started.
+        captioning: captions that a model writes for drafts.
         runs: the queue and everything that was started.
         pictures: previews and the gallery.
         library: finished and imported styles.
@@ -77,6 +79,7 @@ class Studio:
         self.shelves = Shelves(self.preferences, self.bases)
         past = PastRuns(database)
         self.drafts = Drafts(self.home, store, images, self.bases, past, self.machine.device)
+        self.captioning = Captioning(self.home, store, images, supervisor, self.preferences)
         self.runs = Runs(self.home, store, self.drafts, supervisor, images.first)
         self.library = Library(database, self.home, store, self.runs, supervisor.ask, self.shelves.styles)
         self.trash = Trash(database, self.runs, self.library)
@@ -93,6 +96,7 @@ class Studio:
         if self._closed.is_set():
             return
         self._closed.set()
+        self.captioning.close()
         self._supervisor.close()
         self._open.close()
 

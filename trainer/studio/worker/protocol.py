@@ -112,6 +112,16 @@ FileRequest = Inspect | Convert | Rework | Compare | Dissect
 """What is asked about style files and answered within seconds."""
 
 
+class Describe(Message):
+    """Say what an image shows, by the model that writes captions in ``folder`` (`trainer.captioning`)."""
+
+    type: Literal["describe"] = "describe"
+    ask: str
+    folder: str
+    image: str
+    length: Literal["short", "long"] = "short"
+
+
 class Judge(Message):
     """Judge a finished run's kept states again, or let its file hold another one: step and strength of ``keep``."""
 
@@ -122,7 +132,7 @@ class Judge(Message):
 
 
 AnyRequest = Annotated[
-    Train | Steer | Draw | CancelDraw | FileRequest | Judge,
+    Train | Steer | Draw | CancelDraw | FileRequest | Judge | Describe,
     Field(discriminator="type"),
 ]
 

@@ -26,6 +26,7 @@ from trainer.studio.worker.protocol import (
     Answer,
     AnyRequest,
     Compare,
+    Describe,
     Dissect,
     Draw,
     DrawEnded,
@@ -46,6 +47,7 @@ from trainer.training.pausing import Signal
 from trainer.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from trainer.captioning.model import CaptionModel
     from trainer.config import BaseConfig
     from trainer.studio.worker.draw import WarmBase
     from trainer.training.pausing import Session
@@ -74,6 +76,8 @@ class Server:
         self.waiting: deque[AnyRequest] = deque()
         self.status = Status(doing="idle")
         self._warm: WarmBase | None = None
+        self.captioner: CaptionModel | None = None
+        """Opened when captions are asked for, and let go when a base is."""
 
     @property
     def warm(self) -> WarmBase:
@@ -94,13 +98,19 @@ class Server:
                 last = time.monotonic()
                 continue
             idle = time.monotonic() - last
-            if idle > self.idle_seconds and self._warm is not None and self._warm.base is not None:
-                self._warm.free()
-                self.say("idle")
+            if idle > self.idle_seconds:
+                self._let_go()
             if idle > 3 * self.idle_seconds:
                 # Only the end of the process gives back what the libraries and the driver hold.
                 self.pipe.send(Leaving())
                 return
+
+    def _let_go(self) -> None:
+        """Let go of the models that are held, if any."""
+        self.captioner = None
+        if self._warm is not None and self._warm.base is not None:
+            self._warm.free()
+            self.say("idle")
 
     def serve(self, request: AnyRequest, session: Session | None = None) -> None:
         """Answer a request; with ``session`` between two steps of a training."""
@@ -108,7 +118,7 @@ class Server:
             self.train(request.run)
         elif isinstance(request, Draw):
             self.draw(request, session)
-        elif isinstance(request, FileRequest | Judge):
+        elif isinstance(request, FileRequest | Judge | Describe):
             self.answer(request)
 
     def say(self, doing: Literal["idle", "training", "drawing"], run: str = "") -> None:
@@ -127,6 +137,7 @@ class Server:
         """Train a run if it is ours to train, and note how it ended."""
         folder = RunFolder(self.home.run(run_id))
         taken = full = False
+        self.captioner = None
         try:
             with folder.held(HOLD_SECONDS):
                 taken = self.store.claim(run_id)
@@ -191,6 +202,7 @@ class Server:
         from trainer.preview.generate import Cancelled
 
         before = self.status
+        self.captioner = None
         self.say("drawing", before.run)
         self.pipe.send(Drawing(job=request.job))
 
@@ -220,8 +232,8 @@ class Server:
 
     # ---- files
 
-    def answer(self, request: FileRequest | Judge) -> None:
-        """Look into style files, make new ones of them, or write a finished run's anew."""
+    def answer(self, request: FileRequest | Judge | Describe) -> None:
+        """Look into style files or images, make new files of them, or write a finished run's anew."""
         from trainer.studio.worker.rework import compared, dissected, reworked
         from trainer.styles.inspect import inspect_file
         from trainer.styles.read import read_style
@@ -235,6 +247,8 @@ class Server:
                 data = inspect_file(Path(request.path)).to_dict()
             elif isinstance(request, Judge):
                 self._judge(request)
+            elif isinstance(request, Describe):
+                data = {"said": self._describe(request)}
             elif isinstance(request, Rework):
                 data = {"notes": list(reworked(request))}
             elif isinstance(request, Compare):
@@ -258,12 +272,31 @@ class Server:
                 self.pipe.send(InPhase(run=request.run, phase=event))
 
         folder = RunFolder(self.home.run(request.run))
+        self.captioner = None
         self.say("drawing")
         try:
             with SignsOfLife(tell) as told:
                 judge_again(folder, emit=told, keep=request.keep, base=self.warm.base_for_training(folder.config()))
         finally:
             self.say("idle")
+
+    def _describe(self, request: Describe) -> str:
+        """What an image shows; the model stays until a base wants its place."""
+        from trainer.captioning.folder import SIDE
+        from trainer.captioning.model import CaptionModel
+        from trainer.data.decoder import Decoder, Source
+        from trainer.hardware import pick_device
+
+        folder = Path(request.folder)
+        if self.captioner is None or self.captioner.folder != folder:
+            self.captioner = None
+            device = pick_device("auto")
+            if device.type != "cpu" and self._warm is not None:
+                self._warm.free()
+            self.captioner = CaptionModel(folder, device)
+        with Decoder() as decoder:
+            picture, _ = decoder.copy(Source.read(Path(request.image)), max_side=SIDE)
+        return self.captioner.describe(picture, request.length)
 
 
 @dataclass(frozen=True)
@@ -336,8 +369,8 @@ class Steering:
     def _serve(self, session: Session) -> None:
         self._note_wishes()
         for request in list(self.server.waiting):
-            if isinstance(request, Train | Judge) or self.server.inbox.closing.is_set():
-                # They want the base for themselves.
+            if isinstance(request, Train | Judge | Describe) or self.server.inbox.closing.is_set():
+                # They want the device for themselves.
                 continue
             if isinstance(request, Draw) and request.base != self.base:
                 # It may not fit beside the one in training.

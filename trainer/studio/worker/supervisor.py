@@ -28,6 +28,7 @@ from trainer.studio.worker.protocol import (
     AnyReply,
     AnyRequest,
     CancelDraw,
+    Describe,
     Draw,
     DrawEnded,
     Drawing,
@@ -153,16 +154,20 @@ class Supervisor:
         except FutureTimeoutError:
             raise StudioError("The worker did not answer in time; it may be busy. Try again in a while.") from None
         finally:
-            with self._lock:
-                self._asks.pop(request.ask, None)
+            self.forget(request.ask)
 
-    def begin(self, request: FileRequest | Judge) -> Future[dict[str, Any]]:
+    def begin(self, request: FileRequest | Judge | Describe) -> Future[dict[str, Any]]:
         """Ask without waiting; the answer, or the error that the worker met, is the future's."""
         future: Future[dict[str, Any]] = Future()
         with self._lock:
             self._asks[request.ask] = (request, future)
         self.look()
         return future
+
+    def forget(self, ask: str) -> None:
+        """Wait for an answer no longer; a worker that was asked answers nobody."""
+        with self._lock:
+            self._asks.pop(ask, None)
 
     def drawing(self, job: str) -> DrawState | None:
         """A drawing that is not over."""
