@@ -27,6 +27,7 @@ from trainer.bases.quantised import is_quantised, weight_bytes
 from trainer.config import MemoryConfig, RunConfig
 from trainer.errors import ConfigError, DeviceError, DoesNotFit
 from trainer.hardware import machine, memory_in_use
+from trainer.optimizers import OPTIMIZERS
 from trainer.preview.generate import generate
 from trainer.preview.order import PreviewRow, PreviewSettings
 from trainer.training.loop import Trainer
@@ -164,7 +165,8 @@ def with_rung(config: RunConfig, rung: Rung, previews: PreviewWay) -> RunConfig:
 def explain(config: RunConfig, levels: int) -> list[str]:
     """What a config with a choice gives up for memory, in plain words; nothing when nothing is given up."""
     memory, batch = config.memory, config.optim.batch_size or 1
-    sentences = []
+    spared = OPTIMIZERS[config.optim.optimizer].spares
+    sentences = [spared] if spared else []
     if memory.park_encoders and METHODS[config.adapter.method].site == "words":
         sentences.append("The VAE waits in main memory while the training runs.")
     elif memory.park_encoders:
@@ -424,6 +426,8 @@ def _does_not_fit(what: str, config: RunConfig, base: Base, limit: int | None) -
         way = f"Try data.resolution {smaller}, close other programs that use the card, or choose a smaller base."
     else:
         way = "Close other programs, or choose a smaller base."
+    if config.adapter.method == "full" and not OPTIMIZERS[config.optim.optimizer].spares:
+        way = f"Set optim.optimizer to 'adamw_8bit'. {way}"
     return f"{what} does not fit into {room} even with every saving. {way}"
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from trainer.config import OptimConfig, settings
 from trainer.config.schedulers import SCHEDULERS
 from trainer.errors import ConfigError, RunError
 from trainer.optimizers import OPTIMIZERS, SCHEDULES
+from trainer.training.checkpoint import Checkpoint, save
 from trainer.training.optim import Average, learning_rate_at, make_optimizer, restore_state, set_learning_rate, state_of
 
 
@@ -72,8 +74,9 @@ def moved(optimizer: torch.optim.Optimizer, parameters: list[Parameter], steps: 
 
 
 def fresh_parameters() -> list[Parameter]:
+    """One with values enough for blocks of 8 bits, one with few."""
     start = torch.Generator().manual_seed(1)
-    return [Parameter(torch.randn(4, 3, generator=start)), Parameter(torch.zeros(3, 4))]
+    return [Parameter(torch.randn(80, 60, generator=start)), Parameter(torch.zeros(3, 4))]
 
 
 def test_the_settings_offer_the_registries() -> None:
@@ -85,6 +88,8 @@ def test_the_settings_offer_the_registries() -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_goes_on_bit_for_bit_from_what_it_remembers(name: str) -> None:
+    if name == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
     config, whole = config_of(name), fresh_parameters()
     optimizer = make_optimizer(zip("ab", whole, strict=True), config)
     moved(optimizer, whole, range(3))
@@ -99,6 +104,33 @@ def test_every_optimizer_goes_on_bit_for_bit_from_what_it_remembers(name: str) -
     moved(again, parted, range(3, 6))
     assert all(torch.equal(one, other) for one, other in zip(whole, parted, strict=True))
     assert all(not torch.equal(parameter, start) for parameter, start in zip(whole, fresh_parameters(), strict=True))
+
+
+def test_eight_bits_take_a_quarter_of_the_memory_and_move_weights_alike(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    taken: dict[str, int] = {}
+    ended: dict[str, list[Parameter]] = {}
+    for name in ("adamw", "adamw_8bit"):
+        parameters = fresh_parameters()
+        named = list(zip("ab", parameters, strict=True))
+        optimizer = make_optimizer(named, config_of(name))
+        # Before the first step, so that what fits is measured with it.
+        tensors, _ = state_of(optimizer, named)
+        taken[name] = sum(t.nbytes for key, t in tensors.items() if key.startswith("a.") and "qmap" not in key)
+        moved(optimizer, parameters, range(20))
+        ended[name] = parameters
+    assert taken["adamw_8bit"] < 0.27 * taken["adamw"]
+    save(Checkpoint(20, {}, tensors), tmp_path, keep=1)
+    start = fresh_parameters()
+    whole, short = (torch.cat([(p - s).flatten() for p, s in zip(ended[n], start, strict=True)]) for n in ended)
+    assert torch.cosine_similarity(whole, short, dim=0) > 0.99
+    assert not torch.equal(whole, short)
+
+
+def test_a_device_without_kernels_for_eight_bits_is_a_sentence() -> None:
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(ConfigError, match="cannot compute on meta"):
+        make_optimizer([("a", Parameter(torch.zeros(80, 60, device="meta")))], config_of("adamw_8bit"))
 
 
 def test_what_schedule_free_exports_is_what_its_own_evaluation_shows() -> None:
