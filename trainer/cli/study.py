@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trainer.study.result import Row, Study
 
 QUICK_STEPS = 60
+QUICK_SECONDS = 600.0
 PLOT = "study.png"
 TOGETHER = typer.Option(min=1, max=64, metavar="N", help="Most to train in one pass; what memory allows when left out.")
 
@@ -63,7 +64,12 @@ def study(
         bool, typer.Option("--scores", help="Also draw with each, and score style, subject, copying and drift.")
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help=f"A first look: {QUICK_STEPS} steps and one seed, unless you say otherwise.")
+        bool,
+        typer.Option(
+            "--quick",
+            help=f"A first look: {QUICK_STEPS} steps and one seed, unless you say otherwise; fewer steps where these "
+            f"would take longer than {QUICK_SECONDS / 60:.0f} minutes.",
+        ),
     ] = False,
     together: Annotated[int | None, TOGETHER] = None,
     set_: Annotated[
@@ -96,8 +102,11 @@ def study(
         from trainer.study.run import run
 
         count = seeds or (1 if quick else 3)
+        within = QUICK_SECONDS if quick and steps is None and config.train.steps == QUICK_STEPS else None
         if as_json:
-            found = run(wanted, config, folder, seeds=count, ranks=numbers, scores=scores, together=together)
+            found = run(
+                wanted, config, folder, seeds=count, ranks=numbers, scores=scores, together=together, within=within
+            )
             _draw(found, folder)
             typer.echo(found.to_json(), nl=False)
             return
@@ -110,6 +119,7 @@ def study(
                 ranks=numbers,
                 scores=scores,
                 together=together,
+                within=within,
                 emit=watching.said,
                 told=watching.paced,
             )

@@ -42,6 +42,8 @@ TELL_SECONDS = 0.5
 USUAL_SHARE = 0.25
 """Of the images that are held out where the settings do not say."""
 MOST_TOGETHER = 8
+SLOWER = 1.5
+"""How much longer than LoRA's a step of any method takes: DoRA's 1.3, textual inversion's 1.2, and room for noise."""
 _ROOM = 0.6
 """Share of the free memory that passes of several arms may fill."""
 
@@ -185,6 +187,17 @@ def room_for(trainer: Trainer, config: RunConfig) -> tuple[int, float | None]:
     limit = memory_limit(config, device)
     free = machine(device).available if limit is None else max(0, limit - before)
     return max(1, min(MOST_TOGETHER, int(_ROOM * free / needs))), seconds
+
+
+def steps_within(seconds: float, asked: int, *, arms: int, step: float, measuring: float) -> int:
+    """How many steps each of some arms may take, of those asked for, so that all are done within a time.
+
+    Args:
+        seconds: for all arms, their training and their measuring.
+        step, measuring: seconds that one takes of an arm as quick as LoRA; others are counted as `SLOWER`.
+    """
+    left = seconds / max(1, arms) - measuring
+    return max(1, min(asked, int(left / (SLOWER * step))))
 
 
 def slug(name: str) -> str:

@@ -21,6 +21,7 @@ from trainer.data.dataset import Dataset
 from trainer.errors import ConfigError, DoesNotFit
 from trainer.events import Emit, Notice
 from trainer.judging.judge import MOST_SUBJECTS, Judge, Questions
+from trainer.presets import resolve
 from trainer.randomness import stable_seed
 from trainer.study import result
 from trainer.study.arms import Arm, Kind, arms_of
@@ -35,6 +36,7 @@ from trainer.study.bench import (
     opened,
     room_for,
     slug,
+    steps_within,
     trainer_of_arm,
     with_held_out,
 )
@@ -45,7 +47,7 @@ from trainer.training.loop import Diverged, Trainer
 from trainer.training.picking import references_of, subjects_of
 from trainer.training.prepare import Prepared
 from trainer.training.together import train_together
-from trainer.training.validation import Validation
+from trainer.training.validation import LEVELS, Validation
 from trainer.version import __version__
 
 IN_TRAINING = "in_training"
@@ -60,6 +62,7 @@ def run(
     ranks: Sequence[int] = (),
     scores: bool = False,
     together: int | None = None,
+    within: float | None = None,
     emit: Emit = lambda event: None,
     told: Callable[[Pace], None] = lambda pace: None,
     base: Base | None = None,
@@ -73,6 +76,8 @@ def run(
         ranks: of a study of ranks.
         scores: also judge what each arm draws (`trainer.judging`).
         together: most arms in one pass; None is as many as memory has room for, `MOST_TOGETHER` at most.
+        within: seconds that the study may take: each arm is then trained fewer steps where the pace, measured before,
+            is too slow for those of ``config``. A study that goes on keeps its steps.
         told: of the pace, a few times a second.
         base: that of ``config`` when it is loaded already; it is left as it was.
 
@@ -84,8 +89,10 @@ def run(
     config = with_held_out(config)
     with opened(config, folder, emit, base) as (base, dataset, prepared):
         arms = arms_of(kind, base, config, ranks)
-        planned = _planned(kind, config, base, dataset, prepared, arms, seeds)
         earlier = result.read(folder)
+        if within is not None:
+            config = _within(within, config, base, prepared, arms, seeds, earlier, emit)
+        planned = _planned(kind, config, base, dataset, prepared, arms, seeds)
         study = planned if earlier is None else planned.going_on(earlier)
         result.write(study, folder)
         bench = _Bench(base, prepared, dataset, config, folder, study, scores, together, emit, told)
@@ -96,6 +103,55 @@ def run(
         finally:
             bench.bank.detach()
     return bench.study
+
+
+def _within(
+    seconds: float,
+    config: RunConfig,
+    base: Base,
+    prepared: Prepared,
+    arms: Sequence[Arm],
+    seeds: int,
+    earlier: Study | None,
+    emit: Emit,
+) -> RunConfig:
+    """The settings with as many steps as a study of these arms has time for, by real steps of the first."""
+    shorter = config.model_copy(deep=True)
+    if earlier is not None:
+        shorter.train.steps = int(earlier.settings["train"]["steps"])
+        return shorter
+    common = resolve(config, base.family, resolution=base.resolution, images=len(prepared.training))
+    asked, batch = common.train.steps or 1, common.optim.batch_size or 1
+    bank = Bank(base.roots)
+    step = None
+    try:
+        with as_found(base):
+            settle(base, config.memory)
+            for arm in arms:
+                try:
+                    trainer, _ = trainer_of_arm(
+                        bank, base, prepared, config, arm.name, arm.changes, images_per_pass=config.memory.micro_batch
+                    )
+                except ConfigError:
+                    continue
+                _, step = room_for(trainer, config)
+                break
+    finally:
+        bank.detach()
+    if step is None:
+        return shorter
+    # A pass forward takes about a third of a step, and an arm's grids see each held-out image at every level.
+    rows = DRAWS * LEVELS * len(prepared.validation)
+    measuring = rows * step / (3 * batch * common.optim.gradient_accumulation)
+    shorter.train.steps = steps_within(seconds, asked, arms=len(arms) * seeds, step=step, measuring=measuring)
+    if shorter.train.steps < asked:
+        emit(
+            Notice(
+                text=f"{asked} steps each would take longer than {seconds / 60:.0f} minutes here: each is trained "
+                f"{shorter.train.steps} steps."
+            )
+        )
+    return shorter
 
 
 def _planned(

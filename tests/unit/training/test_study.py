@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from trainer.config import RunConfig, parse
 from trainer.errors import ConfigError
 from trainer.study import run as running
 from trainer.study.arms import arms_of
-from trainer.study.bench import Pace
+from trainer.study.bench import SLOWER, USUAL_SHARE, Pace, steps_within
 from trainer.study.plot import OWN, plot
 from trainer.study.result import ArmFacts, Measured, Study, read, rows
 from trainer.study.run import run
@@ -32,7 +33,7 @@ from trainer.styles.read import read_style
 from trainer.training.loop import Trainer
 from trainer.training.prepare import prepare, read_dataset
 from trainer.training.run_folder import RunFolder
-from trainer.training.validation import LEVELS
+from trainer.training.validation import LEVELS, held_out
 
 Fresh = Callable[[str], Path]
 
@@ -237,6 +238,29 @@ def test_arms_that_share_passes_end_as_those_that_do_not(base: Base, config: Run
     assert [one.alongside for one in shared.measured] == [2, 2]
     for key, loss in losses(alone).items():
         assert losses(shared)[key] == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_study_that_would_take_too_long_trains_fewer_steps_and_keeps_to_them(
+    base: Base, config: RunConfig, folder: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config.train.steps or 0
+    pace = {"step": 10.0}
+    monkeypatch.setattr(running, "room_for", lambda trainer, config: (2, pace["step"]))
+    seen = running.DRAWS * LEVELS * len(held_out(6, USUAL_SHARE, config.train.seed))
+    measuring = seen * 10.0 / (3 * (config.optim.batch_size or 1))
+    within = 2 * (measuring + SLOWER * 10.0 * (asked - 1))
+    said: list[Any] = []
+    place = folder("quick")
+    found = run("rank", config, place, seeds=1, ranks=(1, 2), within=within, base=base, emit=said.append)
+    assert found.settings["train"]["steps"] == asked - 1
+    assert any(f"each is trained {asked - 1} steps" in event.text for event in said if event.type == "notice")
+    pace["step"] = 1e-3
+    again = run("rank", config, place, seeds=1, ranks=(1, 2, 4), within=within, base=base)
+    assert again.settings["train"]["steps"] == asked - 1
+    assert len(again.measured) == 3
+    assert steps_within(600.0, 60, arms=14, step=0.2, measuring=3.0) == 60
+    assert steps_within(600.0, 60, arms=14, step=2.0, measuring=3.0) == 13
+    assert steps_within(1.0, 60, arms=14, step=2.0, measuring=3.0) == 1
 
 
 def test_a_saved_minute_is_not_done_again(
