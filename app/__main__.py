@@ -16,14 +16,26 @@ from types import FrameType
 
 from trainer.errors import PatinaError
 from trainer.languages import said, terminal_language
+from trainer.languages.columns import unwrapped, wrappable
 
 CLEAN_SECONDS = 3600.0
 """How often files that nobody took in or fetched for a day are looked for."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells of itself in the language of the terminal."""
+
+    def format_help(self) -> str:
+        language = terminal_language()
+        for action in self._actions:
+            action.help = wrappable(said(action.help or "", language), language)
+        self.description = wrappable(said(self.description or "", language), language)
+        return unwrapped(super().format_help(), language)
+
+
 def parser() -> argparse.ArgumentParser:
     """The arguments; `patina studio` hands its own through."""
-    result = argparse.ArgumentParser(prog="patina studio", description="Open Patina in the browser.")
+    result = _Parser(prog="patina studio", description="Open Patina in the browser.")
     result.add_argument("--host", default="127.0.0.1", help="Address to serve at; 0.0.0.0 is every network.")
     result.add_argument("--port", type=int, default=None, help="Port to serve at; without it the first free from 7860.")
     result.add_argument("--auth", default=None, metavar="USER", help="Ask for a login, its password is typed here.")

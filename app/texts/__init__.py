@@ -7,7 +7,8 @@ keys as the classes. What it leaves out stays English; `missing` and `unlike` sa
 `TEXTS` reads in the language of whoever is being answered: the one chosen in the header (a cookie), else the first of
 the browser's that is here. So texts are read where they are shown, never when a module is imported.
 
-English help for settings is not here but in `trainer.config`, because the command line shows the same words.
+Names and help of settings are not here but in `trainer.config` and ``trainer/languages/settings``, because the command
+line shows the same words.
 ``{braces}`` are filled with `str.format`; texts are plain, never HTML.
 """
 
@@ -136,20 +137,26 @@ def texts(code: str) -> Texts:
     path = FOLDER / f"{code}.toml"
     if code == ENGLISH or not path.exists():
         return Texts()
-    return _overlaid(Texts(), _table(path))
+    return _overlaid(Texts(), _whole(code))
 
 
 def missing(code: str) -> list[str]:
     """Texts that a language's file does not have, by id such as ``train.phases.loading``."""
-    known = {key for key, _ in _flat(_table(FOLDER / f"{code}.toml"))}
+    known = {key for key, _ in _flat(_whole(code))}
     return [key for key, _ in _flat(_plain(Texts())) if key not in known]
 
 
 def unlike(code: str) -> list[str]:
     """Ids of a language's file that English does not have, or whose ``{braces}`` are others."""
     english = dict(_flat(_plain(Texts())))
-    table = {key: text for key, text in _flat(_table(FOLDER / f"{code}.toml")) if key != "name"}
+    table = {key: text for key, text in _flat(_whole(code)) if key != "name"}
     return [key for key, text in table.items() if key not in english or _braces(text) != _braces(english[key])]
+
+
+def _whole(code: str) -> dict[str, Any]:
+    """A language's file together with what the library says of settings."""
+    table = _table(FOLDER / f"{code}.toml")
+    return {**table, "train": {**table.get("train", {}), "settings": library.of_settings(code)}}
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,3 +122,58 @@ def test_the_terminal_speaks_the_language_of_the_system(monkeypatch: pytest.Monk
     assert terminal_language() == "en"
     monkeypatch.setenv("PATINA_LANGUAGE", "zh")
     assert terminal_language() == "zh"
+
+
+def helps(command: Any, context: Any) -> Iterator[tuple[str, str]]:
+    """(whose it is, help text) of everything that a command's page tells."""
+    for holder in (command, *command.get_params(context)):
+        for text in (getattr(holder, "help", None), getattr(holder, "epilog", None)):
+            if text and not getattr(holder, "hidden", False):
+                yield f"{command.name} {holder.name}", text
+
+
+def test_every_help_text_of_the_command_line_is_there_in_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    import click
+    import typer
+
+    from app.__main__ import parser
+    from trainer import cli
+    from trainer.cli.told import told
+
+    top = typer.main.get_command(cli.app)
+    context = click.Context(top)
+    found = [*helps(top, context), *cli.COMMANDS.items()]
+    for name in cli.COMMANDS:
+        command = top.get_command(context, name)  # type: ignore[attr-defined]
+        found += helps(command, click.Context(command, parent=context))
+    found += [(f"studio {action.dest}", action.help) for action in parser()._actions if action.help]
+    missing = {}
+    for where, text in found:
+        # Sentences that stay as they are begin with a letter and end in a full stop.
+        if left := re.findall(r"(?:^|[\u4e00-\u9fff。，]\s?)([A-Z][a-z]*\b[^\u4e00-\u9fff]*[a-z]\.)", told(text, "zh")):
+            missing[where] = left
+        elif not re.search("[\u4e00-\u9fff]", told(text, "zh")):
+            missing[where] = [text]
+    assert not missing, "add them to trainer/languages/zh.toml"
+
+
+def test_a_help_page_in_chinese_keeps_to_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    import unicodedata
+
+    from typer.testing import CliRunner
+
+    from app.__main__ import parser
+    from trainer.cli import app
+
+    monkeypatch.setenv("PATINA_LANGUAGE", "zh")
+    monkeypatch.setenv("COLUMNS", "80")
+    runner = CliRunner()
+    pages = [runner.invoke(app, [*command, "--help"]).output for command in ((), ("train",), ("doctor",))]
+    for page in (*pages, parser().format_help()):
+        assert page.startswith("用法：")
+        assert not re.search("[\u2060\u2063]", page)
+        for line in page.splitlines():
+            columns = sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in line)
+            assert columns <= 80 or "|" in line, line
+            assert not re.match(r"\s*[，。；：、？！）]", line), line
+    assert "多数风格用 4 到 16" in pages[1]

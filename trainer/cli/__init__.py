@@ -13,9 +13,11 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from trainer.child import spins
+from trainer.cli.told import Command, Group, told
+from trainer.languages import terminal_language
+from trainer.languages.columns import wrappable
 
 COMMANDS = {
     "caption": "Have a model write what the images of a folder show.",
@@ -45,7 +47,7 @@ FORMER_NAMES = {"export": "convert"}
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
     """The commands, each loaded when it is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -61,12 +63,14 @@ class _Commands(TyperGroup):
         os.environ.update(spins())
         module = import_module(f"trainer.cli.{cmd_name}")
         alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        alone.command(cmd_name, context_settings=_CONTEXT | getattr(module, "CONTEXT", {}))(getattr(module, cmd_name))
+        context = _CONTEXT | getattr(module, "CONTEXT", {})
+        alone.command(cmd_name, cls=Command, context_settings=context)(getattr(module, cmd_name))
         return typer.main.get_command(alone)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
+        language = terminal_language()
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, wrappable(told(line, language), language)) for name, line in COMMANDS.items()])
 
 
 app = typer.Typer(

@@ -14,6 +14,7 @@ import string
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ENGLISH = "en"
 FOLDER = Path(__file__).parent
@@ -26,6 +27,8 @@ def said(sentence: str, language: str) -> str:
     """A sentence of the library, or several in a row, in a language; as it is where that is not known."""
     if language == ENGLISH or not sentence.strip():
         return sentence
+    if whole := table(language).get(sentence):
+        return whole
     rows = _rows(language)
     if not rows:
         return sentence
@@ -53,13 +56,20 @@ def terminal_language() -> str:
     return ENGLISH
 
 
+@functools.cache
+def of_settings(language: str) -> dict[str, tuple[str, str]]:
+    """Dotted setting -> its name and its help in a language; empty for English, which `trainer.config` has."""
+    return {path: (name, told) for path, (name, told) in _read(FOLDER / "settings" / f"{language}.toml").items()}
+
+
+@functools.cache
 def table(language: str) -> dict[str, str]:
     """English sentences with numbered gaps -> what they are in a language."""
-    path = FOLDER / f"{language}.toml"
-    if not path.is_file():
-        return {}
-    found: dict[str, str] = tomllib.loads(path.read_text(encoding="utf-8"))
-    return found
+    return _read(FOLDER / f"{language}.toml")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 @functools.cache
