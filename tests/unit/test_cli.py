@@ -286,3 +286,30 @@ def test_numbers_are_said_as_people_say_them() -> None:
         "2 h 5 min",
     ]
     assert [size(count) for count in (1024, 3 * 2**20, 5 * 2**29)] == ["1 KiB", "3.0 MiB", "2.5 GiB"]
+
+
+@pytest.mark.parametrize(("encoded", "error"), [(True, KeyboardInterrupt), (False, KeyboardInterrupt), (True, OSError)])
+def test_only_a_run_that_is_interrupted_keeps_what_it_encoded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], encoded: bool, error: type[BaseException]
+) -> None:
+    from trainer.cli.train import _begun
+    from trainer.config import parse
+
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "one.png").write_bytes(b"not looked at")
+
+    def interrupted() -> None:
+        with _begun(parse({"data": {"images": str(images)}}), tmp_path / "run", None) as folder:
+            (folder.cache / "latents").mkdir(parents=True)
+            if encoded:
+                (folder.cache / "latents" / "one.safetensors").write_bytes(b"latents")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    kept = encoded and error is KeyboardInterrupt
+    assert (tmp_path / "run" / "cache" / "latents" / "one.safetensors").is_file() is kept
+    assert (
+        "The images that were encoded are kept. Go on with: patina train --resume" in capsys.readouterr().err
+    ) is kept

@@ -129,7 +129,10 @@ def _settings(images: Path | None, asked: Mapping[str, Any], extra: list[str], f
 
 @contextmanager
 def _begun(settings: RunConfig, out: Path | None, file: Path | None) -> Iterator[RunFolder]:
-    """A new run's folder; a run that fails before its first saved state leaves nothing, so that it can be repeated."""
+    """A new run's folder; a run that fails before its first saved state leaves nothing, so that it can be repeated.
+
+    One that is interrupted keeps what it encoded, which takes seconds an image with a large base.
+    """
     from trainer.data.folder import list_images
     from trainer.studio.folder import StudioFolder, new_id, studio_path
     from trainer.training.run import create
@@ -148,9 +151,11 @@ def _begun(settings: RunConfig, out: Path | None, file: Path | None) -> Iterator
         create(settings, target)
         _note_origin(folder, file)
         yield folder
-    except (PatinaError, OSError, KeyboardInterrupt, _Failed):
+    except (PatinaError, OSError, KeyboardInterrupt, _Failed) as error:
         if ours and folder.saved():
             typer.echo(f"What was learned until the last saved step is kept. {_go_on(folder)}", err=True)
+        elif ours and isinstance(error, KeyboardInterrupt) and any(folder.cache.rglob("*.safetensors")):
+            typer.echo(f"The images that were encoded are kept. {_go_on(folder)}", err=True)
         elif ours and folder.path.is_dir():
             folder.discard()
             if not existed and not any(folder.path.iterdir()):

@@ -33,6 +33,8 @@ from trainer.training.pausing import Control, Session, Signal
 from trainer.training.processes import average_gradients, open_accelerator, own_passes
 
 REPORT_SECONDS = 0.5
+PACE_STEPS = 10
+"""Steps from which on their mean time says how long one takes; the first are slower."""
 _SIGNALS = (Signal.GO, Signal.PAUSE, Signal.STOP)
 
 
@@ -87,6 +89,9 @@ class Trainer:
         batches: what is trained on.
         config: a resolved config (`trainer.presets.resolve`).
         accelerator: the processes that share each step; None is this one alone.
+
+    Attributes:
+        pace: seconds of a step in this training, None while there were few.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Trainer:
         self.accelerator = open_accelerator() if accelerator is None else accelerator
         self.settings = Resolved.of(config)
         self.step = 0
+        self.pace: float | None = None
         self._gates_by_row = False
         self._chosen: tuple[int, dict[str, Tensor]] | None = None
         self.rate_factor: Callable[[int], float] = lambda step: 1.0
@@ -392,6 +398,8 @@ class _Report:
         trainer = self.trainer
         worked = self.worked + time.monotonic() - self.since
         per_step = worked / self.steps
+        if self.steps >= PACE_STEPS:
+            trainer.pace = per_step
         images = trainer.batches.batch_size * trainer.batches.accumulation
         steps = trainer.settings.steps
         self.emit(

@@ -21,16 +21,13 @@ from trainer.judging.judge import LEAST_SUBJECTS, Judge, Reference, affordable
 from trainer.judging.judgement import PICTURES, Judgement, conclude, from_json
 from trainer.judging.pick import Candidate
 from trainer.training import checkpoint as checkpoints
+from trainer.training.fitting import PASSES_PER_SAMPLE
 from trainer.training.loop import Trainer
 from trainer.training.prepare import Prepared
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import unseen_prompts
 from trainer.training.validation import Validation, held_out
 
-PASSES_PER_SAMPLE = 2.9
-"""A training sample takes as long as so many rows that are only drawn: forward, activation gradients, which take about
-twice that, and the adapter's own. Measured with the bundled base, decoding and all: 3.0 on two quiet cores, between 3.5
-and 4.5 on one busy one."""
 MOST_CHECKPOINTS = 5
 MOST_REFERENCES = 32
 IMAGE_LEVELS = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,7 @@ from trainer.training.export import foretold
 from trainer.training.fitting import Fitted, as_found, fit, memory_limit, settle, shared_out
 from trainer.training.log import Log
 from trainer.training.loop import Trainer
+from trainer.training.measured import PastFits, shape_of
 from trainer.training.pausing import Control, Signal, Uncontrolled
 from trainer.training.picking import references_of, subjects_of
 from trainer.training.prepare import Prepared, prepare, read_dataset
@@ -147,7 +148,8 @@ def _train(
             asked = config.memory if recovery.changes else None
             # What had to be given up before may not fit at first either.
             config = recovery.with_memory(config)
-            trainer, config = _fitted(config, base, bank, prepared, accelerator, emit)
+            shape = shape_of(config, base, prepared.training, prepared.features, accelerator.num_processes)
+            trainer, config = _fitted(config, base, bank, prepared, accelerator, emit, shape)
             steps = Steps(
                 trainer,
                 folder,
@@ -164,6 +166,7 @@ def _train(
             steps.restore()
             emit(Started(step=trainer.step, steps=trainer.settings.steps))
             signal = steps.run(_watched(control, trainer, folder, config, dataset, prepared, emit))
+            _paced(trainer, recovery, shape)
             if signal is Signal.PAUSE:
                 emit(Interrupted(step=trainer.step, reason="paused"))
                 return Outcome("paused", trainer.step)
@@ -294,7 +297,13 @@ def _trigger_tokens(base: Base, config: RunConfig) -> dict[str, tuple[int, ...]]
 
 
 def _fitted(
-    config: RunConfig, base: Base, bank: Bank, prepared: Prepared, accelerator: Accelerator, emit: Emit
+    config: RunConfig,
+    base: Base,
+    bank: Bank,
+    prepared: Prepared,
+    accelerator: Accelerator,
+    emit: Emit,
+    shape: str,
 ) -> tuple[Trainer, RunConfig]:
     """A trainer that fits, with the settings it was made for: measured by the main process, and the same in all."""
 
@@ -302,7 +311,11 @@ def _fitted(
         return trainer_of(base, bank, prepared, settings, accelerator)
 
     if accelerator.is_main_process:
-        fitted = fit(config, base, made, processes=accelerator.num_processes)
+        past = PastFits()
+        known = past.get(shape)
+        fitted = fit(config, base, made, processes=accelerator.num_processes, known=known)
+        if known is None:
+            past.note(shape, fitted.known)
         emit(_plan(fitted, prepared))
         return fitted.trainer, from_main(accelerator, fitted.config)
     config = from_main(accelerator, None)
@@ -310,6 +323,14 @@ def _fitted(
     if config.train.compile == "blocks":
         compile_blocks(base.denoiser)
     return made(config), config
+
+
+def _paced(trainer: Trainer, recovery: Recovery, shape: str) -> None:
+    """Remember how long steps took in the training itself, for the plan of the next run of this shape."""
+    past = PastFits()
+    known = past.get(shape)
+    if known is not None and trainer.pace is not None and not recovery.changes and trainer.accelerator.is_main_process:
+        past.note(shape, replace(known, seconds_per_step=trainer.pace))
 
 
 def trainer_of(base: Base, bank: Bank, prepared: Prepared, config: RunConfig, accelerator: Accelerator) -> Trainer:
