@@ -19,6 +19,7 @@ class EditorTexts:
     before: str = "Image before"
     next: str = "Next image"
     keys: str = "Page up and page down change the image; so do the arrow keys outside the caption."
+    times: str = "How often it is learned, beside the others"
     crop_help: str = "Drag over the picture to choose the part that is learned."
     crop: str = "Use this part"
     whole: str = "Use the whole image"
@@ -35,6 +36,9 @@ class TrainTexts:
     drop: str = "Drop images or a folder here"
     choose_files: str = "Choose files"
     choose_folder: str = "Choose a folder"
+    other_set: str = "Or images of another style"
+    set_option: str = "{name}: {images}"
+    take_set: str = "Add them"
     drop_hint: str = (
         "PNG, JPEG, HEIC, WebP, GIF, BMP or TIFF; text files of the same name become captions. "
         "Ten to thirty images suit most styles."

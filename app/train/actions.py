@@ -167,6 +167,10 @@ class Actions:
         ]
         return Answer(notice=el("div", el("p", TEXTS.train.not_taken), el("ul", lines)))
 
+    def click_take_set(self, run: str, data: Mapping[str, Any]) -> Answer:
+        self.studio.drafts.add_set(run, str(data["fields"]["set"]))
+        return STAY
+
     def click_remove(self, run: str, data: Mapping[str, Any]) -> Answer:
         self.studio.drafts.remove_image(run, str(data["image"]))
         return STAY
@@ -196,6 +200,11 @@ class Actions:
 
     def click_uncrop(self, run: str, data: Mapping[str, Any]) -> Answer:
         self.studio.drafts.crop_image(run, str(data["image"]), None)
+        return STAY
+
+    def click_repeat(self, run: str, data: Mapping[str, Any]) -> Answer:
+        times = str(data.get("times", "")).strip()
+        self.studio.drafts.repeat_image(run, str(data["image"]), int(times) if times.isdecimal() else 0)
         return STAY
 
     # ---- captions

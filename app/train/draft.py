@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from trainer.bases.describe import BaseInfo
 from trainer.data.captions import SIDECAR_SUFFIXES
 from trainer.data.folder import READABLE_SUFFIXES
 from trainer.findings import Finding
-from trainer.studio.views import DraftView, ImageView
+from trainer.studio.views import DraftView, ImageSet, ImageView
 
 THUMB = 320
 
@@ -34,12 +34,13 @@ def card(title: str, *children: Child, number: int, aside: Child = None) -> Mark
 # ---- images
 
 
-def images(draft: DraftView, welcome: Child, reading: tuple[int, int] | None) -> Markup:
+def images(draft: DraftView, welcome: Child, reading: tuple[int, int] | None, sets: Sequence[ImageSet] = ()) -> Markup:
     """The first card: where to drop images, the images, and what is worth knowing about them.
 
     Args:
         welcome: what a draft without images shows first.
         reading: (images read, of how many) while an upload is taken in.
+        sets: images that other runs have.
     """
     words = TEXTS.train
     count = len(draft.images)
@@ -48,6 +49,7 @@ def images(draft: DraftView, welcome: Child, reading: tuple[int, int] | None) ->
         origin_line(draft.origin),
         None if count or draft.removed or reading else welcome,
         _drop_zone(reading, compact=bool(count)),
+        _sets(sets),
         _summary(draft) if count else None,
         el(
             "ul",
@@ -86,6 +88,24 @@ def _drop_zone(reading: tuple[int, int] | None, *, compact: bool) -> Markup:
         data_drop=True,
         data_sending=words.sending,
         data_reading=words.reading,
+    )
+
+
+def _sets(sets: Sequence[ImageSet]) -> Markup | None:
+    if not sets:
+        return None
+    words = TEXTS.train
+    options = [
+        el("option", words.set_option.format(name=each.name, images=_counted(each.images)), value=each.run)
+        for each in sets
+    ]
+    return el(
+        "div",
+        el("label", words.other_set, for_="other-set"),
+        el("select", options, id="other-set", name="set"),
+        el("button", words.take_set, type="button", data_act="take-set", data_tell=words.reading),
+        class_="source sets",
+        data_fields=True,
     )
 
 
@@ -162,13 +182,14 @@ def _image(image: ImageView) -> Markup:
                 aria_label=words.remove.format(name=image.name),
                 title=words.remove.format(name=image.name),
             ),
-            _badges(image.findings),
+            _badges(image),
             el("figcaption", image.name, title=about),
         ),
         data_editable=image.id,
         data_name=image.name,
         data_large=picture_url(image.path, 1024),
         data_part=image.part,
+        data_times=image.repeats,
     )
 
 
@@ -177,16 +198,18 @@ def finding_line(finding: Finding) -> str:
     return TEXTS.train.finding.format(message=said(finding.message), action=said(finding.action))
 
 
-def _badges(findings: Iterable[Finding]) -> Markup | None:
+def _badges(image: ImageView) -> Markup | None:
     words = TEXTS.train
-    badges = [
+    times = el("span", f"\u00d7 {image.repeats}", class_="badge note", title=words.editor.times)
+    badges = [times] if image.repeats > 1 else []
+    badges += [
         el(
             "span",
             words.kinds.get(finding.kind, (finding.kind, finding.kind))[0],
             class_=f"badge {finding.severity}",
             title=finding_line(finding),
         )
-        for finding in findings
+        for finding in image.findings
         if not finding.kind.startswith("caption")
     ]
     return el("span", badges, class_="badges") if badges else None

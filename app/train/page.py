@@ -111,7 +111,8 @@ def draw(actions: Actions, run: str) -> dict[str, str]:
     drawn["runs"] = runs.runs([each for each in summaries if each.id == run or not untouched(each)], run)
     if state == "draft":
         view, plan = studio.drafts.view(run), studio.drafts.plan(run)
-        drawn["images"] = draft.images(view, None if view.images else _welcome(studio), actions.reading.get(run))
+        welcome = None if view.images else _welcome(studio)
+        drawn["images"] = draft.images(view, welcome, actions.reading.get(run), studio.drafts.sets(run))
         tokens = studio.drafts.token_counts(run) if view.images else {}
         kept = studio.preferences
         writing = Writing(studio.captioning.view(run), kept.style_words(), *kept.caption_writer())

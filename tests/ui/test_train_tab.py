@@ -116,6 +116,12 @@ def test_an_image_is_looked_at_closely_cropped_by_dragging_and_left_with_a_key(d
     expect(written).to_have_value("boat")
     draft.keyboard.press("PageUp")
     expect(written).to_have_value("a green apple")
+    window.get_by_label("How often it is learned").fill("3")
+    draft.keyboard.press("PageDown")
+    expect(window.get_by_label("How often it is learned")).to_have_value("1")
+    draft.keyboard.press("PageUp")
+    expect(window.get_by_label("How often it is learned")).to_have_value("3")
+    expect(draft.locator(".thumbs .badge").filter(has_text="3")).to_have_count(1)
 
     def shape() -> list[int]:
         found: list[int] = window.locator("img").evaluate("e => [e.naturalWidth, e.naturalHeight]")
@@ -137,6 +143,13 @@ def test_an_image_is_looked_at_closely_cropped_by_dragging_and_left_with_a_key(d
     wait_for(lambda: shape() == whole)
     window.get_by_role("button", name="Close").click()
     expect(caption(draft, "apple.png")).to_have_value("a green apple")
+    # Another style may begin with the same images, and all that is said of them.
+    draft.get_by_role("button", name="New style", exact=True).click()
+    offered = draft.get_by_label("Or images of another style")
+    expect(offered.locator("option").first).to_contain_text("4 images")
+    draft.get_by_role("button", name="Add them").click()
+    expect(caption(draft, "apple.png")).to_have_value("a green apple")
+    expect(draft.locator(".thumbs .badge").filter(has_text="3")).to_have_count(1)
 
 
 def test_what_a_user_writes_is_shown_as_it_is_and_never_run(draft: Page) -> None:

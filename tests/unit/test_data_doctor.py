@@ -330,10 +330,27 @@ def test_progress_counts_every_image(tmp_path: Path) -> None:
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_images_come_as_often_as_their_folder_or_a_setting_says(tmp_path: Path) -> None:
+    for name in ("10_cats/a.png", "10_cats/b.png", "5_dogs/c.png", "birds/d.png"):
+        put(tmp_path, name)
+
+    def repeats(**wanted: int) -> dict[str, int]:
+        names = {name.replace("_png", ".png"): count for name, count in wanted.items()}
+        return {example.path.stem: example.repeats for example in look(tmp_path, repeats=names).examples}
+
+    assert repeats() == {"a": 10, "b": 10, "c": 5, "d": 1}
+    # Whole numbers as small as they can be: a folder alone is no longer because of its name.
+    assert repeats(birds=5) == {"a": 2, "b": 2, "c": 1, "d": 1}
+    assert repeats(birds=5, b_png=20) == {"a": 2, "b": 4, "c": 1, "d": 1}
+    assert [example.repeats for example in look(tmp_path / "10_cats").examples] == [1, 1]
+
+
 def test_a_dataset_survives_being_written_down(tmp_path: Path) -> None:
     put(tmp_path, "käse/red cat.png", drawing(1, (100, 60)))
     (tmp_path / "bad.png").write_bytes(b"")
-    dataset = look(tmp_path, trigger="ink")
+    put(tmp_path, "blue boat.png")
+    dataset = look(tmp_path, trigger="ink", repeats={"blue boat": 3})
+    assert {example.repeats for example in dataset.examples} == {1, 3}
     text = dataset.to_json()
     assert "käse/red cat.png" in text
     assert Dataset.from_json(text) == dataset

@@ -151,6 +151,12 @@ class DataConfig(Section):
         description="What should stay in the middle when an image is cut, as 'cat.png=0.3,0.6': shares of its width "
         "and height from the upper left corner; others are cut to their middle.",
     )
+    repeats: list[Annotated[str, Field(max_length=300)]] = Field(
+        default_factory=list,
+        max_length=10_000,
+        description="How often an image or a subfolder comes beside the others, as 'cat.png=3'; without it a number "
+        "before a subfolder's name says it, as in 10_cats, and all others come once.",
+    )
     flip: bool = Field(
         False,
         description="Also train on mirrored images: more variety, but text and left-right habits get mirrored as well.",
@@ -204,6 +210,12 @@ class DataConfig(Section):
         focus_points(value)
         return value
 
+    @field_validator("repeats")
+    @classmethod
+    def _whole_repeats(cls, value: list[str]) -> list[str]:
+        repeat_counts(value)
+        return value
+
 
 def focus_points(lines: Sequence[str]) -> dict[str, tuple[float, float]]:
     """``cat.png=0.3,0.6`` as points by name.
@@ -222,6 +234,25 @@ def focus_points(lines: Sequence[str]) -> dict[str, tuple[float, float]]:
             raise ValueError(f"holds {line!r}, but needs lines such as 'cat.png=0.3,0.6', with shares from 0 to 1")
         points[name.strip()] = (x, y)
     return points
+
+
+MOST_REPEATS = 100
+
+
+def repeat_counts(lines: Sequence[str]) -> dict[str, int]:
+    """``cat.png=3`` as counts by name.
+
+    Raises:
+        ValueError: says which line is none.
+    """
+    counts: dict[str, int] = {}
+    for line in lines:
+        name, _, number = line.rpartition("=")
+        count = int(number) if number.strip().isdecimal() else 0
+        if not name.strip() or not 1 <= count <= MOST_REPEATS:
+            raise ValueError(f"holds {line!r}, but needs lines such as 'cat.png=3', from 1 to {MOST_REPEATS} times")
+        counts[name.strip()] = count
+    return counts
 
 
 class AdapterConfig(Section):

@@ -32,6 +32,7 @@ class Example:
         mask: a picture of the same size that says how much of the image counts, white all and black nothing.
         mask_sha256: of its bytes.
         alpha: whether the image's own transparency says it.
+        repeats: how often it comes in an epoch.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Example:
     mask: Path | None = None
     mask_sha256: str = ""
     alpha: bool = False
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def _example(row: dict[str, Any]) -> Example:
     left, top, right, bottom = (int(edge) for edge in row["crop"])
     if row["caption_source"] not in get_args(CaptionSource):
         raise ValueError(f"unknown caption source {row['caption_source']!r}")
+    if int(row.get("repeats", 1)) < 1:
+        raise ValueError(f"{row['name']} is repeated {row['repeats']} times")
     if not (0 <= left < right <= row["width"] and 0 <= top < bottom <= row["height"]):
         raise ValueError(f"the crop of {row['name']} lies outside of it")
     return Example(

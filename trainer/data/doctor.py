@@ -17,6 +17,7 @@ from trainer.data.decoder import Decoder, Source
 from trainer.data.duplicates import Fingerprint
 from trainer.data.folder import common_folder, list_images, natural_key, without_masks
 from trainer.data.images import ImageFacts
+from trainer.data.repeats import with_repeats
 from trainer.data.tags import kind_of
 from trainer.errors import DatasetError, ImageError
 from trainer.findings import Finding
@@ -83,6 +84,7 @@ def examine(
     token_limit: int = 75,
     masks: Masks = "files",
     focus: Focus | None = None,
+    repeats: Mapping[str, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Read every image of a folder (or the given files), in a child process, and decide how each is trained on.
@@ -91,6 +93,7 @@ def examine(
         source: a folder, or image files.
         background: colour behind transparent images.
         resolution, multiple, bucketing, trigger, count_tokens, token_limit, focus: as in `judge`.
+        repeats: by name of an image or subfolder, how often it comes; see `trainer.data.repeats.repeats_of`.
         masks: whether ``cat-mask.png`` beside ``cat.png`` is a mask, and whether transparency is one too.
         progress: told (images done, images in all) after each image.
 
@@ -151,7 +154,7 @@ def examine(
     if not examples:
         raise DatasetError(_nothing_usable(root, findings))
     about = about_the_set([example.content for example in examples], trigger)
-    return Dataset(tuple(examples), (*findings, *about_captions, *about))
+    return Dataset(tuple(with_repeats(examples, repeats or {})), (*findings, *about_captions, *about))
 
 
 def judge(

@@ -26,8 +26,8 @@ _REPEATS = re.compile(r"(\d+)_.+")
 def list_images(folder: Path) -> tuple[list[Path], list[Finding]]:
     """The images of a folder and of the folders in it, in natural order, and what was passed over.
 
-    Hidden files, links, the folders of trainings and those that macOS adds to archives are left out. kohya's habit of
-    writing repeats into a folder's name (`10_name`) is recognised and not followed.
+    Hidden files, links, the folders of trainings and those that macOS adds to archives are left out. What a number in a
+    folder's name means (`10_name`) is said in `trainer.data.repeats`.
 
     Raises:
         DatasetError: there is no such folder, it is a file, or it may not be read.
@@ -42,14 +42,14 @@ def list_images(folder: Path) -> tuple[list[Path], list[Finding]]:
             findings.append(_passed_over(entry.name, "is the folder of a training", "its pictures are results"))
         elif entry.is_dir():
             inner = _images_of_subfolder(entry, folder, findings)
-            if inner and (match := _REPEATS.fullmatch(entry.name)):
+            if inner and (match := _REPEATS.fullmatch(entry.name)) and int(match[1]) > 1:
                 findings.append(
                     Finding(
                         entry.name,
                         "repeats",
                         "note",
                         f"the folder's name asks for {int(match[1])} repeats of each image",
-                        "every image counts once; the number of steps sets how long it trains",
+                        "they come that often beside images asked for once; how long it trains is set by the steps",
                     )
                 )
             files += inner

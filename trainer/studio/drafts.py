@@ -11,17 +11,17 @@ from trainer import config as configs
 from trainer.bases import tokens
 from trainer.bases.describe import BaseInfo, Bases
 from trainer.config import RunConfig
-from trainer.config.sections import focus_points
+from trainer.config.sections import focus_points, repeat_counts
 from trainer.data.captions import compose, find_replace, from_names
 from trainer.data.doctor import about_the_set
 from trainer.data.folder import list_images
 from trainer.errors import PatinaError, StudioError
 from trainer.studio.estimate import PastRuns, estimate, file_bytes, foretold, resolved, side_multiple
 from trainer.studio.folder import StudioFolder, new_id
-from trainer.studio.images import DraftImages
+from trainer.studio.images import DraftImages, asked_repeats
 from trainer.studio.machine import Device
 from trainer.studio.store import RunRow, State, Store
-from trainer.studio.views import AddReport, DraftView, PlanView, SampleSet
+from trainer.studio.views import AddReport, DraftView, ImageSet, PlanView, SampleSet
 from trainer.study.heats import FACTORS, cost_of, heats_of
 from trainer.training.run_folder import Origin, RunFolder
 
@@ -122,6 +122,29 @@ class Drafts:
         added, refused = self._images.add(run_id, [Path(file) for file in files], background=background)
         return AddReport(tuple(added), tuple(refused))
 
+    def sets(self, run_id: str) -> list[ImageSet]:
+        """The sets of images that other runs have and this one has not, each once, by the newest of their runs."""
+        by_run = self._images.by_run()
+        mine = set(by_run.get(run_id, ()))
+        found: dict[tuple[str, ...], ImageSet] = {}
+        for run in sorted(self._store.all(), key=lambda run: -run.created):
+            ids = by_run.get(run.id, ())
+            if not mine.issuperset(ids):
+                found.setdefault(ids, ImageSet(run.id, run.name, len(ids)))
+        return list(found.values())
+
+    def add_set(self, run_id: str, source: str) -> None:
+        """Add the images of another run, with their captions, parts and how often they come.
+
+        Raises:
+            StudioError: there is no such run, or they would be too many.
+        """
+        self._draft(run_id)
+        other = repeat_counts(self._config(self._store.get(source)).data.repeats)
+        own = repeat_counts(self._config(self._store.get(run_id)).data.repeats)
+        self._images.copy(source, run_id)
+        self.update(run_id, {"data.repeats": self._repeats(run_id, {**other, **own})})
+
     def remove_image(self, run_id: str, image_id: str) -> None:
         """Take an image out of a draft; `restore_image` brings it back with its caption."""
         self._draft(run_id)
@@ -136,6 +159,21 @@ class Drafts:
         """Use a part of an image; see `DraftImages.crop`."""
         self._draft(run_id)
         self._images.crop(run_id, image_id, box)
+
+    def repeat_image(self, run_id: str, image_id: str, times: int) -> None:
+        """Have an image come so often beside the others; how long it trains is set by the steps.
+
+        Raises:
+            ConfigError: it is no number from 1 to `trainer.config.sections.MOST_REPEATS`.
+        """
+        run = self._draft(run_id)
+        asked = {**repeat_counts(self._config(run).data.repeats), image_id: times}
+        self.update(run_id, {"data.repeats": self._repeats(run_id, asked)})
+
+    def _repeats(self, run_id: str, asked: Mapping[str, int]) -> list[str]:
+        """Lines for ``data.repeats`` that name the images as they lie in the run's folder."""
+        counts = {image.id: asked_repeats(image, asked) for image in self._images.images(run_id)}
+        return [f"{name}={count}" for name, count in counts.items() if count != 1]
 
     # ---- captions
 
@@ -185,6 +223,7 @@ class Drafts:
                 count_tokens=lambda text: tokens.token_count(text, info),
                 token_limit=limit,
                 focus=focus_points(config.data.focus),
+                repeats=repeat_counts(config.data.repeats),
             )
             for removed in (False, True)
         ]
@@ -263,6 +302,7 @@ class Drafts:
             raise StudioError(problem)
         self._home.require_space(START_BYTES, "Training")
         config.data.images = str(self._home.images(run_id))
+        config.data.repeats = self._repeats(run_id, repeat_counts(config.data.repeats))
         return config
 
     def _problem(self, info: BaseInfo, images: int) -> str:

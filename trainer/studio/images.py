@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ class DraftImages:
         count_tokens: CountTokens | None,
         token_limit: int,
         focus: Focus | None = None,
+        repeats: Mapping[str, int] | None = None,
     ) -> list[ImageView]:
         """Every image with its crop and findings, from what was noted at the upload: no image is opened.
 
@@ -98,6 +100,7 @@ class DraftImages:
             removed: those that were taken out instead.
             resolution, multiple, buckets, trigger, count_tokens, token_limit, focus: as in
                 `trainer.data.doctor.judge`; an image's id is its name, too.
+            repeats: how often an image comes, by id or name; once where it is not there.
         """
         images = self.images(run_id, removed=removed)
         candidates = []
@@ -128,6 +131,7 @@ class DraftImages:
                 findings=tuple(replace(finding, image=image.id) for finding in verdict.findings),
                 removed=image.removed,
                 part=self.is_part(run_id, image.id),
+                repeats=asked_repeats(image, repeats or {}),
             )
             for image, verdict in zip(images, verdicts, strict=True)
         ]
@@ -150,8 +154,7 @@ class DraftImages:
             if file not in images and not is_caption(file)
         ]
         present = {image.id: image for image in [*self.images(run_id), *self.images(run_id, removed=True)]}
-        if len(present) + len(images) > MAX_IMAGES:
-            raise StudioError(f"A run holds at most {MAX_IMAGES} images, and a style needs 8 to 50. Choose fewer.")
+        self._require_room(len(present) + len(images))
         self._home.require_space(sum(file.stat().st_size for file in images) * 4, "Adding these images")
         texts = UploadedCaptions(files)
         refused += texts.complaints
@@ -274,11 +277,27 @@ class DraftImages:
             )
         return True
 
+    def by_run(self) -> dict[str, tuple[str, ...]]:
+        """Run -> ids of its images, sorted."""
+        rows = self._db.all("SELECT run, id FROM images WHERE removed = 0 ORDER BY run, id")
+        return {run: tuple(row["id"] for row in group) for run, group in groupby(rows, key=lambda row: row["run"])}
+
     def copy(self, source: str, target: str) -> None:
-        """Give a new draft the images and captions of another run."""
+        """Give a draft the images and captions of another run behind its own; those that both have stay as they are.
+
+        Raises:
+            StudioError: they would be too many.
+        """
+        own = [*self.images(target), *self.images(target, removed=True)]
+        for image in own:
+            if image.removed and any(other.id == image.id for other in self.images(source)):
+                self.restore(target, image.id)
+        present = {image.id for image in own}
+        new = [image for image in self.images(source) if image.id not in present]
+        self._require_room(len(present) + len(new))
         folder = self._home.images(target)
         folder.mkdir(parents=True, exist_ok=True)
-        for image in self.images(source):
+        for image in new:
             shutil.copyfile(self.path(source, image.id), folder / f"{image.id}.png")
             self._write_caption(target, image.id, image.caption)
             if self.is_part(source, image.id):
@@ -286,10 +305,15 @@ class DraftImages:
                 name = f"{image.id}.png"
                 shutil.copyfile(self._home.whole_images(source) / name, self._home.whole_images(target) / name)
         self._db.write(
-            "INSERT INTO images SELECT ?, id, name, ordinal, caption, 0, width, height, source_sha256, findings"
-            " FROM images WHERE run = ? AND removed = 0",
-            (target, source),
+            "INSERT INTO images SELECT ?, id, name, ordinal + 1 + (SELECT coalesce(max(ordinal), -1) FROM images"
+            " WHERE run = ?), caption, 0, width, height, source_sha256, findings FROM images"
+            " WHERE run = ? AND removed = 0 AND id NOT IN (SELECT id FROM images WHERE run = ?)",
+            (target, target, source, target),
         )
+
+    def _require_room(self, count: int) -> None:
+        if count > MAX_IMAGES:
+            raise StudioError(f"A run holds at most {MAX_IMAGES} images, and a style needs 8 to 50. Choose fewer.")
 
     def _caption_present(self, run_id: str, captions: Mapping[str, str]) -> list[tuple[str, str]]:
         """Give captions, by file name, to images that came earlier; a sentence for each that belongs to none."""
@@ -355,6 +379,11 @@ class DraftImages:
     def _write_caption(self, run_id: str, image_id: str, caption: str, *, removed: bool = False) -> None:
         # An empty file says that there is no caption; without one the engine would make words of the id.
         write_file(self.path(run_id, image_id, removed=removed).with_suffix(".txt"), caption.encode())
+
+
+def asked_repeats(image: DraftImage, asked: Mapping[str, int]) -> int:
+    """How often an image is asked for by its id or by the name that it came with."""
+    return next((asked[key] for key in (image.id, image.name, Path(image.name).stem) if key in asked), 1)
 
 
 def _image(row: sqlite3.Row) -> DraftImage:

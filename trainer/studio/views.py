@@ -38,6 +38,7 @@ class ImageView:
         caption: what the picture shows, without the trigger.
         findings: what is said of it, each under its id.
         part: whether a person chose this part of a larger one.
+        repeats: how often it is asked for beside the others.
     """
 
     id: str
@@ -51,6 +52,16 @@ class ImageView:
     findings: tuple[Finding, ...]
     removed: bool = False
     part: bool = False
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images that a run has, under its name."""
+
+    run: str
+    name: str
+    images: int
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class TrainingImage:
             always the same.
         plain: row of the caption without the trigger, or of each order without it; empty where none is needed.
         mask: how much each latent cell counts, (V, 1, h, w), 0 to 1; None where all count.
+        repeats: how often it comes in an epoch.
     """
 
     mean: Tensor
@@ -44,6 +45,7 @@ class TrainingImage:
     orders: tuple[int, ...] = ()
     plain: tuple[int, ...] = ()
     mask: Tensor | None = None
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ class Batches:
         size = sum(image.mean.nbytes + image.std.nbytes for image in self.images)
         home = base.device if size <= DEVICE_LATENTS else torch.device("cpu")
         self._latents, self._place = _stack_by_shape(self.images, home)
-        self.plan = BatchPlan([bucket for bucket, _ in self._place], batch_size, seed)
+        self._turns = [index for index, image in enumerate(self.images) for _ in range(image.repeats)]
+        self.plan = BatchPlan([self._place[index][0] for index in self._turns], batch_size, seed)
 
     @property
     def passes_per_step(self) -> int:
@@ -136,15 +139,19 @@ class Batches:
         """Images of one pass from the bucket with the most latent cells: what memory is measured on."""
         sizes = [mean.shape[-1] * mean.shape[-2] for mean, _ in self._latents]
         biggest = max(range(len(sizes)), key=sizes.__getitem__)
-        epoch = (self.plan.batch(index) for index in range(self.plan.batches_per_epoch))
+        epoch = (self._members(index) for index in range(self.plan.batches_per_epoch))
         return next(batch for batch in epoch if self._place[batch[0]][0] == biggest)[: self.images_per_pass]
 
     def draw(self, step: int, number: int = 0) -> Batch:
         """What a step's ``number``-th pass sees."""
         first = number * self.images_per_pass
         batch, start = divmod(first, self.batch_size)
-        members = self.plan.batch(step * self.accumulation + batch)
+        members = self._members(step * self.accumulation + batch)
         return self.compose(members[start : start + self.images_per_pass], step, first_slot=first)
+
+    def _members(self, batch: int) -> list[int]:
+        """The images of the run's ``batch``-th batch."""
+        return [self._turns[turn] for turn in self.plan.batch(batch)]
 
     def heaviest(self) -> Batch:
         """As large a batch as any that will be drawn: of the `largest` images, all of them taught if any may be."""

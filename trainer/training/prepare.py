@@ -12,7 +12,7 @@ import torch
 from trainer.atomic import write_file
 from trainer.bases.base import Base, SizeFacts, TextFeatures
 from trainer.config import RunConfig
-from trainer.config.sections import ChangedImages, focus_points
+from trainer.config.sections import ChangedImages, focus_points, repeat_counts
 from trainer.data.cache import Latents, TextEmbedding, cache_latents, cache_texts
 from trainer.data.captions import compose
 from trainer.data.dataset import Dataset, Example
@@ -93,6 +93,7 @@ def read_dataset(
         token_limit=base.token_limit,
         masks=config.data.masks,
         focus=focus_points(config.data.focus),
+        repeats=repeat_counts(config.data.repeats),
         progress=progress,
     )
     write_file(folder.dataset_file, dataset.to_json().encode())
@@ -199,6 +200,7 @@ def _prepared(dataset: Dataset, config: RunConfig, base: Base, cache: Path, prog
             orders=tuple(row[text] for text in own.orders),
             plain=tuple(row[text] for text in own.plain),
             mask=mask,
+            repeats=example.repeats,
         )
         for example, found, own, mask in zip(dataset.examples, latents, spoken, masks, strict=True)
     ]

@@ -41,6 +41,12 @@ export const attach = (gradio) => {
     own.value = parts.caption.value;
     own.dispatchEvent(new Event("change", { bubbles: true }));
   };
+  const keepTimes = () => {
+    const before = items()[at()]?.dataset.times;
+    if (!before || parts.times.value === before) return;
+    if (parts.times.checkValidity()) trigger("click", { act: "repeat", image: id, times: parts.times.value });
+    else parts.times.value = before;
+  };
   const draw = () => {
     const list = items();
     const place = at();
@@ -61,8 +67,10 @@ export const attach = (gradio) => {
     }
     // What is being written stays, but for another image.
     if (shownId !== id || document.activeElement !== parts.caption) parts.caption.value = field()?.value ?? "";
+    if (shownId !== id || document.activeElement !== parts.times) parts.times.value = list[place].dataset.times;
     shownId = id;
     setText(parts.label, said.caption);
+    setText(parts.timesLabel, said.times);
     setText(parts.keys, said.keys);
     setText(parts.help, said.crop_help);
     for (const key of ["crop", "whole", "remove", "before", "next", "close"]) setText(parts[key], said[key]);
@@ -70,6 +78,7 @@ export const attach = (gradio) => {
   };
   const go = (by) => {
     keep();
+    keepTimes();
     const list = items();
     id = list[placeAfter(at(), by, list.length)]?.dataset.editable ?? "";
     draw();
@@ -91,9 +100,11 @@ export const attach = (gradio) => {
   parts.close.addEventListener("click", () => parts.dialog.close());
   parts.dialog.addEventListener("close", () => {
     keep();
+    keepTimes();
     items()[at()]?.querySelector("[data-edit]").focus();
     id = "";
   });
+  parts.times.addEventListener("change", keepTimes);
   parts.crop.addEventListener("click", () => {
     if (part) trigger("click", { act: "crop", image: id, box: part });
   });
@@ -107,7 +118,7 @@ export const attach = (gradio) => {
     else parts.dialog.close();
   });
   parts.dialog.addEventListener("keydown", (event) => {
-    const writing = event.target === parts.caption;
+    const writing = event.target === parts.caption || event.target === parts.times;
     const by = { PageUp: -1, PageDown: 1, ...(writing ? {} : { ArrowLeft: -1, ArrowRight: 1 }) }[event.key];
     if (!by) return;
     event.preventDefault();
@@ -137,6 +148,8 @@ const build = () => {
     place: make("span", { class: "editor-place", role: "status" }),
     label: make("span"),
     caption: make("textarea", { rows: 5, maxlength: 2000, class: "editor-caption" }),
+    timesLabel: make("span"),
+    times: make("input", { type: "number", min: 1, max: 100, step: 1, required: true, class: "editor-times" }),
     keys: make("p", { class: "editor-help" }),
     help: make("p", { class: "editor-help" }),
     before: button("plain"), next: button("plain"), crop: button("plain"), whole: button("plain"),
@@ -147,6 +160,7 @@ const build = () => {
     make("header", {}, parts.name, parts.place),
     make("label", {}, parts.label, parts.caption), parts.keys,
     make("div", { class: "editor-line" }, parts.before, parts.next),
+    make("label", { class: "editor-count" }, parts.timesLabel, parts.times),
     parts.help, make("div", { class: "editor-line" }, parts.crop, parts.whole),
     make("div", { class: "editor-line end" }, parts.remove, parts.close));
   parts.dialog = make("dialog", { class: "editor" }, make("div", { class: "editor-show" }, parts.stage), side);

@@ -373,6 +373,47 @@ def test_half_a_character_in_a_caption_is_put_together_or_marked(parts: Parts, u
     assert image.path.with_suffix(".txt").read_text(encoding="utf-8") == image.caption
 
 
+def test_an_image_comes_more_often_when_asked_and_its_run_is_told(parts: Parts, draft: str) -> None:
+    car = ids(parts, draft)["blue-car.png"]
+    parts.drafts.repeat_image(draft, car, 3)
+    parts.drafts.repeat_image(draft, ids(parts, draft)["house2.png"], 2)
+    parts.drafts.repeat_image(draft, ids(parts, draft)["house2.png"], 1)
+    assert {image.name: image.repeats for image in parts.drafts.view(draft).images if image.repeats > 1} == {
+        "blue-car.png": 3
+    }
+    assert parts.drafts.ready(draft).data.repeats == [f"{car}=3"]
+    assert parts.drafts.ready(parts.drafts.duplicate(draft)).data.repeats == [f"{car}=3"]
+    # By the name that a file had, as a command would say it.
+    parts.drafts.update(draft, {"data.repeats": ["blue-car.png=4"]})
+    assert parts.drafts.ready(draft).data.repeats == [f"{car}=4"]
+    for wrong in (0, 101):
+        with pytest.raises(ConfigError, match=r"data\.repeats holds .* from 1 to 100 times"):
+            parts.drafts.repeat_image(draft, car, wrong)
+
+
+def test_the_images_of_another_run_are_added_once_with_all_that_is_said_of_them(
+    parts: Parts, draft: str, uploads: list[Path]
+) -> None:
+    car, house = ids(parts, draft)["blue-car.png"], ids(parts, draft)["house2.png"]
+    parts.drafts.set_captions(draft, {car: "a blue car"})
+    parts.drafts.crop_image(draft, car, (0.25, 0.0, 1.0, 0.5))
+    parts.drafts.repeat_image(draft, car, 3)
+    other = parts.drafts.create({"name": "Other"})
+    parts.drafts.add_images(other, [uploads[-1]])
+    own = parts.drafts.view(other).images[0].id
+    parts.drafts.set_captions(other, {own: "mine"})
+    # Two runs with the same images are one set.
+    again = parts.drafts.duplicate(draft)
+    assert [(each.run, each.images) for each in parts.drafts.sets(other)] == [(again, 5)]
+    parts.drafts.add_set(other, draft)
+    images = {image.id: image for image in parts.drafts.view(other).images}
+    assert len(images) == 5
+    assert (images[own].caption, next(iter(images))) == ("mine", own)
+    assert (images[car].caption, images[car].part, images[car].repeats) == ("a blue car", True, 3)
+    assert images[house].path.is_file()
+    assert parts.drafts.sets(other) == []
+
+
 def test_a_part_of_an_image_is_chosen_and_the_whole_brought_back(parts: Parts, draft: str) -> None:
     def image(run_id: str = draft) -> ImageView:
         return next(one for one in parts.drafts.view(run_id).images if one.name == "blue-car.png")

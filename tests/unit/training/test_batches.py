@@ -31,6 +31,17 @@ def test_another_seed_or_step_or_micro_step_draws_other_noise(base: Base, materi
     assert all(not torch.equal(a, b) for i, a in enumerate(noises) for b in noises[:i])
 
 
+def test_an_image_that_is_repeated_comes_so_much_more_often_and_else_nothing_changes(
+    base: Base, materials: Prepared
+) -> None:
+    first, *others = materials.training
+    often = Batches(base, [replace(first, repeats=3), *others], materials.features, batch_size=1, seed=1)
+    epoch = [often._members(step)[0] for step in range(often.plan.batches_per_epoch)]
+    assert {image: epoch.count(image) for image in epoch} == {0: 3, **{1 + i: 1 for i in range(len(others))}}
+    once = batches(base, materials)
+    assert [once._members(step) for step in range(6)] == [once.plan.batch(step) for step in range(6)]
+
+
 def test_latents_are_drawn_from_the_posterior_and_scaled(base: Base, materials: Prepared) -> None:
     drawing = replace(base, family=replace(base.family, draws_latents=True))
     drawn = batches(drawing, materials)
