@@ -10,7 +10,7 @@ Names read:
 - LyCORIS's wrapper: ``lycoris_<flattened path>``.
 - ComfyUI: ``diffusion_model.<original path>``, ``text_encoders.clip_l.transformer.<path>``.
 - OneTrainer: ``lora_unet.<path>``, or ``unet.<original path>`` and ``clip_l.<path>``.
-- embeddings of textual inversion: see `trainer.styles.words`.
+- embeddings of textual inversion: see `trainer.styles.words`; PEFT's VeRA: `trainer.styles.vera`.
 
 What a layer is made with (LoRA, LoHa, LoKr ...) is a module each in `trainer.styles.foreign`. Every reader applies
 ``alpha / rank``, so that is what `LayerWeights` holds, whatever the method was.
@@ -31,7 +31,7 @@ from torch import Tensor
 from trainer.adapters.weights import LayerWeights
 from trainer.errors import AdapterFileError, AlphaUnknown
 from trainer.safetensors_file import Header, read_header, read_tensors
-from trainer.styles import peft_config, words
+from trainer.styles import peft_config, vera, words
 from trainer.styles.alpha import MAX_ALPHA, Alpha, usable
 from trainer.styles.file import StyleFile, made_for
 from trainer.styles.foreign import form_of
@@ -76,6 +76,12 @@ def read_style(
             for embedding, vectors in found_words.items():
                 _refuse_values(path, embedding, vectors, alpha_known=True)
         return StyleFile(path, words.LAYOUT, found_words, header.metadata)
+    if vera.is_vera(header):
+        vectors_of = vera.read(header, Places(known, two_encoders=False))
+        if check_values:
+            for layer_path, vectors in vectors_of.items():
+                _refuse_values(path, layer_path, vectors, alpha_known=True)
+        return StyleFile(path, "PEFT", vectors_of, header.metadata)
     keys, notes = sort_keys(header)
     modules: dict[str, dict[str, str]] = {}
     for key, place in keys.items():

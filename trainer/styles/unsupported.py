@@ -11,7 +11,7 @@ from trainer.safetensors_file import Entry
 _METHODS: tuple[tuple[str, str], ...] = (
     ("boft_", "BOFT, which turns the base's weights"),
     ("oft_", "OFT, which turns the base's weights"),
-    ("vera_lambda", "VeRA as PEFT writes it, whose matrices are drawn anew wherever it is opened"),
+    ("vera_lambda", "VeRA as PEFT writes it without its matrices, which are drawn anew wherever it is opened"),
     ("lora_E", "AdaLoRA with its diagonal"),
     ("ia3", "IA3, which multiplies what the base computes"),
     ("on_input", "IA3 (LyCORIS), which multiplies what the base computes"),

@@ -5,24 +5,28 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image
 
 from trainer.adapters.bank import Bank
-from trainer.adapters.methods import METHODS, told_by_layers
+from trainer.adapters.methods import METHODS, method_of, told_by_layers
+from trainer.adapters.weights import LayerWeights
 from trainer.bases.base import Base
 from trainer.bases.placement import PARTS, is_out_of_memory
 from trainer.bases.sources import parse_source, public_name
 from trainer.config import RunConfig
 from trainer.data.dataset import Dataset
-from trainer.errors import BaseError, ConfigError
+from trainer.errors import BaseError, ConfigError, RunError
 from trainer.events import Emit, Phase
+from trainer.styles import vera
 from trainer.styles.consumers import foreseen, losses
+from trainer.styles.consumers.proof import SAME
 from trainer.styles.metadata import Provenance, bucket_info, build, checkpoint_hashes, tag_frequency, thumbnail_url
 from trainer.styles.names import count_layers_per_block
-from trainer.styles.verify import Verification, verify_export
+from trainer.styles.read import read_style
+from trainer.styles.verify import Tick, Verification, verify_export
 from trainer.styles.write import write_style
 from trainer.training.fitting import tidy
 from trainer.training.loop import Trainer
@@ -103,19 +107,42 @@ def export(
             family=base.family,
         )
 
+    small = _in_peft_form(folder, trained, weights)
     parts = PARTS if base.placement.parked else ()
     with bank.detached():
         try:
             # The pipeline wants all parts in one place.
             with base.placement.ready(*parts):
-                return verified()
+                return dataclasses.replace(proof := verified(), ticks=(*proof.ticks, *small))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Outside of the handler, which holds on to what took the memory.
         tidy(base.device)
         with base.placement.away(*parts):
-            return verified()
+            return dataclasses.replace(proof := verified(), ticks=(*proof.ticks, *small))
+
+
+def _in_peft_form(folder: RunFolder, trained: Trainer, weights: Mapping[str, LayerWeights]) -> tuple[Tick, ...]:
+    """A VeRA adapter also as PEFT has it, in a folder beside the file, read back and compared with it."""
+    spec = trained.bank[trained.style].spec
+    if spec.method != "vera":
+        return ()
+    file = folder.peft_folder / vera.TENSORS_FILE
+    try:
+        if not vera.write(folder.peft_folder, trained.weights_to_export(), spec.rank, spec.alpha):
+            return ()
+    except OSError as error:
+        raise RunError(f"{file} cannot be written: {error.strerror or error}.") from None
+    found = read_style(file).layers
+    for path, layer in weights.items():
+        read = method_of(found[path]).as_lora(found[path], trained.bank.layers[path].weight)
+        ours, theirs = (each.scale * each.up.cpu() @ each.down.cpu() for each in (layer, read))
+        if float((ours - theirs).norm()) > SAME * float(ours.norm()):
+            raise RunError(f"{file} was written, but {path} does something else in it.")
+    kilobytes = round(file.stat().st_size / 1000)
+    told = f"the same update in {kilobytes} kB, for PeftModel.from_pretrained in {file.parent.name}/ beside the file"
+    return (Tick("in PEFT's form", True, told),)
 
 
 def provenance(

@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "adapter.safetensors"
 
     @property
+    def peft_folder(self) -> Path:
+        """What PEFT opens of a method that has a form of its own there."""
+        return self.path / "peft"
+
+    @property
     def sheet_file(self) -> Path:
         """Base beside style, the run's last picture."""
         return self.path / "sheet.png"

@@ -170,6 +170,7 @@ def test_whatever_the_method_a_run_goes_on_and_its_checkpoints_are_its_file(
     whole, said = run(settings, tmp_path / "whole", base)
     proof = "same picture" if layout == "diffusers" else "read by: It "
     assert any(proof in tick for tick in of_type(said, Finished)[0].verified)
+    assert (whole.peft_folder / "adapter_model.safetensors").is_file() == (adapter["method"] == "vera")
     if layout == "kohya":
         assert any(METHODS[adapter["method"]].readers in notice.text for notice in of_type(said, Notice))
     run(settings, tmp_path / "parted", base, PauseAt(3))

@@ -82,15 +82,20 @@ class Vera(Method):
 
     def weights(self, values: Values, rank: int, alpha: float) -> LayerWeights:
         if "shared_down" not in values:
-            high, low = (int(half) for half in values["seed"])
-            inputs = tuple(int(size) for size in values["inputs"])
-            down, up = _matrices(high * _HALF_OF_A_SEED + low, rank, len(values["outputs"]), inputs)
+            down, up = matrices_of(values, rank)
             values = {**values, "shared_down": down, "shared_up": up}
         return LayerWeights(*self.factors(values), alpha)
 
     def rate_factor(self, part: str) -> float:
         # A vector's step reaches every direction by a tenth (d) of what a step of LoRA's B does.
         return 10.0
+
+
+def matrices_of(values: Values, rank: int) -> tuple[Tensor, Tensor]:
+    """A (r, in[, kh, kw]) and B (out, r) of a layer, from what checkpoints keep of it."""
+    high, low = (int(half) for half in values["seed"])
+    inputs = tuple(int(size) for size in values["inputs"])
+    return _matrices(high * _HALF_OF_A_SEED + low, rank, len(values["outputs"]), inputs)
 
 
 def _matrices(seed: int, rank: int, out: int, inputs: tuple[int, ...]) -> tuple[Tensor, Tensor]:
