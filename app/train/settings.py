@@ -83,6 +83,7 @@ def advanced(
     choices: Mapping[str, Any],
     below: Mapping[str, Markup | None] = _NOTHING,
     offered: Mapping[str, Collection[str]] = _ALL,
+    idle: Collection[str] = (),
 ) -> Markup:
     """All of *Advanced*.
 
@@ -91,9 +92,12 @@ def advanced(
         choices: dotted setting -> what will be used for what is left to the preset.
         below: dotted setting -> what stands below its field.
         offered: dotted setting -> those of its choices that suit the base; of the others all are offered.
+        idle: dotted settings that mean nothing to the base; shown only where something was chosen.
     """
     groups: dict[str, list[Markup]] = {}
     for field in form_fields():
+        if field.path in idle and at(chosen, field.path) in (None, field.default):
+            continue
         if field.path in offered:
             field.choices = tuple(each for each in field.choices if each in offered[field.path])
         row = _row(field, at(chosen, field.path), choices.get(field.path), below.get(field.path))

@@ -14,6 +14,7 @@ from app.train.dials import DIALS, POSITIONS, Dial, at
 from app.train.settings import advanced as advanced_fields
 from app.units import duration, of_total, size
 from trainer.bases.describe import BaseInfo
+from trainer.bases.families import FAMILIES
 from trainer.studio.views import DraftView, PlanView
 
 
@@ -88,11 +89,13 @@ def advanced(draft: DraftView, plan: PlanView, base: BaseInfo | None = None) -> 
     base = base or BaseInfo("")
     below = {"samples.prompts": known(base.subjects, words.subjects_help, keep="sample-subjects")}
     offered = {"samples.scheduler": base.schedulers}
+    family = FAMILIES.get(base.family or "")
+    idle = ("base.clip_skip",) if family is not None and not family.clip_skip else ()
     return el(
         "details",
         el("summary", words.advanced),
         el("p", words.advanced_hint, class_="help"),
-        advanced_fields(draft.settings, plan.choices, below, offered),
+        advanced_fields(draft.settings, plan.choices, below, offered, idle),
         el("button", words.reset_all, type="button", class_="small", data_act="reset-settings"),
         class_="advanced",
         data_keep="advanced",

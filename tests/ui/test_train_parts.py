@@ -12,9 +12,10 @@ from PIL import Image
 
 from app.refresh import Panels, Shown
 from app.texts import TEXTS
-from app.train import monitor, pictures, runs
+from app.train import monitor, pictures, runs, setup
 from app.train.actions import Actions
 from app.train.page import DRAWN, draw
+from trainer.bases.describe import BaseInfo
 from trainer.captioning.style_words import STYLE_WORDS
 from trainer.captioning.writers import Writer
 from trainer.errors import ConfigError, StudioError
@@ -451,6 +452,18 @@ def test_captions_are_written_by_a_model_which_is_asked_for_before_it_is_downloa
     assert WORDS.writer_unsaid.format(count=1) in page
     actions.click(run, {"act": "captions-usual-words"})
     assert actions.studio.preferences.style_words() == STYLE_WORDS
+
+
+def test_a_setting_that_means_nothing_to_the_base_is_hidden_until_it_was_chosen(actions: Actions, run: str) -> None:
+    view, plan = actions.studio.drafts.view(run), actions.studio.drafts.plan(run)
+    shown = {
+        family: 'id="set-base-clip_skip"' in setup.advanced(view, plan, BaseInfo("", family=family))
+        for family in ("sd1", "sd2", "sdxl")
+    }
+    assert shown == {"sd1": True, "sd2": True, "sdxl": False}
+    actions.studio.drafts.update(run, {"base.clip_skip": 1})
+    chosen = actions.studio.drafts.view(run)
+    assert 'id="set-base-clip_skip"' in setup.advanced(chosen, plan, BaseInfo("", family="sdxl"))
 
 
 def test_a_sample_style_starts_with_one_click(actions: Actions) -> None:

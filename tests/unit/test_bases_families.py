@@ -135,6 +135,30 @@ def test_wrong_layers_are_named_and_the_way_out_is_given(model: TinyModel, tmp_p
         load(str(path))
 
 
+@pytest.mark.parametrize("key", ["sd1", "sd2"])
+@pytest.mark.parametrize("skip", [0, 1])
+def test_clip_skip_is_that_of_diffusers_pipeline(tmp_path: Path, key: str, skip: int) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    base = load(str(save_folder(build(key), tmp_path / "model")), clip_skip=skip)
+    modules = {"text_encoder": base.text_encoders["te"], "tokenizer": base.tokenizers["te"]}
+    parts = {**modules, "unet": base.denoiser, "vae": base.vae, "scheduler": base.process.sampler("ddim", 2)}
+    # Where transformers had the final norm when this diffusers was written; by itself its clip_skip fails today.
+    encoder = modules["text_encoder"]
+    if not hasattr(encoder, "text_model"):
+        object.__setattr__(encoder, "text_model", encoder)
+    pipeline = StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None)
+    prompts = ["a house", "two cats on a red roof"]
+    expected, _ = pipeline.encode_prompt(prompts, CPU, 1, False, clip_skip=skip or None)
+    torch.testing.assert_close(base.encode_texts(prompts).hidden, expected)
+
+
+def test_clip_skip_beyond_the_encoder_is_refused(tmp_path: Path) -> None:
+    source = save_folder(build("sd1"), tmp_path / "model")
+    with pytest.raises(BaseError, match=r"clip_skip is 9, but the text encoder of .* leave out \d+ at most"):
+        load(str(source), clip_skip=9)
+
+
 def test_clip_skip_is_what_an_encoder_without_its_last_layers_says(tmp_path: Path) -> None:
     from transformers import CLIPTextModel
 

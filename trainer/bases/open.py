@@ -91,6 +91,12 @@ def _assembled(
             f"base.clip_skip is {config.clip_skip}, but {family.title} always leaves out the last layer of its text "
             "encoders, and the tools that open its styles know no other way: set base.clip_skip to 0."
         )
+    layers = min((int(each.config.num_hidden_layers) for each in parts.text_encoders.values()), default=1)
+    if config.clip_skip and config.clip_skip >= layers:
+        raise BaseError(
+            f"base.clip_skip is {config.clip_skip}, but the text encoder of {config.source} has {layers} layers: leave "
+            f"out {layers - 1} at most."
+        )
     # Hashing lets go of the interpreter, and SDXL has five gigabytes of it.
     with ThreadPoolExecutor(max_workers=4) as pool:
         identity, vae_identity, *text_identities = pool.map(weights_identity, parts.modules)

@@ -17,7 +17,7 @@ from trainer.cli.mending import mending, quiet_libraries
 from trainer.cli.options import choices
 from trainer.cli.style_files import AlphaTold, RsLora, alpha_told, progress, style_of
 from trainer.config import BaseConfig, Precision, Scheduler, TrainConfig, sentence
-from trainer.errors import ConfigError
+from trainer.errors import AdapterFileError, ConfigError
 from trainer.preview.begin import keep_image
 from trainer.preview.order import PlacedStyle, PreviewRow, PreviewSettings
 
@@ -98,6 +98,12 @@ def sample(
     quantize: Annotated[
         str, typer.Option(metavar="off|nf4|int8", help="Keep the base's weights in 4 or 8 bits, for little memory.")
     ] = "off",
+    clip_skip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INTEGER", help="How many of the last text-encoder layers are left out; empty is as in training."
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(metavar="PATH", help="A .png for the picture or the sheet; a folder gets every picture as well."),
@@ -120,7 +126,7 @@ def sample(
         place = _checked(TrainConfig, {"device": device, "precision": precision})
         if len(rows) > MOST_PICTURES:
             raise ConfigError(f"That would be {len(rows)} pictures; draw at most {MOST_PICTURES} at once.")
-        kept = _checked(BaseConfig, {"quantize": quantize})
+        kept = _checked(BaseConfig, {"quantize": quantize, "clip_skip": clip_skip})
         target = _target(out)
         factors = read_blocks(blocks, "--blocks")
 
@@ -208,12 +214,11 @@ def _open(
     from trainer.adapters.bank import Bank
     from trainer.bases.open import load_base
     from trainer.hardware import physical_cores, pick_device, pick_dtype, set_up_threads
-    from trainer.preview.styles import base_of, load_style
+    from trainer.preview.styles import load_style
 
-    source = wanted_base or base_of([Path(style.path) for style in styles])
+    wanted = _base_for([Path(style.path) for style in styles], wanted_base, kept)
     device = pick_device(place.device)
     set_up_threads(physical_cores())
-    wanted = kept.model_copy(update={"source": source})
     model = load_base(wanted, device=device, dtype=pick_dtype(device, place.precision))
     for note in model.notes:
         typer.echo(note, err=True)
@@ -223,6 +228,28 @@ def _open(
         for note in load_style(bank, model, Path(style.path), name=name, alpha=alpha):
             typer.echo(note, err=True)
     return model, bank
+
+
+def _base_for(styles: Sequence[Path], named: str | None, asked: BaseConfig) -> BaseConfig:
+    """The base to draw with: as the first style was trained on it, unless another one is named.
+
+    Args:
+        asked: what the command line says of it; what it leaves out is as it was in training.
+    """
+    from trainer.bases.sources import public_name
+    from trainer.preview.styles import base_of
+
+    try:
+        trained_on = base_of(styles)
+    except AdapterFileError:
+        if not named:
+            raise
+        trained_on = BaseConfig()
+    # A style names a file or folder by its last part alone.
+    same = named is None or trained_on.source in (named, public_name(named))
+    found = trained_on if same else BaseConfig()
+    changes = {name: getattr(asked, name) for name in asked.model_fields_set}
+    return found.model_copy(update={**changes, "source": named or found.source})
 
 
 def _draw(model: Base, bank: Bank, rows: Sequence[PreviewRow], settings: PreviewSettings) -> list[Image]:

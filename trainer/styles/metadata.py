@@ -268,5 +268,16 @@ def check_base(metadata: Mapping[str, str], *, base_sha256: str, family: str) ->
     return []
 
 
+def clip_skip_of(metadata: Mapping[str, str]) -> int | None:
+    """How many of the last text-encoder layers a style was trained without; None where its file does not say.
+
+    Other tools count from 1, which leaves none out, and write "None" for the same.
+    """
+    said = metadata.get("ss_clip_skip", "")
+    if said == "None":
+        return 0
+    return max(0, int(said) - 1) if said.isascii() and said.isdigit() and len(said) < 3 else None
+
+
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False) if value else ""
