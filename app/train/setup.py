@@ -15,6 +15,7 @@ from app.train.settings import advanced as advanced_fields
 from app.units import duration, of_total, size
 from trainer.bases.describe import BaseInfo
 from trainer.bases.families import FAMILIES
+from trainer.config.schedulers import able
 from trainer.studio.views import DraftView, PlanView
 
 
@@ -88,7 +89,9 @@ def advanced(draft: DraftView, plan: PlanView, base: BaseInfo | None = None) -> 
     words = TEXTS.train
     base = base or BaseInfo("")
     below = {"samples.prompts": known(base.subjects, words.subjects_help, keep="sample-subjects")}
-    offered = {"samples.scheduler": base.schedulers}
+    rescaled = at(draft.settings, "base.zero_terminal_snr")
+    schedulers = able(zero_terminal_snr=base.zero_snr if rescaled is None else bool(rescaled))
+    offered = {"samples.scheduler": schedulers}
     family = FAMILIES.get(base.family or "")
     idle = ("base.clip_skip",) if family is not None and not family.clip_skip else ()
     return el(

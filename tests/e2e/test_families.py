@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from trainer.adapters.bank import Bank
 from trainer.bases.open import load_base
 from trainer.config import BaseConfig, parse
-from trainer.events import Event, Finished, Planned
+from trainer.events import Event, Finished, Notice, Phase, Planned
 from trainer.preview.generate import generate
 from trainer.preview.order import PreviewRow, PreviewSettings
 from trainer.styles.fit import attach
@@ -46,8 +46,9 @@ class Forms:
 
     @property
     def single(self) -> dict[str, Any]:
-        prediction = "v_prediction" if self.key == "sd2_v" else "epsilon"
-        return {"source": str(self.file), "config_folder": str(self.settings), "prediction": prediction}
+        """As a user opens it; the one that predicts v on a schedule that ends in pure noise."""
+        chosen = {"prediction": "v_prediction", "zero_terminal_snr": True} if self.key == "sd2_v" else {}
+        return {"source": str(self.file), "config_folder": str(self.settings), "prediction": "epsilon", **chosen}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -123,6 +124,9 @@ def test_the_run_ends_with_a_verified_file_that_says_what_it_fits(
     assert any(float(layer.up.abs().max()) > 0 for layer in file.layers.values())
     assert file.layout == ("kohya, original names" if forms.key == "sdxl" else "kohya")
     assert file.metadata["ss_v2"] == str(forms.key.startswith("sd2"))
+    said = [file.metadata[f"ss_{name}"] for name in ("v_parameterization", "zero_terminal_snr")]
+    assert said == [str(forms.key == "sd2_v")] * 2
+    assert file.metadata["modelspec.prediction_type"] == ("v" if forms.key == "sd2_v" else "epsilon")
     whole = hashlib.sha256(forms.file.read_bytes()).hexdigest()
     assert (file.metadata["ss_sd_model_name"], file.metadata["ss_new_sd_model_hash"]) == ("model.safetensors", whole)
     assert len(file.metadata["ss_sd_model_hash"]) == 8
@@ -139,6 +143,37 @@ def test_a_run_that_was_paused_and_resumed_ends_with_the_same_bytes(
     assert train(folder, emit=lambda event: None, control=Uncontrolled()).state == "finished"
     whole, broken = read_style(finished[0].adapter_file), read_style(folder.adapter_file)
     assert broken.metadata["sshs_model_hash"] == whole.metadata["sshs_model_hash"]
+
+
+class Seen(Exception):
+    """The base is open, and what there is to say of it was said."""
+
+
+def test_what_a_base_says_of_its_prediction_is_doubted_before_anything_is_prepared(
+    images: Path, tmp_path: Path
+) -> None:
+    model = build("sdxl")
+    settings = str(save_settings(model, tmp_path / "settings"))
+
+    def warnings_of(name: str, *markers: str) -> list[str]:
+        file = save_single_file(model, tmp_path / f"{name}.safetensors", markers=markers)
+        said: list[str] = []
+
+        def emit(event: Event) -> None:
+            if isinstance(event, Notice) and event.level == "warning":
+                said.append(event.text)
+            if isinstance(event, Phase) and event.name == "reading":
+                raise Seen
+
+        base = {"source": str(file), "config_folder": settings}
+        with pytest.raises(Seen):
+            train(create(parse(settings_of(base, images)), tmp_path / name), emit=emit, control=Uncontrolled())
+        return said
+
+    assert warnings_of("marked", "v_pred", "ztsnr") == []
+    # The same weights without their markers are taken for a model that predicts the noise, as most are.
+    (doubt,) = warnings_of("unmarked")
+    assert "set base.prediction to v_prediction" in doubt
 
 
 def apart(one: torch.Tensor, other: torch.Tensor) -> float:

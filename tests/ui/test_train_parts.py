@@ -466,6 +466,18 @@ def test_a_setting_that_means_nothing_to_the_base_is_hidden_until_it_was_chosen(
     assert 'id="set-base-clip_skip"' in setup.advanced(chosen, plan, BaseInfo("", family="sdxl"))
 
 
+def test_schedulers_that_cannot_draw_on_a_rescaled_schedule_are_not_offered_where_one_is_chosen(
+    actions: Actions, run: str
+) -> None:
+    def offered() -> bool:
+        view, plan = actions.studio.drafts.view(run), actions.studio.drafts.plan(run)
+        return 'value="pndm"' in setup.advanced(view, plan, BaseInfo("", family="sdxl"))
+
+    assert offered()
+    actions.studio.drafts.update(run, {"base.zero_terminal_snr": True, "base.prediction": "v_prediction"})
+    assert not offered()
+
+
 def test_a_sample_style_starts_with_one_click(actions: Actions) -> None:
     run = actions.landing()
     assert 'data-act="samples-train"' in draw(actions, run)["images"]

@@ -132,7 +132,8 @@ def test_a_base_that_answers_otherwise_than_it_is_said_to_is_noticed_when_it_is_
     settings = str(save_settings(model, tmp_path / "settings"))
     base = load_base(BaseConfig(source=str(path), config_folder=settings), device=CPU, dtype=torch.float32)
     assert base.prediction == "epsilon"
-    (note,) = base.notes
+    assert base.notes == []
+    (note,) = base.warnings
     assert "does not give the noise back" in note
     assert "set base.prediction to v_prediction" in note
 

@@ -110,6 +110,7 @@ class Base(ABC):
         placement: which of its parts are on the device; parked ones come when they are needed.
         previews: how pictures are decoded, as ``memory.previews`` says.
         notes: sentences about how the base was opened that the user should see.
+        warnings: those by which it would be trained in vain, if they are right.
     """
 
     family: Family
@@ -128,6 +129,7 @@ class Base(ABC):
     clip_skip: int = 0
     zero_empty_negative: bool = False
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     previews: Literal["whole", "sliced", "parked"] = "whole"
     placement: Placement = field(init=False, repr=False)
 

@@ -141,7 +141,7 @@ def _assembled(
         if not config.config_folder:
             base.resolution = _shipped_side(family, found.prediction) * base.vae_factor
     elif doubt := found.doubt(stated):
-        base.notes.append(doubt)
+        base.warnings.append(doubt)
     return base
 
 

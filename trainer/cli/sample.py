@@ -220,7 +220,7 @@ def _open(
     device = pick_device(place.device)
     set_up_threads(physical_cores())
     model = load_base(wanted, device=device, dtype=pick_dtype(device, place.precision))
-    for note in model.notes:
+    for note in (*model.warnings, *model.notes):
         typer.echo(note, err=True)
     bank = Bank(model.roots)
     for number, style in enumerate(styles, start=1):

@@ -104,6 +104,8 @@ def opened(config: RunConfig, folder: Path, emit: Emit, base: Base | None) -> It
     with place.held():
         place.clear_scratch()
         base = base or open_base(config, emit, open_accelerator())
+        for warning in base.warnings:
+            emit(Notice(text=warning, level="warning"))
         for note in base.notes:
             emit(Notice(text=note))
         set_up_threads(config.train.threads or physical_cores())

@@ -119,6 +119,8 @@ def _train(
 ) -> Outcome:
     began = time.time()
     base = base or open_base(config, emit, accelerator)
+    for warning in base.warnings:
+        emit(Notice(text=warning, level="warning"))
     for note in base.notes:
         emit(Notice(text=note))
     emit(Phase(name="reading", detail=config.data.images))
