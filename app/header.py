@@ -5,7 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from app.html import el
-from app.texts import TEXTS, language, languages
+from app.texts import TEXTS, language, languages, said
 from app.units import of_total
 from trainer.studio.views import MachineView, RunSummary
 
@@ -33,7 +33,7 @@ def chips(machine: MachineView, active: RunSummary | None, finished: RunSummary 
         memory = of_total(machine.memory_used_bytes, machine.memory_total_bytes)
     return Markup("").join(
         [
-            el("button", machine.name or words.device, el("span", memory), type="button", class_="chip device",
+            el("button", said(machine.name) or words.device, el("span", memory), type="button", class_="chip device",
                data_act="settings", title=words.to_settings),
             _run(active) if active is not None else Markup(""),
             _news(active, finished),

@@ -121,23 +121,23 @@ def _controls(
             ),
             lambda: words("scheduler"),
         )  # fmt: skip
+        # Texts, because Gradio makes 0 of an empty number when what is folded is opened.
+        fields["guidance"] = says(
+            gr.Textbox(max_length=8, elem_id="preview-guidance", **words("guidance", "placeholder")),
+            lambda: words("guidance", "placeholder"),
+        )
+        with gr.Row(elem_id="preview-size"):
+            for side in ("width", "height"):
+                fields[side] = says(
+                    gr.Textbox(max_length=8, min_width=120, **words(side, "placeholder")),
+                    partial(words, side, "placeholder"),
+                )
         for block in BLOCK_SLIDERS:
             name = f"block_{block}"
             fields[name] = says(
                 gr.Slider(0, 2, value=1, step=0.05, elem_id=f"preview-block-{block}", **words(name)),
                 partial(words, name),
             )
-        # Texts, because Gradio makes 0 of an empty number when what is folded is opened.
-        fields["guidance"] = says(
-            gr.Textbox(max_length=8, elem_id="preview-guidance", **words("guidance", "placeholder")),
-            lambda: words("guidance", "placeholder"),
-        )
-        with gr.Row():
-            for side in ("width", "height"):
-                fields[side] = says(
-                    gr.Textbox(max_length=8, min_width=120, **words(side, "placeholder")),
-                    partial(words, side, "placeholder"),
-                )
     return fields, make, die
 
 

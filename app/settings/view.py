@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from app.files import BACKUP, REPORT
 from app.html import Child, el
-from app.texts import TEXTS, language, languages
+from app.texts import TEXTS, language, languages, said
 from app.train.samples import tour
 from app.units import size
 from trainer.studio.health import Space
@@ -153,13 +153,13 @@ def _copy() -> list[Markup]:
 def _health(found: Standing) -> list[Markup | None]:
     words = TEXTS.settings
     wrong = [el("li", each) for each in found.wrong]
-    said = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    packages = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     logs = [(el("h3", name), el("pre", text, tabindex=0, aria_label=name)) for name, text in found.logs.items()]
     return [
         el("div", el("h3", words.wrong), el("ul", wrong), role="status") if wrong else el("p", words.well),
         el("button", words.repair, type="button", class_="primary", data_act="repair") if found.can_repair else None,
-        el("p", words.about.format(device=found.device, home=found.home), class_="facts"),
+        el("p", words.about.format(device=said(found.device), home=found.home), class_="facts"),
         el("a", words.report, class_="button", href=REPORT, download=True),
-        el("details", el("summary", words.versions), el("p", said, class_="help"), data_keep="settings-versions"),
+        el("details", el("summary", words.versions), el("p", packages, class_="help"), data_keep="settings-versions"),
         el("details", el("summary", words.logs), logs or el("p", words.no_logs), data_keep="settings-logs"),
     ]

@@ -318,5 +318,7 @@ def _base_facts(found: BaseInfo | None) -> Markup | None:
     facts = [(found.family or "").upper() if found.family != "bundled" else ""]
     facts.append(f"{found.resolution} px" if found.resolution else "")
     facts.append(size(found.size_bytes) if found.size_bytes else "")
-    line = TEXTS.train.base_fits.format(title=found.title, facts=TEXTS.frame.comma.join(fact for fact in facts if fact))
+    line = TEXTS.train.base_fits.format(
+        title=said(found.title), facts=TEXTS.frame.comma.join(fact for fact in facts if fact)
+    )
     return el("div", el("p", line), [el("p", said(note), class_="help") for note in found.notes])

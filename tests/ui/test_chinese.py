@@ -214,6 +214,8 @@ def test_a_draft_is_told_in_chinese(chinese: None) -> None:
         view = CaptioningView(stage, 2, 6, 1, unsaid=1, message="Captions are being written already.")
         assert words(writer.progress(view)) <= UNITS, stage
     assert words(writer.question(Writer("", None), "blip", "short", anew=True)) == {"Hugging", "Face"} | {"KB"}
+    bundled = BaseInfo("bundled", family="bundled", title="Bundled icons", resolution=128)
+    assert "自带图标模型：128 px" in str(draft.base(DRAFT, bundled)).partition('class="found"')[2]
     found = BaseInfo("x", family="sd15", title="墨", resolution=512, size_bytes=2**31)
     assert words(draft.base(DRAFT, found)) <= UNITS | {
         "Hugging", "Face", "Stable", "Diffusion", "XL", "safetensors", "owner", "name", "SD",
@@ -232,13 +234,14 @@ def test_the_settings_are_told_in_chinese(chinese: None) -> None:
 
 
 def test_the_header_offers_both_languages_and_says_which_one_is_spoken(chinese: None) -> None:
-    page = header.chips(MachineView("cpu", "", 2**30, 2**34, "idle"), None)
+    page = header.chips(MachineView("cpu", "CPU, 2 cores", 2**30, 2**34, "idle"), None)
     assert re.findall(r'<option value="(\w+)"( selected)?>([^<]*)</option>', str(page)) == [
         ("en", "", "English"), ("zh", " selected", "中文"),
     ]  # fmt: skip
     # The script gives it to the page as its language.
     assert 'lang="zh"' in page
-    assert words(page) - {"English"} <= UNITS | {"Patina"}
+    assert "CPU，2 核" in page
+    assert words(page) - {"English", "CPU"} <= UNITS | {"Patina"}
     assert words(header.wordmark()) == {"Patina"}
 
 
