@@ -64,11 +64,17 @@ class Entry:
     """``train``, or ``held-out`` (its subject is learnt from other sets' drawings)."""
     weight: float
     """How often it is drawn in training, against 1."""
+    look: str = ""
+    """The look of `looks.LOOKS` that it was given; it is always called by it. Empty: as the set drew it."""
+    look_aliases: tuple[str, ...] = ()
+    """Words that nobody has heard before and that call the look too."""
 
     @property
     def styled_captions(self) -> tuple[str, ...]:
-        """The captions with the set's style word."""
-        return tuple(f"{text}, {self.set_key} style" for text in self.captions)
+        """The captions with the look's words, or else the set's."""
+        called = f"{self.look or self.set_key} style"
+        names = [f"{text}, {called}" for text in self.captions]
+        return (*names, *(f"{self.captions[0]}, {words} style" for words in self.look_aliases))
 
 
 @dataclass(frozen=True)
@@ -233,7 +239,10 @@ def load(folder: Path) -> IconData:
     entries = (json.loads(line) for line in lines)
     return IconData(
         load_file(folder / IMAGES)["images"],
-        tuple(Entry(**{**fields, "captions": tuple(fields["captions"])}) for fields in entries),
+        tuple(
+            Entry(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+            for fields in entries
+        ),
     )
 
 

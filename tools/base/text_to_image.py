@@ -43,6 +43,8 @@ class TextToImage:
     batch: int
     noise_offset: float = 0.0
     """Standard deviation of a shift of each noise channel as a whole."""
+    made_up: float = MADE_UP_SHARE
+    """Share of captions that end with a made-up style."""
     errors: Callable[..., Tensor] = errors
 
     def __post_init__(self) -> None:
@@ -52,7 +54,15 @@ class TextToImage:
         self.timesteps = (weights.cumsum(0) / weights.sum()).float()
 
     @classmethod
-    def of(cls, model: Model, data: IconData, *, batch: int, noise_offset: float = 0.0) -> TextToImage:
+    def of(
+        cls,
+        model: Model,
+        data: IconData,
+        *,
+        batch: int,
+        noise_offset: float = 0.0,
+        made_up: float = MADE_UP_SHARE,
+    ) -> TextToImage:
         """Prepare training on a data set: every image of it is encoded now."""
         weight = torch.tensor([entry.weight for entry in data.entries], dtype=torch.float64)
         cumulative = (weight.cumsum(0) / weight.sum()).float().to(model.device)
@@ -60,13 +70,13 @@ class TextToImage:
         captions = CaptionTable.of(data.entries, model.tokenizer, model.device)
         # The caption's embeddings and the noise prediction compile into one graph; it has one shape.
         compiled = torch.compile(errors, dynamic=False) if model.device.type == "cuda" else errors
-        return cls(model, latents, captions, cumulative, batch, noise_offset, compiled)
+        return cls(model, latents, captions, cumulative, batch, noise_offset, made_up, compiled)
 
     def __call__(self, generator: torch.Generator) -> Tensor:
         """The loss of one batch, its timesteps drawn by how much they count (Min-SNR)."""
         device = self.latents.device
         images = draw_indices(self.cumulative, self.batch, generator)
-        tokens = self.captions.draw(images, generator, dropout=CAPTION_DROPOUT, made_up=MADE_UP_SHARE)
+        tokens = self.captions.draw(images, generator, dropout=CAPTION_DROPOUT, made_up=self.made_up)
         x0 = self.latents[images]
         noise = torch.randn(x0.shape, generator=generator, device=device)
         if self.noise_offset:

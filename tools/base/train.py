@@ -24,13 +24,17 @@ from tools.base import dataset, model_folder, sizes
 from tools.base.autoencoder import Autoencoder, Decoder, set_scaling
 from tools.base.dataset import IconData
 from tools.base.device import best_device
+from tools.base.diffusion import MADE_UP_SHARE
 from tools.base.grow import grown, levels
 from tools.base.learner import Learner, run
+from tools.base.looks import with_looks
 from tools.base.model_folder import Model
 from tools.base.sizes import SIZES, Size
 from tools.base.text_to_image import TextToImage
 
 SAVE_SECONDS = 120.0
+LOOKS_EACH = 3
+"""Looks of our own making that each drawing gets."""
 BASE = "base"
 TRAININGS = ("autoencoder", "decoder", "text-to-image")
 
@@ -61,6 +65,7 @@ def train(
     seed: int = 0,
     prediction: str | None = None,
     noise_offset: float = 0.0,
+    made_up: float = MADE_UP_SHARE,
     remark: str = "",
 ) -> Learner:
     """One stretch of a training, one of `TRAININGS`, on CUDA if there is one.
@@ -76,6 +81,7 @@ def train(
         prediction: ``epsilon`` or ``v_prediction``, with the schedule that goes with it; that of the model unless told
             otherwise.
         noise_offset: standard deviation of a shift of each noise channel as a whole.
+        made_up: share of captions that end with a made-up style.
         remark: what the log and the model card should say of the data besides.
 
     Returns:
@@ -98,7 +104,7 @@ def train(
     elif training == "decoder":
         step = Decoder.of(model, data, batch=batch or size.autoencoder_batch)
     else:
-        step = TextToImage.of(model, data, batch=batch or size.batch, noise_offset=noise_offset)
+        step = TextToImage.of(model, data, batch=batch or size.batch, noise_offset=noise_offset, made_up=made_up)
     learner = step.learner(out / training, seconds=60 * minutes, rate=rate, seed=seed)
     resumed = learner.resume()
     if learner.progress >= 1:
@@ -115,6 +121,8 @@ def train(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
         prediction=model.prediction,
         noise_offset=noise_offset,
+        made_up=made_up,
+        looked=sum(bool(entry.look) for entry in data.entries),
         remark=remark,
     )
 
@@ -168,10 +176,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--prediction", choices=("epsilon", "v_prediction"), help="what to learn; the base's own unless told otherwise"
     )
     parser.add_argument("--noise-offset", type=float, default=0.0, help="shift of the noise's channels (0)")
+    parser.add_argument("--looks", type=float, default=0.0, help="share of looks of our own making (0)")
+    parser.add_argument("--made-up", type=float, default=MADE_UP_SHARE, help="share of made-up styles")
     chosen = vars(parser.parse_args(arguments))
     data = dataset.load(chosen.pop("data")).select("train")
     if sets := chosen.pop("sets"):
         data = data.of_sets(*sets)
+    if share := chosen.pop("looks"):
+        data = with_looks(data, LOOKS_EACH, share)
     train(chosen.pop("training"), data, chosen.pop("out"), size=SIZES[chosen.pop("size")], **chosen)
 
 
