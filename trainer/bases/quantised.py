@@ -13,10 +13,9 @@ from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
+from trainer.bases.fetched import Fetched, FetchedConv2d, FetchedLinear
 from trainer.bases.quiet import import_bitsandbytes
 from trainer.errors import ConfigError
 
@@ -78,10 +77,10 @@ def is_quantised(model: nn.Module) -> bool:
     return any(isinstance(module, Quantised) for module in model.modules())
 
 
-class Quantised(nn.Module):
+class Quantised(Fetched):
     """What quantised layers share: ``weight`` is made anew from its codes whenever it is asked for.
 
-    Its gradient is never needed, and the pass back to the input widens it once more instead of keeping it.
+    Its gradient is never needed, and the pass back to the input widens it once more.
     """
 
     codes: Tensor
@@ -122,20 +121,6 @@ class Quantised(nn.Module):
         state = self._scales
         return [state.absmax, *((state.offset, state.state2.absmax) if state.nested else ())]
 
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.requires_grad:
-            answer: Tensor = _Widened.apply(x, self)
-            return answer
-        return self.answer(x, self.weight)
-
-    def answer(self, x: Tensor, weight: Tensor) -> Tensor:
-        """What the layer makes of ``x``."""
-        raise NotImplementedError
-
-    def back(self, shape: torch.Size, gradient: Tensor, weight: Tensor) -> Tensor:
-        """The gradient of an input of that shape."""
-        raise NotImplementedError
-
     def _apply(self, fn: Any, recurse: bool = True) -> Quantised:
         super()._apply(fn, recurse)
         self._follow()
@@ -146,41 +131,15 @@ class Quantised(nn.Module):
             self._scales.to(self.codes.device)
 
 
-class QuantisedLinear(Quantised, nn.Linear):  # type: ignore[override]
+class QuantisedLinear(Quantised, FetchedLinear):  # type: ignore[override]
     """A quantised `nn.Linear`."""
 
-    def answer(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(x, weight, self.bias)
 
-    def back(self, shape: torch.Size, gradient: Tensor, weight: Tensor) -> Tensor:
-        return gradient @ weight
-
-
-class QuantisedConv2d(Quantised, nn.Conv2d):  # type: ignore[override]
+class QuantisedConv2d(Quantised, FetchedConv2d):  # type: ignore[override]
     """A quantised `nn.Conv2d`."""
-
-    def answer(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self._conv_forward(x, weight, self.bias)
-
-    def back(self, shape: torch.Size, gradient: Tensor, weight: Tensor) -> Tensor:
-        return conv2d_input(shape, weight, gradient, self.stride, self.padding, self.dilation, self.groups)
 
 
 _KINDS: dict[type[nn.Module], type[Quantised]] = {nn.Linear: QuantisedLinear, nn.Conv2d: QuantisedConv2d}
-
-
-class _Widened(torch.autograd.Function):
-    """A quantised layer's pass, of which nothing stays for the way back but the layer itself."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Quantised) -> Tensor:
-        ctx.layer, ctx.shape = layer, x.shape
-        return layer.answer(x, layer.weight)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        layer: Quantised = ctx.layer
-        return layer.back(ctx.shape, gradients[0], layer.weight), None
 
 
 def _library() -> Any:

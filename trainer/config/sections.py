@@ -528,6 +528,13 @@ class MemoryConfig(Section):
         description="Keep VAE and text encoders in main memory while they are not at work; sample pictures take a "
         "moment longer.",
     )
+    block_swap: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Percent of the model's weights that wait in main memory and come to the card one layer at a time; "
+        "models train that are larger than the card, at a half to a tenth of the speed. Not for a quantised base.",
+    )
     previews: Literal["whole", "sliced", "parked"] | None = Field(
         None,
         description="How sample pictures are drawn: 'whole' as many at once as fit, 'sliced' one by one and in tiles, "

@@ -4,6 +4,8 @@ The ladder trades speed for memory; what a rung costs, by the arithmetic of a st
     encoders parked          nothing per step; sample pictures wait for the move
     smaller passes           nothing in arithmetic; a small pass fills a large card less well
     checkpointed levels      up to one more forward pass, so up to half as long again with all levels
+    swapped weights          nothing in arithmetic; each weight comes over the bus three times a pass, which takes
+                             longer than the pass itself unless that is large (SDXL in half precision: 5 GB each time)
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from trainer.bases.base import Base
 from trainer.bases.compiling import can_compile, compile_blocks, uncompile
 from trainer.bases.placement import is_out_of_memory
 from trainer.bases.quantised import is_quantised, weight_bytes
+from trainer.bases.swapping import swap, swapped
 from trainer.config import MemoryConfig, RunConfig
 from trainer.errors import ConfigError, DeviceError, DoesNotFit
 from trainer.hardware import machine, memory_in_use
@@ -49,6 +52,8 @@ PASSES_PER_SAMPLE = 2.9
 twice that, and the adapter's own. Measured with the bundled base, decoding and all: 3.0 on two quiet cores, between 3.5
 and 4.5 on one busy one."""
 GIB = 2**30
+SWAPPED = (50, 100)
+"""Percent of the weights on the last rungs."""
 COMPILE_PAYS_AFTER = 180
 """Seconds of training for each image shape from which on compiling is tried: it takes about 40 s and saves a fifth."""
 # A card that is filled to the last byte fails at the first fragment that does not fit.
@@ -63,26 +68,35 @@ class Rung:
         micro_batch: images in one pass.
         checkpoint_levels: levels of the denoiser, from the outside, that compute twice instead of keeping results.
         park_encoders: whether VAE and text encoders stay in main memory between their uses.
+        block_swap: percent of the denoiser's weights that stay there and come for their use alone.
     """
 
     micro_batch: int
     checkpoint_levels: int
     park_encoders: bool
+    block_swap: int = 0
 
 
-def rungs(config: RunConfig, levels: int, processes: int = 1) -> list[Rung]:
+def can_swap(base: Base) -> bool:
+    """Whether weights that wait in main memory make room: not where that is all there is, nor where they are small."""
+    return base.device.type == "cuda" and not is_quantised(base.denoiser)
+
+
+def rungs(config: RunConfig, levels: int, processes: int = 1, *, swaps: bool = False) -> list[Rung]:
     """The rungs to try, fastest first; a setting that the user forced is the same on all of them.
 
     Args:
         config: resolved.
         levels: how many levels the denoiser has.
         processes: how many share a step's passes.
+        swaps: whether weights may wait in main memory (`can_swap`).
     """
     sizes = pass_sizes(config, processes)
     free = [
         Rung(sizes[0], 0, park_encoders=False),
         *(Rung(size, 0, park_encoders=True) for size in sizes),
         *(Rung(1, count, park_encoders=True) for count in range(1, levels + 1)),
+        *(Rung(1, levels, park_encoders=True, block_swap=percent) for percent in SWAPPED if swaps),
     ]
     return list(dict.fromkeys(_forced(rung, config.memory, levels) for rung in free))
 
@@ -122,18 +136,21 @@ def shared_out(config: RunConfig, processes: int, *, free: bool) -> RunConfig:
     return even
 
 
-def step_down(config: RunConfig, levels: int, processes: int = 1) -> Rung | None:
+def step_down(config: RunConfig, levels: int, processes: int = 1, *, swaps: bool = False) -> Rung | None:
     """The next way to train after one that ran out of memory, whatever was asked for; None when there is none."""
     memory = config.memory
-    now = Rung(config.images_per_pass, memory.checkpoint_levels or 0, bool(memory.park_encoders))
+    now = Rung(
+        config.images_per_pass, memory.checkpoint_levels or 0, bool(memory.park_encoders), memory.block_swap or 0
+    )
     free = config.model_copy(update={"memory": MemoryConfig()})
     lower = (
         rung
-        for rung in rungs(free, levels, processes)
+        for rung in rungs(free, levels, processes, swaps=swaps)
         if rung != now
         and rung.micro_batch <= now.micro_batch
         and rung.checkpoint_levels >= now.checkpoint_levels
         and rung.park_encoders >= now.park_encoders
+        and rung.block_swap >= now.block_swap
     )
     return next(lower, None)
 
@@ -146,6 +163,8 @@ def gives_up(config: RunConfig, lower: Rung) -> str:
         parts.append(f"{lower.micro_batch} {'image goes' if lower.micro_batch == 1 else 'images go'} through at once")
     if lower.checkpoint_levels > (memory.checkpoint_levels or 0):
         parts.append(f"{lower.checkpoint_levels} levels compute their results twice")
+    if lower.block_swap > (memory.block_swap or 0):
+        parts.append(f"{lower.block_swap}% of the weights come from main memory one by one")
     slower = bool(parts)
     if lower.park_encoders > bool(memory.park_encoders):
         parts.append("VAE and text encoders wait in main memory")
@@ -165,6 +184,7 @@ def with_rung(config: RunConfig, rung: Rung, previews: PreviewWay) -> RunConfig:
         micro_batch=rung.micro_batch,
         checkpoint_levels=rung.checkpoint_levels,
         park_encoders=rung.park_encoders,
+        block_swap=rung.block_swap,
         previews=previews,
     )
     return chosen
@@ -186,6 +206,11 @@ def explain(config: RunConfig, levels: int) -> list[str]:
         sentences.append(
             f"{memory.checkpoint_levels} of the model's {levels} levels compute their intermediate results twice "
             "instead of keeping them, which makes steps slower."
+        )
+    if memory.block_swap:
+        sentences.append(
+            f"{memory.block_swap}% of the model's weights wait in main memory and come to the card one layer at a "
+            "time, which makes steps and pictures much slower."
         )
     if memory.previews is not None and memory.previews in PREVIEWS_SAID:
         sentences.append(PREVIEWS_SAID[memory.previews])
@@ -253,7 +278,9 @@ def fit(
     levels = base.levels
     if known is not None and (limit is None or known.memory_bytes <= limit):
         return _as_before(config, base, make_trainer, known, limit)
-    trainer, rung, measured = _climb(config, base, make_trainer, rungs(config, levels, processes), limit)
+    trainer, rung, measured = _climb(
+        config, base, make_trainer, rungs(config, levels, processes, swaps=can_swap(base)), limit
+    )
     config, measured = _compiled_if_faster(config, trainer, measured, limit)
     seconds: float | None
     for way in preview_ways(config):
@@ -326,6 +353,8 @@ def measure(trainer: Trainer) -> Measured:
 
 def settle(base: Base, memory: MemoryConfig) -> None:
     """Put a config's choices into effect on a base; the defaults undo them all."""
+    # Out before in: the model may come to the device with what is left of it.
+    swap(base.denoiser, memory.block_swap or 0, base.device)
     base.placement.park(("vae", "text") if memory.park_encoders else ())
     base.previews = memory.previews or "whole"
     base.checkpoint_levels(memory.checkpoint_levels or 0)
@@ -341,6 +370,7 @@ def as_found(base: Base) -> Iterator[None]:
         uncompile(base.denoiser)
         base.checkpoint_levels(0)
         base.previews = previews
+        swap(base.denoiser, 0, base.device)
         base.placement.park(parked)
 
 
@@ -384,9 +414,9 @@ def _climb(
     """The first rung that fits, with its trainer."""
     for rung in ladder:
         candidate = with_rung(config, rung, "whole")
-        settle(base, candidate.memory)
 
         def attempt(settings: RunConfig = candidate) -> tuple[Trainer, Measured]:
+            settle(base, settings.memory)
             trainer = make_trainer(settings)
             return trainer, measure(trainer)
 
@@ -412,7 +442,9 @@ def _compiled_if_faster(
         raise ConfigError("train.compile is 'blocks', but a quantised base cannot be compiled: use 'auto'.")
     if wish == "blocks" and hooked:
         raise ConfigError("train.compile is 'blocks', but the method 'prefix' cannot be compiled: use 'auto'.")
-    able = able and not (quantised or hooked)
+    if wish == "blocks" and swapped(denoiser):
+        raise ConfigError("train.compile is 'blocks', but weights that wait in main memory cannot be: use 'auto'.")
+    able = able and not (quantised or hooked or swapped(denoiser))
     if wish == "blocks" and not able:
         raise DeviceError("train.compile is 'blocks', but compiling needs a card and the Triton package: use 'auto'.")
     earns = plain.seconds_per_step * trainer.settings.steps >= COMPILE_PAYS_AFTER * trainer.batches.buckets
@@ -514,4 +546,5 @@ def _forced(rung: Rung, memory: MemoryConfig, levels: int) -> Rung:
         rung.micro_batch if memory.micro_batch is None else memory.micro_batch,
         rung.checkpoint_levels if memory.checkpoint_levels is None else min(memory.checkpoint_levels, levels),
         rung.park_encoders if memory.park_encoders is None else memory.park_encoders,
+        rung.block_swap if memory.block_swap is None else memory.block_swap,
     )

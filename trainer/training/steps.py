@@ -17,7 +17,7 @@ from trainer.errors import DoesNotFit
 from trainer.events import Emit, Notice, Phase, Saved, Started, Validated
 from trainer.training import checkpoint as checkpoints
 from trainer.training.checkpoint import Checkpoint
-from trainer.training.fitting import gives_up, if_it_fits, settle, step_down, tidy
+from trainer.training.fitting import can_swap, gives_up, if_it_fits, settle, step_down, tidy
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.pausing import Control, Signal
 from trainer.training.processes import from_main
@@ -130,7 +130,7 @@ class Steps:
     def _step_down(self) -> None:
         """Do the step that ran out of memory, and all after it, a rung further down; on the last one once more."""
         trainer, base = self.trainer, self.trainer.base
-        lower = step_down(self.config, base.levels, self.accelerator.num_processes)
+        lower = step_down(self.config, base.levels, self.accelerator.num_processes, swaps=can_swap(base))
         if lower is None and self._tried_again != trainer.step:
             # Another program may have taken it for a moment.
             self._tried_again = trainer.step
