@@ -18,6 +18,7 @@ from trainer.bases.base import Base, SizeFacts
 from trainer.bases.open import load_base
 from trainer.config import BaseConfig, RunConfig, parse
 from trainer.errors import AdapterFileError, ConfigError, RunError
+from trainer.judging.eye import Eye
 from trainer.presets import resolve
 from trainer.styles.fit import attach
 from trainer.styles.inspect import inspect_file
@@ -172,6 +173,27 @@ def test_words_mix_with_others_and_reach_every_window_of_a_long_text(base: Base)
             torch.testing.assert_close(found.hidden[row, :length].detach(), text, rtol=1e-4, atol=1e-5)
         bank.set_strengths({"ink": 1.0})
         assert not torch.allclose(said(base, long)[0], both[0], atol=1e-2)
+    finally:
+        bank.detach()
+
+
+def test_judging_asks_for_words_at_the_strength_that_it_looks_at(base: Base) -> None:
+    bank = words_in(base)
+    try:
+        stir(bank, "ink")
+        bank.set_strengths(torch.tensor([[1.0], [1.0]]))
+        eye = Eye(base, bank)
+        side = 4 * base.side_multiple // base.vae_factor
+        latents = torch.randn(1, base.latent_channels, side, side, generator=torch.Generator().manual_seed(1))
+        closed, opened = (eye.predictions(latents, [TRIGGER], torch.tensor([[strength]])) for strength in (0.0, 1.0))
+        recalled = [eye.recalled([latents[0]], [TRIGGER], torch.tensor([[strength]])) for strength in (0.0, 1.0)]
+        errors = eye.caption_errors(latents, [[TRIGGER, "a fox"]])
+        with bank.detached():
+            plain = eye.predictions(latents, [TRIGGER], torch.tensor([[1.0]]))
+            assert torch.equal(eye.caption_errors(latents, [[TRIGGER, "a fox"]]), errors)
+        assert torch.equal(closed, plain)
+        assert not torch.allclose(opened, plain, atol=1e-2)
+        assert not torch.allclose(*recalled, atol=1e-3)
     finally:
         bank.detach()
 

@@ -3,10 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
+from trainer.config import RunConfig
+from trainer.training.batches import Batches
 from trainer.training.loop import Trainer
 from trainer.training.pausing import Uncontrolled
 from trainer.training.prepare import Prepared
+from trainer.training.texts import learns_words
 from trainer.training.validation import Validation, held_out
 
 
@@ -60,3 +64,25 @@ def test_training_shows_in_it(base: Base, materials: Prepared, trainer: Trainer)
     losses = validation.measure(trainer)
     assert losses.style != losses.base
     assert losses.gain == pytest.approx(1 - losses.style / losses.base)
+
+
+def test_words_that_learn_are_measured_with_what_text_encoders_say_of_them_now(
+    base: Base, bank: Bank, materials: Prepared, config: RunConfig
+) -> None:
+    bank.add("style", method="textual-inversion", tokens=base.tokens_of("ink style"), seed=3)
+    told = materials.told(base, anew=learns_words(bank, "style"))
+    trainer = Trainer(base, bank, "style", Batches(base, materials.training, told, batch_size=2), config)
+    with torch.no_grad():
+        # Not by the same everywhere, which the layer norms would take away again.
+        trainer.parameters[0].normal_(generator=torch.Generator().manual_seed(1))
+    base.placement.park(("vae", "text"))
+    try:
+        losses = Validation(base, materials.validation, materials.features, seed=1, levels=2).measure(trainer)
+        assert base.placement.parked == {"vae"}, "what a backward pass needs stays"
+    finally:
+        base.placement.park(())
+    bank.add("other", rank=2, seed=3)
+    other = Trainer(base, bank, "other", Batches(base, materials.training, materials.features, batch_size=2), config)
+    plain = Validation(base, materials.validation, materials.features, seed=1, levels=2).measure(other)
+    assert losses.base == pytest.approx(plain.style, rel=1e-5)
+    assert abs(losses.style - losses.base) > 0.01 * losses.base
