@@ -31,8 +31,9 @@ def study(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="placement|rank|methods",
-            help="Which matrices learn at one number of trained values; one method at several ranks; or all methods.",
+            metavar="placement|blocks|rank|methods",
+            help="Which matrices or which blocks learn at one number of trained values; one method at several ranks; "
+            "or all methods.",
             show_default=False,
         ),
     ],

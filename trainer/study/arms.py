@@ -1,11 +1,13 @@
 """What a study compares: its arms, each a few settings that differ from those all arms share.
 
 The studies repeat tables 5 and 6 of the LoRA paper (Hu et al. 2021, arXiv 2106.09685, section 7) and its comparison of
-methods by trained values (its figure 2) on a diffusion model.
+methods by trained values (its figure 2) on a diffusion model. That of blocks asks of any base what B-LoRA asked of SDXL
+(Frenkel et al. 2024, arXiv 2403.14572): where in the denoiser a style is held.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from trainer.bases.base import Base
     from trainer.config import RunConfig
 
-Kind = Literal["placement", "rank", "methods"]
+Kind = Literal["placement", "blocks", "rank", "methods"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 RANKS = (1, 2, 4, 8, 16, 64)
 """Of the paper's table 6."""
@@ -80,13 +82,31 @@ def placement(model: nn.Module, config: RunConfig, usual_rank: int, ranks: Seque
     places |= {"all four": everything}
     places |= {f"all four, attn{number}": _attention("", number, _PROJECTIONS) for number in "12"}
     places |= {f"all four, {block}": _attention(path, "[12]", _PROJECTIONS) for block, path in _BLOCKS.items()}
-    arms = []
-    for name, targets in places.items():
-        each, room = _values_per_rank(model, targets)
-        if each:
-            fitting = min(room, max(1, round(budget / each)))
-            arms.append(Arm(name, {"adapter.targets": targets, "adapter.rank": fitting, "adapter.alpha": alpha}))
-    return arms
+    return _at_budget(model, places, budget, alpha)
+
+
+def blocks(model: nn.Module, config: RunConfig, usual_rank: int, ranks: Sequence[int] = ()) -> list[Arm]:
+    """Where in the denoiser a style is learned: each block of attention alone, at the trained values of `placement`.
+
+    A block is what diffusers calls one, such as ``up_blocks.0.attentions.1``, with all transformer layers in it; it is
+    named ``up_blocks.0 attn 1``, and ``study.json`` holds the pattern for ``adapter.targets``.
+    """
+    from trainer.adapters.layers import adaptable
+
+    rank = config.adapter.rank or max(1, usual_rank // 2)
+    alpha = config.adapter.alpha or float(usual_rank)
+    everything = _attention("", "[12]", _PROJECTIONS)
+    paths = matching(everything, [path for path, module in model.named_modules() if adaptable(module)])
+    found = dict.fromkeys(path.rpartition(".transformer_blocks.")[0] for path in paths)
+    places = {
+        block.replace(".attentions.", " attn "): _attention(rf"{re.escape(block)}\.", "[12]", _PROJECTIONS)
+        for block in found
+        if block
+    }
+    if len(places) < 2:
+        raise ConfigError("This base has no attention layers in several blocks, so there are none to compare.")
+    budget = rank * _values_per_rank(model, everything)[0]
+    return _at_budget(model, {**places, "all": everything}, budget, alpha)
 
 
 def rank(model: nn.Module, config: RunConfig, usual_rank: int, ranks: Sequence[int] = RANKS) -> list[Arm]:
@@ -108,10 +128,16 @@ def methods(model: nn.Module, config: RunConfig, usual_rank: int, ranks: Sequenc
 
 _MAKERS: Mapping[Kind, Callable[[nn.Module, RunConfig, int, Sequence[int]], list[Arm]]] = {
     "placement": placement,
+    "blocks": blocks,
     "rank": rank,
     "methods": methods,
 }
-_DECIDED = {"placement": ("targets",), "rank": ("rank",), "methods": ("method", "init", "rate_ratio")}
+_DECIDED = {
+    "placement": ("targets",),
+    "blocks": ("targets",),
+    "rank": ("rank",),
+    "methods": ("method", "init", "rate_ratio"),
+}
 
 
 def _refuse_decided(kind: Kind, config: RunConfig) -> None:
@@ -123,6 +149,17 @@ def _refuse_decided(kind: Kind, config: RunConfig) -> None:
                 f"adapter.{name} is {value!r}, but that is what a study of {kind} compares: leave it out"
                 + (", or say which ranks with --ranks." if name == "rank" else ".")
             )
+
+
+def _at_budget(model: nn.Module, places: Mapping[str, str], budget: int, alpha: float) -> list[Arm]:
+    """An arm for each place that the model has, at the whole rank that comes nearest to a number of trained values."""
+    arms = []
+    for name, targets in places.items():
+        each, room = _values_per_rank(model, targets)
+        if each:
+            fitting = min(room, max(1, round(budget / each)))
+            arms.append(Arm(name, {"adapter.targets": targets, "adapter.rank": fitting, "adapter.alpha": alpha}))
+    return arms
 
 
 def _attention(block: str, which: str, matrices: Sequence[str] | Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ from trainer.cli.study import show
 from trainer.config import RunConfig, parse
 from trainer.errors import ConfigError
 from trainer.study import run as running
-from trainer.study.arms import arms_of
+from trainer.study.arms import _MAKERS, arms_of
 from trainer.study.bench import SLOWER, USUAL_SHARE, Pace, steps_within
 from trainer.study.plot import OWN, plot
 from trainer.study.result import ArmFacts, Measured, Study, read, rows
@@ -96,6 +96,36 @@ def test_every_placement_spends_about_the_same_number_of_values(base: Base) -> N
     assert all(abs(size / budget - 1) < 0.12 for size in values.values()), values
 
 
+def test_every_block_of_attention_is_compared_alone_at_the_values_of_all(base: Base) -> None:
+    from tiny_families import build
+
+    from trainer.adapters.targets import select
+
+    for model in (base.denoiser, build("sd1").unet, build("sdxl").unet):
+        arms = {arm.name: arm.changes for arm in _MAKERS["blocks"](model, parse({}), 8, ())}
+        everything = select(model, str(arms.pop("all")["adapter.targets"]))
+        chosen = {name: select(model, str(changes["adapter.targets"])) for name, changes in arms.items()}
+        assert all(
+            path.startswith(f"{name.replace(' attn ', '.attentions.')}.")
+            for name, paths in chosen.items()
+            for path in paths
+        )
+        # As wide as the table's first column.
+        assert all(len(name) <= 22 for name in chosen)
+        assert sorted(path for paths in chosen.values() for path in paths) == sorted(everything)
+        assert all(changes["adapter.alpha"] == 8 for changes in arms.values())
+    # Of SDXL two are known by name.
+    assert chosen["up_blocks.0 attn 1"] == select(model, "style-blocks")
+    bank, values = Bank(base.roots), {}
+    for arm in arms_of("blocks", base, parse({})):
+        settings = {name.removeprefix("adapter."): value for name, value in arm.changes.items()}
+        values[arm.name] = bank.add(arm.name, settings["targets"], rank=settings["rank"], seed=1).size
+    bank.detach()
+    # Narrow blocks have less room than the budget wants.
+    assert all(size < 1.12 * values["all"] for size in values.values()), values
+    assert sum(abs(size / values["all"] - 1) < 0.12 for size in values.values()) > len(values) / 2
+
+
 def test_all_methods_are_compared_and_lora_from_each_start(base: Base) -> None:
     names = [arm.name for arm in arms_of("methods", base, parse({}))]
     assert set(METHODS) <= set(names)
@@ -111,7 +141,13 @@ def test_ranks_are_compared_at_one_alpha(base: Base) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "setting", "value"), [("placement", "targets", "qv"), ("rank", "rank", 4), ("methods", "method", "dora")]
+    ("kind", "setting", "value"),
+    [
+        ("placement", "targets", "qv"),
+        ("blocks", "targets", "qv"),
+        ("rank", "rank", 4),
+        ("methods", "method", "dora"),
+    ],
 )
 def test_what_a_study_compares_cannot_be_set(base: Base, kind: str, setting: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"adapter.{setting} is .*, but that is what a study of {kind} compares"):
@@ -345,7 +381,7 @@ def test_scores_are_those_of_judging(base: Base, config: RunConfig, folder: Fres
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["speed", "IMAGES"], "'speed' is no study: write one of placement, rank, methods."),
+        (["speed", "IMAGES"], "'speed' is no study: write one of placement, blocks, rank, methods."),
         (["methods", "IMAGES", "--ranks", "1,2"], "--ranks belongs to a study of ranks"),
         (["rank", "IMAGES", "--ranks", "1;2"], "--ranks is '1;2', but should be whole numbers"),
         (["rank", "IMAGES", "--steps", "0"], "--steps is '0'"),
