@@ -11,26 +11,33 @@ export const chosenOf = (files) => {
   return known.length ? known : visible;
 };
 
+// The folder that a dropped file lay in; files of a chosen folder say it themselves.
+const folders = new WeakMap();
+const folderOf = (file) => folders.get(file) ?? file.webkitRelativePath?.split("/").at(-2) ?? "";
+
 // Every file below some entries of a drop, in the order of their folders.
 export const filesBelow = async (entries) => {
   const found = [];
-  const walk = async (entry, depth) => {
+  const walk = async (entry, depth, folder) => {
     if (entry.isFile) {
-      found.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
+      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+      folders.set(file, folder);
+      found.push(file);
     } else if (entry.isDirectory && depth < DEEPEST) {
       const reader = entry.createReader();
       for (;;) {
         const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
         if (!batch.length) break;
-        for (const child of batch) await walk(child, depth + 1);
+        for (const child of batch) await walk(child, depth + 1, entry.name);
       }
     }
   };
-  for (const entry of entries) await walk(entry, 0);
+  for (const entry of entries) await walk(entry, 0, "");
   return found;
 };
 
-// Sends files a few at a time; answers {path, name} in the order of `files`, with no path for what did not arrive.
+// Sends files a few at a time; answers {path, name, folder} in the order of `files`, with no path for what did not
+// arrive.
 export const sendAll = async (files, send, tell) => {
   const sent = [];
   let next = 0;
@@ -39,11 +46,11 @@ export const sendAll = async (files, send, tell) => {
   const worker = async () => {
     while (next < files.length) {
       const index = next++;
-      const { name } = files[index];
+      const told = { path: "", name: files[index].name, folder: folderOf(files[index]) };
       try {
-        sent[index] = { path: (await send(files[index])).path, name };
+        sent[index] = { ...told, path: (await send(files[index])).path };
       } catch {
-        sent[index] = { path: "", name };
+        sent[index] = told;
       }
       done += 1;
       tell(done, files.length);

@@ -21,7 +21,7 @@ from app.train.beside import beside
 from app.train.dials import DIALS, at, preset_values
 from app.train.settings import form_fields
 from app.train.writer import question
-from app.uploads import arrived
+from app.uploads import arrived, folders_of
 from trainer.bases.families import FAMILIES
 from trainer.captioning.style_words import STYLE_WORDS
 from trainer.data.captions import compose
@@ -149,12 +149,14 @@ class Actions:
         paths = arrived(files, self._uploads)
         if len(paths) < len(files) and not paths:
             raise StudioError(TEXTS.train.upload_refused)
+        folders = folders_of(files)
         refused: list[tuple[str, str]] = []
         done = 0
         try:
             for part in in_parts(paths):
                 self.reading[run] = (done, len(paths))
-                refused += self.studio.drafts.add_images(run, part).refused
+                inside = {path: folders[path] for path in part if path in folders}
+                refused += self.studio.drafts.add_images(run, part, inside).refused
                 done += len(part)
         finally:
             self.reading.pop(run, None)

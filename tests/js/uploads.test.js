@@ -46,8 +46,15 @@ test("a file that does not arrive costs no other one, and is told without a path
   };
   const counts = [];
   const sent = await sendAll(named("a", "b", "c"), send, (done, total) => counts.push(`${done}/${total}`));
-  assert.deepEqual(sent, [{ path: "a", name: "a" }, { path: "", name: "b" }, { path: "c", name: "c" }]);
+  assert.deepEqual(sent.map(({ path, name }) => [path, name]), [["a", "a"], ["", "b"], ["c", "c"]]);
   assert.deepEqual(counts, ["0/3", "1/3", "2/3", "3/3"]);
+});
+
+test("a file tells of the folder that it lay in, chosen or dropped", async () => {
+  const dropped = await filesBelow([{ ...folder([file("a.png")]), name: "10_cats" }, file("b.png")]);
+  const chosen = { name: "c.png", webkitRelativePath: "pets/5_dogs/c.png" };
+  const sent = await sendAll([...dropped, chosen], async ({ name }) => ({ path: name }), () => {});
+  assert.deepEqual(sent.map((each) => each.folder), ["10_cats", "", "5_dogs"]);
 });
 
 test("no more than four are on their way at once", async () => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from trainer import config as configs
 from trainer.bases import tokens
 from trainer.bases.describe import BaseInfo, Bases
 from trainer.config import RunConfig
-from trainer.config.sections import focus_points, repeat_counts
+from trainer.config.sections import MOST_REPEATS, focus_points, repeat_counts
 from trainer.data.captions import compose, find_replace, from_names
+from trainer.data.decoder import Source
 from trainer.data.doctor import about_the_set
-from trainer.data.folder import list_images
-from trainer.errors import PatinaError, StudioError
+from trainer.data.folder import IMAGE_SUFFIXES, list_images
+from trainer.data.repeats import folder_repeats
+from trainer.errors import ImageError, PatinaError, StudioError
 from trainer.studio.estimate import PastRuns, estimate, file_bytes, foretold, resolved, side_multiple
 from trainer.studio.folder import StudioFolder, new_id
-from trainer.studio.images import DraftImages, asked_repeats
+from trainer.studio.images import DraftImages, asked_repeats, image_id_of
 from trainer.studio.machine import Device
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import AddReport, DraftView, ImageSet, PlanView, SampleSet
@@ -112,14 +115,22 @@ class Drafts:
         with self._store.db.transaction():
             self._store.set_settings(run_id, _changed(self._store.get(run_id).settings, values))
 
-    def add_images(self, run_id: str, files: Sequence[str | Path]) -> AddReport:
+    def add_images(
+        self, run_id: str, files: Sequence[str | Path], folders: Mapping[Path, str] | None = None
+    ) -> AddReport:
         """Take uploaded files into a draft: decoded and re-encoded in a child process with limits.
 
         ``.txt`` files among them become captions of the images of the same name. Takes up to seconds.
+
+        Args:
+            folders: by file, the name of the folder that it came from, which may say how often its images come.
         """
         run = self._draft(run_id)
         background = str(run.settings.get("data", {}).get("background", "white"))
         added, refused = self._images.add(run_id, [Path(file) for file in files], background=background)
+        if asked := _asked_by(folders or {}, added):
+            before = repeat_counts(self._config(self._store.get(run_id)).data.repeats)
+            self.update(run_id, {"data.repeats": self._repeats(run_id, {**before, **asked})})
         return AddReport(tuple(added), tuple(refused))
 
     def sets(self, run_id: str) -> list[ImageSet]:
@@ -324,8 +335,21 @@ class Drafts:
 
     def _add_folder(self, run_id: str, folder: Path) -> None:
         images, _ = list_images(folder)
+        inner = {image: image.parent.name for image in images if image.parent != folder}
         beside = [path for path in folder.rglob("*") if path.suffix == ".txt" or path.name == "metadata.jsonl"]
-        self._images.add(run_id, [*images, *beside])
+        self.add_images(run_id, [*images, *beside], inner)
+
+
+def _asked_by(folders: Mapping[Path, str], added: Sequence[str]) -> dict[str, int]:
+    """Image id -> how often the folder that it came from asks for it, of those that were added."""
+    asked: dict[str, int] = {}
+    for file, name in folders.items():
+        times = min(folder_repeats(name) or 1, MOST_REPEATS)
+        if times > 1 and file.suffix.lower() in IMAGE_SUFFIXES:
+            # What cannot be read was refused by name before.
+            with suppress(ImageError, OSError):
+                asked[image_id_of(Source.read(file))] = times
+    return {image_id: times for image_id, times in asked.items() if image_id in added}
 
 
 def sample_sets() -> list[SampleSet]:

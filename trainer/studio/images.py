@@ -166,7 +166,7 @@ class DraftImages:
             for file in images:
                 try:
                     source = Source.read(file)
-                    image_id = source.sha256[:16]
+                    image_id = image_id_of(source)
                     if image_id in present and present[image_id].removed and image_id not in added:
                         self.restore(run_id, image_id)
                         added.append(image_id)
@@ -379,6 +379,11 @@ class DraftImages:
     def _write_caption(self, run_id: str, image_id: str, caption: str, *, removed: bool = False) -> None:
         # An empty file says that there is no caption; without one the engine would make words of the id.
         write_file(self.path(run_id, image_id, removed=removed).with_suffix(".txt"), caption.encode())
+
+
+def image_id_of(source: Source) -> str:
+    """The id of an uploaded file's image."""
+    return source.sha256[:16]
 
 
 def asked_repeats(image: DraftImage, asked: Mapping[str, int]) -> int:

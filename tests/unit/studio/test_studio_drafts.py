@@ -391,6 +391,16 @@ def test_an_image_comes_more_often_when_asked_and_its_run_is_told(parts: Parts, 
             parts.drafts.repeat_image(draft, car, wrong)
 
 
+def test_a_number_before_a_folder_s_name_is_how_often_its_images_come(parts: Parts, uploads: list[Path]) -> None:
+    run_id = parts.drafts.create()
+    folders = {uploads[0]: "10_cats", uploads[1]: "5_dogs", uploads[2]: "birds", uploads[3]: "5000_stars"}
+    broken = uploads[0].with_name("broken.png")
+    broken.write_bytes(b"")
+    parts.drafts.add_images(run_id, [*uploads, broken], {**folders, broken: "3_broken"})
+    repeats = {image.name: image.repeats for image in parts.drafts.view(run_id).images}
+    assert [repeats[path.name] for path in uploads] == [10, 5, 1, 100, 1]
+
+
 def test_the_images_of_another_run_are_added_once_with_all_that_is_said_of_them(
     parts: Parts, draft: str, uploads: list[Path]
 ) -> None:
