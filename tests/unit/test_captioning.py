@@ -96,6 +96,7 @@ def test_blip_looks_at_the_image(model: Path) -> None:
         opened.describe(Image.new("RGB", (70, 200)), "long")
 
 
+@pytest.mark.model
 def test_florence_is_asked_by_its_own_processor(tmp_path: Path) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -136,13 +137,13 @@ def test_what_is_no_such_model_is_refused_with_a_sentence(tmp_path: Path, model:
 HUB = """
 import json, sys
 from trainer.captioning.writers import fetch, fetched_bytes, locate
-from trainer.errors import BaseError
+from trainer.errors import BaseError, ConfigError
 try:
     before = locate(sys.argv[1])
-    here = fetch(before)
+    here = fetch(before, *sys.argv[2:])
     again = locate(sys.argv[1], offline=True)
     print(json.dumps([before.download_bytes, fetched_bytes(before), str(here.folder), again == here]))
-except BaseError as error:
+except (BaseError, ConfigError) as error:
     print(json.dumps(str(error)))
 """
 
@@ -163,12 +164,14 @@ def test_a_model_comes_from_the_hub_once_and_its_size_is_known_before(model: Pat
             "HF_HUB_DISABLE_XET": "1",
         }
 
-        def asked(repo: str) -> object:
-            command = [sys.executable, "-W", "ignore", "-c", HUB, repo]
+        def asked(*arguments: str) -> object:
+            command = [sys.executable, "-W", "ignore", "-c", HUB, *arguments]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, done.stderr
             return json.loads(done.stdout)
 
+        assert "short captions only" in str(asked("a/blip", "long"))
+        assert not any(name.endswith(".safetensors") for name in hub.sent)
         size, arrived, folder, same = asked("a/blip")  # type: ignore[misc]
         assert size == arrived > (model / "model.safetensors").stat().st_size
         assert kind_of(Path(folder)) == "blip"

@@ -96,18 +96,22 @@ def locate(text: str, *, offline: bool = False) -> Writer:
     return Writer(named, None, repo, revision or None, files=tuple((name, sizes[name]) for name in sorted(wanted)))
 
 
-def fetch(writer: Writer) -> Writer:
+def fetch(writer: Writer, length: str = "short") -> Writer:
     """The model on this machine, downloaded into the hub's cache if it is not here yet.
 
+    Args:
+        length: that its captions should have.
+
     Raises:
-        BaseError: no permission, no network, not enough room, or no model that writes captions; the last is told
-            before its weights are fetched.
+        BaseError: no permission, no network, not enough room, or no model that writes captions.
+        ConfigError: it does not write captions of that length. Both are told before its weights are fetched.
     """
     if writer.folder is not None:
+        require_length(kind_of(writer.folder), length)
         return writer
     settings = [name for name, _ in writer.files if _SETTINGS.fullmatch(name)]
     folder = snapshot(writer.repo, writer.revision, settings)
-    kind_of(folder, weights=False)
+    require_length(kind_of(folder, weights=False), length)
     require_room(writer.repo, folder, sum(size for name, size in writer.files if not (folder / name).exists()))
     return writer.lying_in(snapshot(writer.repo, writer.revision, [name for name, _ in writer.files]))
 

@@ -85,10 +85,10 @@ def caption(
         if not work.missing:
             typer.echo("There is nothing to write.", err=True)
             return
-        writer = _here(locate(model, offline=offline), yes=yes)
-        assert writer.folder is not None
-        size = require_length(kind_of(writer.folder), length)
+        writer = _here(locate(model, offline=offline), length, yes=yes)
         where = writer.folder
+        assert where is not None
+        size = require_length(kind_of(where), length)
 
         def opened() -> CaptionModel:
             from trainer.captioning.model import CaptionModel
@@ -118,7 +118,7 @@ def _say_what_is_kept(counts: Counter[str]) -> None:
     typer.echo(f"Captioned already and left as they are: {listed} (--replace writes them anew).", err=True)
 
 
-def _here(writer: Writer, *, yes: bool) -> Writer:
+def _here(writer: Writer, length: str, *, yes: bool) -> Writer:
     """The model on this machine; where it has to be downloaded, that is asked first.
 
     Raises:
@@ -138,4 +138,4 @@ def _here(writer: Writer, *, yes: bool) -> Writer:
             raise typer.Exit
     else:
         typer.echo(said, err=True)
-    return fetch(writer)
+    return fetch(writer, length)

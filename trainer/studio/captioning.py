@@ -153,9 +153,7 @@ class Captioning:
 
     def _work(self, job: _Job, run_id: str, writer: Writer, length: Length, words: tuple[str, ...], anew: bool) -> None:
         try:
-            here = self._fetched(job, writer)
-            assert here.folder is not None
-            require_length(kind_of(here.folder), length)
+            here = self._fetched(job, writer, length)
             images = [image for image in self._images.images(run_id) if anew or image.caption in ("", image.written)]
             job.note(stage="writing", done=0, total=len(images))
             for number, image in enumerate(images, start=1):
@@ -195,16 +193,16 @@ class Captioning:
             raise _Cancelled
         return said
 
-    def _fetched(self, job: _Job, writer: Writer) -> Writer:
+    def _fetched(self, job: _Job, writer: Writer, length: Length) -> Writer:
         """The model on this machine; its download ends with the job.
 
         Raises:
-            StudioError: it cannot be downloaded, and why.
+            BaseError, StudioError: it cannot be downloaded, and why.
         """
         if writer.folder is not None:
             return writer
         job.note(stage="downloading", done=fetched_bytes(writer), total=writer.download_bytes)
-        with child.start("trainer.captioning.fetch", writer.name, stdout=subprocess.PIPE) as process:
+        with child.start("trainer.captioning.fetch", writer.name, length, stdout=subprocess.PIPE) as process:
             try:
                 while process.poll() is None:
                     if job.cancelled.wait(LOOK_SECONDS):
