@@ -222,7 +222,7 @@ def plan_of(event: events.Planned) -> Iterator[tuple[str, str]]:
     yield "Images", f"{event.images} at about {event.resolution} px{held_out}"
     yield "Learns", f"{event.trainable_parameters:,} parameters in {event.layers} layers, rank {event.rank}"
     yield "Steps", f"{event.steps} of {batch}, learning rate {event.learning_rate:g}"
-    yield "Time", f"about {duration(event.seconds)} for the steps, on {event.device}"
+    yield "Time", f"about {duration(event.seconds)} until the file is there, on {event.device}"
     yield "Memory", f"{size(event.memory_bytes)} of {size(event.memory_available_bytes)} free"
     yield "File", f"about {size(event.file_bytes)}"
 

@@ -550,6 +550,20 @@ class SamplesConfig(Section):
         max_length=16,
         description="Prompts shown while training; empty takes a few that are not among your captions.",
     )
+    count: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="How many pictures a round has when you name no prompts; empty draws four, or fewer where they "
+        "would take longer than half of the training.",
+    )
+    sheet: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="Rows of the sheet at the end when you name no prompts; empty draws six, or fewer where they would "
+        "take longer than half of the training.",
+    )
     prefix: str = Field(
         "",
         max_length=500,

@@ -34,6 +34,7 @@ class Known:
         compile: ``train.compile`` as it was settled.
         seconds_per_step, seconds_per_picture: as measured; of a step, in the training itself where there was one.
         memory_bytes: the most that was held.
+        seconds_after: from the last step to the file, with judging, sheet and proof; None where no run came that far.
     """
 
     memory: dict[str, Any]
@@ -41,6 +42,7 @@ class Known:
     seconds_per_step: float
     seconds_per_picture: float
     memory_bytes: int
+    seconds_after: float | None = None
 
 
 class PastFits:
@@ -102,6 +104,7 @@ def shape_of(
         (train.preserve, train.steps, train.compile),
         config.memory.model_dump(mode="json"),
         config.samples.model_dump(mode="json", include={"steps", "guidance", "scheduler"}),
+        (len(config.samples.prompts), config.judging.model_dump(mode="json")),
         sorted({tuple(image.mean.shape[1:]) for image in images}),
         (tuple(features.hidden.shape[1:]), any(image.mask is not None for image in images)),
     )

@@ -46,7 +46,7 @@ from trainer.training.prepare import Prepared, prepare, read_dataset
 from trainer.training.processes import from_main, open_accelerator
 from trainer.training.recovery import Recovery
 from trainer.training.run_folder import RunFolder
-from trainer.training.samples import Pictures, due, pictures_drawn
+from trainer.training.samples import Pictures, affordable, due, samples_drawn, sheet_drawn
 from trainer.training.steps import Steps
 from trainer.training.stopping import Watch
 from trainer.training.texts import learns_words
@@ -174,12 +174,14 @@ def _train(
                 return Outcome("paused", trainer.step)
             if not accelerator.is_main_process:
                 return Outcome("finished", trainer.step, folder.adapter_file)
+            done_at = time.monotonic()
             emit(Phase(name="sampling"))
             if not due(config.samples.every or 0, trainer.step, trainer.settings.steps):
                 # Stopped between two samples: what is shown as the end must be the end.
                 steps.pictures.samples(trainer.step)
             judged = judged_of(trainer, folder, config, dataset, prepared, emit)
             proof = written(trainer, steps.pictures, folder, config, dataset, judged, began, emit)
+            _remember(shape, seconds_after=time.monotonic() - done_at)
     finally:
         bank.detach()
     emit(finished(trainer, folder, config, proof, judged, began))
@@ -318,6 +320,9 @@ def _fitted(
         fitted = fit(config, base, made, processes=accelerator.num_processes, known=known)
         if known is None:
             past.note(shape, fitted.known)
+        seconds = fitted.measured.seconds_per_step * fitted.trainer.settings.steps
+        settings, said = affordable(fitted.config, fitted.seconds_per_picture, seconds)
+        fitted = replace(fitted, config=settings, notes=(*fitted.notes, *([said] if said else [])))
         emit(_plan(fitted, prepared))
         return fitted.trainer, from_main(accelerator, fitted.config)
     config = from_main(accelerator, None)
@@ -329,10 +334,15 @@ def _fitted(
 
 def _paced(trainer: Trainer, recovery: Recovery, shape: str) -> None:
     """Remember how long steps took in the training itself, for the plan of the next run of this shape."""
+    if trainer.pace is not None and not recovery.changes and trainer.accelerator.is_main_process:
+        _remember(shape, seconds_per_step=trainer.pace)
+
+
+def _remember(shape: str, **took: float) -> None:
     past = PastFits()
     known = past.get(shape)
-    if known is not None and trainer.pace is not None and not recovery.changes and trainer.accelerator.is_main_process:
-        past.note(shape, replace(known, seconds_per_step=trainer.pace))
+    if known is not None:
+        past.note(shape, replace(known, **took))  # type: ignore[arg-type]
 
 
 def trainer_of(base: Base, bank: Bank, prepared: Prepared, config: RunConfig, accelerator: Accelerator) -> Trainer:
@@ -376,13 +386,32 @@ def _plan(fitted: Fitted, prepared: Prepared) -> Planned:
         trainable_parameters=adapter.size,
         layers=len(adapter.spec.targets),
         file_bytes=BYTES_PER_VALUE * sum(layer.size for layer in trainer.bank.weights_of(STYLE).values()),
-        seconds=measured.seconds_per_step * steps + fitted.seconds_per_picture * pictures_drawn(config, steps),
+        seconds=_whole_time(fitted, steps),
         memory_bytes=measured.memory_bytes,
         memory_available_bytes=has.with_ours(measured.memory_bytes),
         device=has.name,
         base=trainer.base.title,
         notes=fitted.notes,
     )
+
+
+PROOF_SAMPLES = 7
+"""Writing the file and proving it takes as long as about so many training samples: 62 s where one took 9."""
+
+
+def _whole_time(fitted: Fitted, steps: int) -> float:
+    """Seconds from the first step to the file: as the last run of this shape took from its last step on, else reckoned.
+
+    Judging is counted with the most that it may cost.
+    """
+    config, trainer, measured = fitted.config, fitted.trainer, fitted.measured
+    training = measured.seconds_per_step * steps
+    until_then = training + fitted.seconds_per_picture * samples_drawn(config, steps)
+    if fitted.seconds_after is not None:
+        return until_then + fitted.seconds_after
+    sample = measured.seconds_per_step / (trainer.batches.batch_size * trainer.batches.accumulation)
+    judging = config.judging.share * training if config.judging.enabled else 0.0
+    return until_then + judging + fitted.seconds_per_picture * sheet_drawn(config) + PROOF_SAMPLES * sample
 
 
 def _found(dataset: Dataset) -> Found:

@@ -21,6 +21,10 @@ from trainer.training.run_folder import RunFolder
 
 SAMPLE_PROMPTS = 4
 SHEET_PROMPTS = 6
+PICTURE_SHARE = 0.5
+"""Of the training's time, at most so much goes into pictures that nobody asked for."""
+PICTURE_SECONDS = 120.0
+"""So much they may take in any case."""
 
 
 def unseen_prompts(subjects: Iterable[str], dataset: Dataset, count: int) -> list[str]:
@@ -50,10 +54,11 @@ class Pictures:
         drawing: Callable[[int, int], None],
     ) -> None:
         self.folder, self.config, self.trainer, self.emit, self.drawing = folder, config, trainer, emit, drawing
-        fresh = unseen_prompts(trainer.base.family.prompts, dataset, SHEET_PROMPTS)
+        samples, sheet = config.samples.count or SAMPLE_PROMPTS, config.samples.sheet or SHEET_PROMPTS
+        fresh = unseen_prompts(trainer.base.family.prompts, dataset, max(samples, sheet))
         chosen = config.samples.prompts
-        self.sample_prompts = chosen or fresh[:SAMPLE_PROMPTS]
-        self.sheet_prompts = chosen or fresh
+        self.sample_prompts = chosen or fresh[:samples]
+        self.sheet_prompts = chosen or fresh[:sheet]
         self.settings = PreviewSettings(
             steps=config.samples.steps or trainer.base.family.steps,
             guidance=config.samples.guidance,
@@ -138,9 +143,38 @@ def due(every: int, step: int, steps: int) -> bool:
     return step == steps or bool(every and step % every == 0)
 
 
-def pictures_drawn(config: RunConfig, steps: int) -> int:
-    """How many pictures a whole run of ``steps`` steps draws: its samples and its sheet."""
+def samples_drawn(config: RunConfig, steps: int) -> int:
+    """How many sample pictures a whole run of ``steps`` steps draws."""
     every = config.samples.every
-    prompts = len(config.samples.prompts)
     times = len({*range(0, steps + 1, every), steps}) if every else 1
-    return (prompts or SAMPLE_PROMPTS) * times + 2 * (prompts or SHEET_PROMPTS)
+    return (len(config.samples.prompts) or config.samples.count or SAMPLE_PROMPTS) * times
+
+
+def sheet_drawn(config: RunConfig) -> int:
+    """How many pictures are on the sheet."""
+    return 2 * (len(config.samples.prompts) or config.samples.sheet or SHEET_PROMPTS)
+
+
+def affordable(config: RunConfig, seconds_per_picture: float, seconds: float) -> tuple[RunConfig, str]:
+    """Settings whose pictures take at most half of a training of so many seconds, and what was changed for it.
+
+    What the user chose stays, and the fewest are one picture a round and two rows on the sheet.
+
+    Args:
+        config: resolved.
+    """
+    asked = config.samples
+    if asked.prompts or asked.count is not None or asked.sheet is not None:
+        return config, ""
+    fewer, most = config.model_copy(deep=True), max(PICTURE_SECONDS, PICTURE_SHARE * seconds)
+    for count, sheet in ((SAMPLE_PROMPTS, SHEET_PROMPTS), (2, 3), (1, 2)):
+        fewer.samples.count, fewer.samples.sheet = count, sheet
+        drawn = samples_drawn(fewer, config.train.steps or 0) + sheet_drawn(fewer)
+        if drawn * seconds_per_picture <= most:
+            break
+    if count == SAMPLE_PROMPTS:
+        return config, ""
+    return fewer, (
+        f"A picture takes about {seconds_per_picture:.0f} s here: {count} instead of {SAMPLE_PROMPTS} are drawn in "
+        f"each round, and {sheet} instead of {SHEET_PROMPTS} rows on the sheet (samples.count, samples.sheet)."
+    )

@@ -25,6 +25,7 @@ from trainer.training.fitting import (
     preview_ways,
     rungs,
     settle,
+    slow_types,
     with_rung,
 )
 from trainer.training.loop import Trainer
@@ -269,3 +270,10 @@ def test_free_memory_never_exceeds_the_machines() -> None:
     has = Machine(torch.device("cpu"), "CPU", total=24_000, available=20_000)
     assert has.with_ours(3_000) == 23_000
     assert has.with_ours(5_000) == 24_000
+
+
+def test_that_bf16_is_slow_on_a_processor_is_said_in_the_plan(base: Base) -> None:
+    config = config_with()
+    assert slow_types(config, base) == []
+    config.train.precision = "bf16"
+    assert "is often slower" in slow_types(config, base)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from trainer.training.pausing import Uncontrolled
 from trainer.training.prepare import Prepared
 from trainer.training.run import create, train
 from trainer.training.run_folder import RunFolder
+from trainer.training.samples import affordable, samples_drawn
 
 KNOWN = Known({"micro_batch": 1}, "off", 2.0, 30.0, 2**30)
 
@@ -95,7 +97,26 @@ def test_on_a_slow_machine_a_picture_is_reckoned_and_a_second_run_measures_nothi
     assert measured_file().is_file()
     second, again = run(tmp_path / "second")
     assert measured == ["measure"]
-    assert again.seconds == pytest.approx(plan.seconds)
+    known = next(iter(json.loads(measured_file().read_bytes()).values()))["known"]
+    drawn = samples_drawn(second.config(), 4) * known["seconds_per_picture"]
+    assert plan.seconds > 4 * known["seconds_per_step"] + drawn
+    assert again.seconds > 4 * known["seconds_per_step"] + drawn
+    assert 0 < known["seconds_after"] < 300
     assert again.memory_bytes == plan.memory_bytes
     assert second.config().memory == first.config().memory
     assert sshs_model_hash(second.adapter_file) == sshs_model_hash(first.adapter_file)
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_picture", "drawn"), [(1.0, (None, None)), (60.0, (2, 3)), (200.0, (1, 2)), (9_000.0, (1, 2))]
+)
+def test_pictures_that_nobody_asked_for_shrink_to_what_the_machine_can_do(
+    config: RunConfig, seconds_per_picture: float, drawn: tuple[int | None, int | None]
+) -> None:
+    config.samples.prompts = []
+    config.samples.every = 2
+    fewer, said = affordable(config, seconds_per_picture, seconds=2_000)
+    assert (fewer.samples.count, fewer.samples.sheet) == drawn
+    assert bool(said) == (drawn != (None, None))
+    config.samples.prompts = ["a cat"]
+    assert affordable(config, 9_000, seconds=1)[1] == "", "what was asked for is drawn"
