@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from trainer.bases.placement import is_out_of_memory
 from trainer.config import MemoryConfig, RunConfig
 from trainer.errors import DoesNotFit
-from trainer.events import Emit, Notice, Phase, Saved, Started, Validated
+from trainer.events import Emit, Event, Notice, Phase, Progress, Saved, Started, Validated
 from trainer.training import checkpoint as checkpoints
 from trainer.training.checkpoint import Checkpoint
 from trainer.training.fitting import can_swap, gives_up, if_it_fits, settle, step_down, tidy
@@ -24,6 +24,7 @@ from trainer.training.processes import from_main
 from trainer.training.recovery import MOST_RETREATS, RATE_FACTOR, Change, Recovery
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures, due
+from trainer.training.spilling import SpillWatch
 from trainer.training.validation import Validation
 
 
@@ -53,6 +54,7 @@ class Steps:
         self.trainer.rate_factor = self.recovery.rate_factor
         self._start = self.trainer.checkpoint().copied()
         self._tried_again: int | None = None
+        self._spill = SpillWatch(self.trainer.base.device)
 
     @property
     def accelerator(self) -> Accelerator:
@@ -81,7 +83,7 @@ class Steps:
             self.emit(Phase(name="training"))
             trouble: Exception
             try:
-                signal = trainer.run(control=control, emit=self.emit, after_step=self._after_step)
+                signal = trainer.run(control=control, emit=self._heard, after_step=self._after_step)
                 break
             except Diverged as error:
                 trouble = error
@@ -99,6 +101,11 @@ class Steps:
         if signal is not Signal.GO:
             self._save()
         return signal
+
+    def _heard(self, event: Event) -> None:
+        self.emit(event)
+        if isinstance(event, Progress) and (said := self._spill.heard(event.samples_per_second)):
+            self.emit(Notice(level="warning", text=said))
 
     def _after_step(self, step: int) -> None:
         self.at_step(step)

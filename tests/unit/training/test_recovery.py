@@ -15,9 +15,10 @@ from trainer.bases.base import Base
 from trainer.config import RunConfig, parse
 from trainer.errors import DoesNotFit, RunError
 from trainer.events import Event, Finished, Notice, Started
+from trainer.hardware import Machine
 from trainer.styles.metadata import sshs_model_hash
 from trainer.styles.verify import Verification, verify_export
-from trainer.training import export, picking, samples
+from trainer.training import export, picking, samples, spilling
 from trainer.training.batches import Batch
 from trainer.training.fitting import Rung, step_down
 from trainer.training.loop import Diverged, Trainer
@@ -25,6 +26,7 @@ from trainer.training.pausing import Session, Signal, Uncontrolled
 from trainer.training.recovery import Change, Recovery
 from trainer.training.run import create, train
 from trainer.training.run_folder import RunFolder
+from trainer.training.spilling import SpillWatch
 from trainer.training.validation import Validation
 
 Patch = pytest.MonkeyPatch
@@ -233,3 +235,26 @@ def test_each_rung_further_down_needs_less() -> None:
         config.memory.checkpoint_levels = lower.checkpoint_levels
         config.memory.park_encoders = lower.park_encoders
     assert gone == [Rung(4, 0, True), Rung(2, 0, True), Rung(1, 0, True), Rung(1, 1, True), Rung(1, 2, True)]
+
+
+@pytest.mark.parametrize(
+    ("speeds", "full", "said"),
+    [
+        ([8.0] * 5 + [1.0] * 6, True, 1),
+        ([8.0] * 5 + [1.0] * 6, False, 0),
+        ([8.0, 1.0, 8.0, 1.0] * 5, True, 0),
+        ([8.0] * 5 + [4.0] * 20, True, 0),
+    ],
+)
+def test_a_card_that_spills_into_main_memory_is_noticed_once(
+    speeds: list[float], full: bool, said: int, monkeypatch: Patch
+) -> None:
+    card = torch.device("cuda", 0)
+    free = 2**26 if full else 2**32
+    monkeypatch.setattr(spilling, "machine", lambda device: Machine(device, "a card", 2**33, free))
+    watch = SpillWatch(card)
+    sentences = [sentence for speed in speeds if (sentence := watch.heard(speed))]
+    assert len(sentences) == said
+    assert all(sentence.startswith("Steps have become 8 times slower and the card is full") for sentence in sentences)
+    on_processor = SpillWatch(torch.device("cpu"))
+    assert not any(on_processor.heard(speed) for speed in speeds)
