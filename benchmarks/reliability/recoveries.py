@@ -30,10 +30,11 @@ SETTINGS: dict[str, Any] = {
     "samples.every": 4,
     "samples.steps": 2,
     "train.steps": 8,
-    "judging.enabled": True,
     "judging.strengths": [1.0],
     "judging.share": 10.0,
 }
+JUDGED_FROM = 10
+"""Trials from which on runs are judged, too."""
 
 
 class Troubles:
@@ -106,14 +107,16 @@ class Troubles:
 def recover(row: Row, folder: Path, count: int, seed: int = 0) -> None:
     """Memory runs out, then a value is no number, each at half of ``count`` moments spread over a run."""
     bench, chance = bench_at(folder), random.Random(seed)
+    # Judging takes most of such a run's time, and a few trials seldom meet it.
+    settings = {**SETTINGS, "judging.enabled": count >= JUDGED_FROM}
     each: tuple[tuple[Kind, int], ...] = (("memory", count - count // 2), ("number", count // 2))
     for kind, trials in each:
-        moments = _moments(bench, kind)
+        moments = _moments(bench, kind, settings)
         row.figures[f"moments_{kind}"] = len(moments)
         for trial in range(trials):
             # One of each stretch, so that no phase of a run is left out.
             at = 1 + int((trial + chance.random()) * len(moments) / trials)
-            run = bench.new_run(f"{kind}-{trial}", **SETTINGS)
+            run = bench.new_run(f"{kind}-{trial}", **settings)
             code = bench.train(run, partial(_under, bench, kind, at))
             row.add(f"{kind} while {moments[at - 1].partition(':')[0]}")
             row.count(_trouble(run, code, kind, moments[at - 1]))
@@ -124,9 +127,9 @@ def _under(bench: Bench, kind: Kind, at: int) -> None:
     Troubles(kind, at).install(bench.base)
 
 
-def _moments(bench: Bench, kind: Kind) -> list[str]:
+def _moments(bench: Bench, kind: Kind, settings: dict[str, Any]) -> list[str]:
     """What an undisturbed run counts."""
-    run = bench.new_run(f"counted-{kind}", **SETTINGS)
+    run = bench.new_run(f"counted-{kind}", **settings)
     written = run.path.with_suffix(".moments")
 
     def before() -> None:
