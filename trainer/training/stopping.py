@@ -14,14 +14,14 @@ from trainer.atomic import write_file
 from trainer.config.sections import StopWhen
 from trainer.errors import RunError
 from trainer.judging.pick import Candidate, joint
+from trainer.training.fitting import if_it_fits
 from trainer.training.pausing import Control, Session, Signal
 from trainer.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from trainer.config import RunConfig
     from trainer.judging.judge import Judge
-    from trainer.training.fitting import if_it_fits
-from trainer.training.loop import Trainer
+    from trainer.training.loop import Trainer
 
 MOST_LOOKS = 12
 """Looks are at least so far apart that a whole run has no more of them."""
