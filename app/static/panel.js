@@ -12,12 +12,14 @@ export const attach = (gradio) => {
   };
   attachClicks(gradio, say);
   const settle = attachFields(gradio);
+  const putBack = attachTyped(gradio);
   attachUploads(gradio, say);
   gradio.watch("value", () => {
     for (const node of gradio.element.querySelectorAll("details[data-keep]")) {
       if (opened.has(node.dataset.keep)) node.open = opened.get(node.dataset.keep);
     }
     settle();
+    putBack();
     endBusy(gradio.element);
     const where = gradio.element.querySelector("[data-run]");
     if (where) showRun(where.dataset);
@@ -113,6 +115,32 @@ const attachFields = ({ element, trigger }) => {
       for (const field of fields) {
         if (mine || field !== document.activeElement || field.type === "radio") put(field, value);
       }
+    }
+  };
+};
+
+// Fields that only a button beside them sends: what is typed stays over renderings until then.
+// Returns what is to be done after each rendering.
+const attachTyped = ({ element }) => {
+  const typed = new Map();
+  const placeOf = (node) => {
+    const { act, item } = node.closest("[data-fields]")?.querySelector("[data-act]")?.dataset ?? {};
+    return act ? `${act} ${item ?? ""}` : null;
+  };
+  const fields = "[data-fields] [name]:not([data-set])";
+  element.addEventListener("input", (event) => {
+    const field = event.target.closest(fields);
+    const place = field && placeOf(field);
+    if (place) typed.set(place, { ...typed.get(place), [field.name]: field.value });
+  });
+  element.addEventListener("click", (event) => {
+    const node = event.target.closest("[data-act]");
+    if (node) typed.delete(placeOf(node));
+  });
+  return () => {
+    for (const field of element.querySelectorAll(fields)) {
+      const value = typed.get(placeOf(field))?.[field.name];
+      if (value !== undefined && field.value !== value) field.value = value;
     }
   };
 };

@@ -101,6 +101,12 @@ def test_captions_are_changed_all_at_once(draft: Page) -> None:
     expect(caption(draft, "apple.png")).to_have_value("apple, on paper")
     draft.get_by_label("Find", exact=True).fill("paper")
     draft.get_by_label("Replace with").fill(NASTY)
+    # A line comes above, so what lies below is rendered anew while it is being filled in.
+    caption(draft, "boat.png").fill("")
+    caption(draft, "boat.png").blur()
+    expect(draft.get_by_text("1 of 4 images has no caption").first).to_be_visible()
+    expect(draft.get_by_label("Find", exact=True)).to_have_value("paper")
+    expect(draft.get_by_label("Replace with")).to_have_value(NASTY)
     draft.get_by_role("button", name="Replace in all").click()
     expect(caption(draft, "apple.png")).to_have_value(f"apple, on {NASTY}")
 
