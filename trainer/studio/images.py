@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -36,6 +36,7 @@ MAX_SIDE = 2048
 MAX_IMAGES = 2000
 LEAST_SIDE = 32
 """Pixels of a part that a person chooses."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -386,9 +387,15 @@ def image_id_of(source: Source) -> str:
     return source.sha256[:16]
 
 
+def called(image: DraftImage, told: Mapping[str, T]) -> T | None:
+    """What is told of an image by its id or by the name that it came with, or None."""
+    return next((told[key] for key in (image.id, image.name, Path(image.name).stem) if key in told), None)
+
+
 def asked_repeats(image: DraftImage, asked: Mapping[str, int]) -> int:
     """How often an image is asked for by its id or by the name that it came with."""
-    return next((asked[key] for key in (image.id, image.name, Path(image.name).stem) if key in asked), 1)
+    times = called(image, asked)
+    return 1 if times is None else times
 
 
 def _image(row: sqlite3.Row) -> DraftImage:

@@ -386,6 +386,10 @@ def test_an_image_comes_more_often_when_asked_and_its_run_is_told(parts: Parts, 
     # By the name that a file had, as a command would say it.
     parts.drafts.update(draft, {"data.repeats": ["blue-car.png=4"]})
     assert parts.drafts.ready(draft).data.repeats == [f"{car}=4"]
+    # What should stay in the middle of an image's crop is said by that name too.
+    parts.drafts.update(draft, {"data.focus": ["blue-car.png=0.25,0.5", "nowhere.png=0.1,0.1"]})
+    assert parts.drafts.ready(draft).data.focus == [f"{car}=0.25,0.5"]
+    assert parts.drafts.ready(parts.drafts.duplicate(draft)).data.focus == [f"{car}=0.25,0.5"]
     for wrong in (0, 101):
         with pytest.raises(ConfigError, match=r"data\.repeats holds .* from 1 to 100 times"):
             parts.drafts.repeat_image(draft, car, wrong)
