@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -378,9 +378,9 @@ def test_an_upload_is_read_in_parts_that_keep_captions_with_their_images(
     told: list[tuple[int, int]] = []
     add = actions.studio.drafts.add_images
 
-    def adding(run_id: str, files: Sequence[str | Path]) -> AddReport:
+    def adding(run_id: str, files: Sequence[str | Path], folders: Mapping[Path, str] | None = None) -> AddReport:
         told.append(actions.reading[run_id])
-        return add(run_id, files)
+        return add(run_id, files, folders)
 
     monkeypatch.setattr(actions.studio.drafts, "add_images", adding)
     # As a browser sends them: in no order.
