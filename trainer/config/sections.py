@@ -480,7 +480,11 @@ class TrainConfig(Section):
         "pay for it, and keeps what was faster.",
     )
     threads: int | None = Field(
-        None, ge=1, le=1024, description="Processor threads; empty is one for each physical core."
+        None,
+        ge=1,
+        le=1024,
+        description="Processor threads; empty is one for each physical core. One less is faster where another program "
+        "keeps a core busy.",
     )
     offline: bool = Field(
         False,
