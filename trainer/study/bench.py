@@ -203,5 +203,8 @@ def steps_within(seconds: float, asked: int, *, arms: int, step: float, measurin
 
 
 def slug(name: str) -> str:
-    """A name as a part of file names."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    """A name as a part of file names: ``lora+`` and ``lora`` stay apart, and so do patterns of targets."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name.lower().replace("+", " plus")).strip("-")
+    if re.fullmatch(r"[\w ,=.+-]*", name):
+        return plain
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

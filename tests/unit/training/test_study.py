@@ -23,8 +23,8 @@ from trainer.cli.study import show
 from trainer.config import RunConfig, parse
 from trainer.errors import ConfigError
 from trainer.study import run as running
-from trainer.study.arms import _MAKERS, arms_of
-from trainer.study.bench import SLOWER, USUAL_SHARE, Pace, steps_within
+from trainer.study.arms import _MAKERS, KINDS, Kind, arms_of
+from trainer.study.bench import SLOWER, USUAL_SHARE, Pace, slug, steps_within
 from trainer.study.plot import OWN, plot
 from trainer.study.result import ArmFacts, Measured, Study, read, rows
 from trainer.study.run import run
@@ -230,6 +230,16 @@ def test_in_the_plot_better_is_further_to_the_right() -> None:
 
 
 # ---- the study itself
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arms_of_different_names_never_share_a_file(base: Base, config: RunConfig, kind: Kind) -> None:
+    if kind in ("placement", "blocks"):
+        config = config.model_copy(update={"adapter": config.adapter.model_copy(update={"targets": None})})
+    names = [arm.name for arm in arms_of(kind, base, config)]
+    assert len({slug(name) for name in names}) == len(names) > 1
+    assert slug("lora+") != slug("lora")
+    assert slug("targets = a|b") != slug("targets = a.b")
 
 
 def test_a_study_is_done_once_and_goes_on_where_it_was_stopped(
