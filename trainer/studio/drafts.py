@@ -21,7 +21,7 @@ from trainer.data.repeats import folder_repeats
 from trainer.errors import ImageError, PatinaError, StudioError
 from trainer.studio.estimate import PastRuns, estimate, file_bytes, foretold, resolved, side_multiple
 from trainer.studio.folder import StudioFolder, new_id
-from trainer.studio.images import DraftImages, asked_repeats, called, image_id_of
+from trainer.studio.images import DraftImages, image_id_of, told_by_id
 from trainer.studio.machine import Device
 from trainer.studio.store import RunRow, State, Store
 from trainer.studio.views import AddReport, DraftView, ImageSet, PlanView, SampleSet
@@ -183,14 +183,13 @@ class Drafts:
 
     def _repeats(self, run_id: str, asked: Mapping[str, int]) -> list[str]:
         """Lines for ``data.repeats`` that name the images as they lie in the run's folder."""
-        counts = {image.id: asked_repeats(image, asked) for image in self._images.images(run_id)}
+        counts = told_by_id(self._images.images(run_id), asked)
         return [f"{name}={count}" for name, count in counts.items() if count != 1]
 
-    def _focus(self, run_id: str, config: RunConfig) -> list[str]:
-        """The lines of ``data.focus``, each image called as it lies in the run's folder: by its id."""
-        points = focus_points(config.data.focus)
-        found = {image.id: called(image, points) for image in self._images.images(run_id)}
-        return [f"{name}={x:g},{y:g}" for name, point in found.items() if point is not None for x, y in [point]]
+    def _focus(self, run_id: str, points: Mapping[str, tuple[float, float]]) -> list[str]:
+        """Lines for ``data.focus``, as `_repeats` names the images."""
+        found = told_by_id(self._images.images(run_id), points)
+        return [f"{name}={x:g},{y:g}" for name, (x, y) in found.items()]
 
     # ---- captions
 
@@ -239,7 +238,7 @@ class Drafts:
                 trigger=config.trigger,
                 count_tokens=lambda text: tokens.token_count(text, info),
                 token_limit=limit,
-                focus=focus_points(self._focus(run_id, config)),
+                focus=focus_points(config.data.focus),
                 repeats=repeat_counts(config.data.repeats),
             )
             for removed in (False, True)
@@ -320,7 +319,7 @@ class Drafts:
         self._home.require_space(START_BYTES, "Training")
         config.data.images = str(self._home.images(run_id))
         config.data.repeats = self._repeats(run_id, repeat_counts(config.data.repeats))
-        config.data.focus = self._focus(run_id, config)
+        config.data.focus = self._focus(run_id, focus_points(config.data.focus))
         return config
 
     def _problem(self, info: BaseInfo, images: int) -> str:

@@ -100,8 +100,8 @@ class DraftImages:
         Args:
             removed: those that were taken out instead.
             resolution, multiple, buckets, trigger, count_tokens, token_limit, focus: as in
-                `trainer.data.doctor.judge`; an image's id is its name, too.
-            repeats: how often an image comes, by id or name; once where it is not there.
+                `trainer.data.doctor.judge`.
+            repeats: how often an image comes; once where it is not there. As of ``focus``, by id or name.
         """
         images = self.images(run_id, removed=removed)
         candidates = []
@@ -117,8 +117,9 @@ class DraftImages:
             trigger=trigger,
             count_tokens=count_tokens,
             token_limit=token_limit,
-            focus=focus,
+            focus=told_by_id(images, focus or {}),
         )
+        often = told_by_id(images, repeats or {})
         return [
             ImageView(
                 id=image.id,
@@ -132,7 +133,7 @@ class DraftImages:
                 findings=tuple(replace(finding, image=image.id) for finding in verdict.findings),
                 removed=image.removed,
                 part=self.is_part(run_id, image.id),
-                repeats=asked_repeats(image, repeats or {}),
+                repeats=often.get(image.id, 1),
             )
             for image, verdict in zip(images, verdicts, strict=True)
         ]
@@ -387,15 +388,11 @@ def image_id_of(source: Source) -> str:
     return source.sha256[:16]
 
 
-def called(image: DraftImage, told: Mapping[str, T]) -> T | None:
-    """What is told of an image by its id or by the name that it came with, or None."""
-    return next((told[key] for key in (image.id, image.name, Path(image.name).stem) if key in told), None)
-
-
-def asked_repeats(image: DraftImage, asked: Mapping[str, int]) -> int:
-    """How often an image is asked for by its id or by the name that it came with."""
-    times = called(image, asked)
-    return 1 if times is None else times
+def told_by_id(images: Sequence[DraftImage], told: Mapping[str, T]) -> dict[str, T]:
+    """Image id -> what is told of it by its id or by the name that it came with, where anything is."""
+    keys = {image.id: (image.id, f"{image.id}.png", image.name, Path(image.name).stem) for image in images}
+    found = {image_id: next((key for key in names if key in told), None) for image_id, names in keys.items()}
+    return {image_id: told[key] for image_id, key in found.items() if key is not None}
 
 
 def _image(row: sqlite3.Row) -> DraftImage:

@@ -387,6 +387,8 @@ def test_an_image_comes_more_often_when_asked_and_its_run_is_told(parts: Parts, 
     parts.drafts.update(draft, {"data.repeats": ["blue-car.png=4"]})
     assert parts.drafts.ready(draft).data.repeats == [f"{car}=4"]
     # What should stay in the middle of an image's crop is said by that name too.
+    parts.drafts.update(draft, {"data.focus": [f"{car}.png=0.75,0.5"]})
+    assert parts.drafts.ready(draft).data.focus == [f"{car}=0.75,0.5"]
     parts.drafts.update(draft, {"data.focus": ["blue-car.png=0.25,0.5", "nowhere.png=0.1,0.1"]})
     assert parts.drafts.ready(draft).data.focus == [f"{car}=0.25,0.5"]
     assert parts.drafts.ready(parts.drafts.duplicate(draft)).data.focus == [f"{car}=0.25,0.5"]
