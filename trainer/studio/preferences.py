@@ -94,6 +94,15 @@ class Preferences:
         chosen = (before[0] if offered is None else offered, before[1] if named is None else named.strip())
         self._write("caption writer", [part[:LONGEST_PROMPT] for part in chosen])
 
+    def trash_times(self) -> tuple[float, float] | None:
+        """When the trash was last looked after, and until when it rests, in Unix time; None before the first time."""
+        kept = self._list("trash")
+        return (float(kept[0]), float(kept[1])) if len(kept) == 2 else None
+
+    def keep_trash_times(self, looked: float, rests_until: float) -> None:
+        """Keep both."""
+        self._write("trash", [repr(looked), repr(rests_until)])
+
     def _has(self, name: str) -> bool:
         return self._db.one("SELECT 1 FROM preferences WHERE name = ?", (name,)) is not None
 

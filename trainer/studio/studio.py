@@ -82,7 +82,7 @@ class Studio:
         self.captioning = Captioning(self.home, store, images, supervisor, self.preferences)
         self.runs = Runs(self.home, store, self.drafts, supervisor, images.first)
         self.library = Library(database, self.home, store, self.runs, supervisor.ask, self.shelves.styles)
-        self.trash = Trash(database, self.runs, self.library)
+        self.trash = Trash(self.preferences, self.runs, self.library)
         self.sharing = Sharing(self.home, self.library)
         self.pictures = Pictures(self.home, store, jobs, self.library, supervisor)
         self.health = Health(self.home, database, in_use=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 
-from trainer.studio.database import Database
 from trainer.studio.library import Library
+from trainer.studio.preferences import Preferences
 from trainer.studio.runs import Runs
 
 KEPT_SECONDS = 30 * 24 * 3600.0
@@ -22,8 +21,8 @@ class Trash:
     removed until the studio has been there for a while.
     """
 
-    def __init__(self, database: Database, runs: Runs, library: Library) -> None:
-        self._db = database
+    def __init__(self, preferences: Preferences, runs: Runs, library: Library) -> None:
+        self._preferences = preferences
         self._runs = runs
         self._library = library
 
@@ -40,13 +39,11 @@ class Trash:
     def tidy_up(self) -> None:
         """At a start: remove what is old, unless the studio was away for long; see `GAP_SECONDS`."""
         now = time.time()
-        row = self._db.one("SELECT value FROM preferences WHERE name = 'trash'")
-        last, rests_until = json.loads(row["value"]) if row else (now, 0.0)
+        last, rests_until = self._preferences.trash_times() or (now, 0.0)
         if not 0 <= now - last <= GAP_SECONDS:
             rests_until = now + GAP_SECONDS
         # A clock that is set back must not make it rest for years.
         rests_until = min(rests_until, now + GAP_SECONDS)
-        told = json.dumps([now, rests_until])
-        self._db.write("INSERT OR REPLACE INTO preferences (name, value) VALUES ('trash', ?)", (told,))
+        self._preferences.keep_trash_times(now, rests_until)
         if now >= rests_until:
             self.empty(now - KEPT_SECONDS)

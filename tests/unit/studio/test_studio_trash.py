@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from studio_parts import Parts
 
+from trainer.studio.preferences import Preferences
 from trainer.studio.trash import GAP_SECONDS, KEPT_SECONDS, Trash
 
 DAY = 86400.0
@@ -32,7 +33,7 @@ def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
 
 @pytest.fixture
 def trash(parts: Parts, calendar: Calendar) -> Trash:
-    opened = Trash(parts.store.db, parts.runs, parts.library)
+    opened = Trash(Preferences(parts.store.db), parts.runs, parts.library)
     opened.tidy_up()
     return opened
 
