@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainer.data.repeats import folder_repeats
 from trainer.errors import DatasetError
 from trainer.findings import Finding
 
@@ -19,8 +20,6 @@ REFUSED_SUFFIXES = frozenset(
 )
 IMAGE_SUFFIXES = READABLE_SUFFIXES | REFUSED_SUFFIXES
 """Files that somebody means as images: others in a folder are passed over without a word."""
-
-_REPEATS = re.compile(r"(\d+)_.+")
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[Finding]]:
@@ -42,13 +41,13 @@ def list_images(folder: Path) -> tuple[list[Path], list[Finding]]:
             findings.append(_passed_over(entry.name, "is the folder of a training", "its pictures are results"))
         elif entry.is_dir():
             inner = _images_of_subfolder(entry, folder, findings)
-            if inner and (match := _REPEATS.fullmatch(entry.name)) and int(match[1]) > 1:
+            if inner and (asked := folder_repeats(entry.name) or 1) > 1:
                 findings.append(
                     Finding(
                         entry.name,
                         "repeats",
                         "note",
-                        f"the folder's name asks for {int(match[1])} repeats of each image",
+                        f"the folder's name asks for {asked} repeats of each image",
                         "they come that often beside images asked for once; how long it trains is set by the steps",
                     )
                 )
