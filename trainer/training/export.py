@@ -98,29 +98,31 @@ def export(
     )
     emit(Phase(name="verifying"))
 
+    small = _in_peft_form(folder, trained, weights)
+
     def verified() -> Verification:
-        return verify_export(
+        proof = verify_export(
             folder.adapter_file,
             base.pipeline,
             weights,
             prompt=config.trigger or "a picture",
             family=base.family,
         )
+        return dataclasses.replace(proof, ticks=(*proof.ticks, *small))
 
-    small = _in_peft_form(folder, trained, weights)
     parts = PARTS if base.placement.parked else ()
     with bank.detached():
         try:
             # The pipeline wants all parts in one place.
             with base.placement.ready(*parts):
-                return dataclasses.replace(proof := verified(), ticks=(*proof.ticks, *small))
+                return verified()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         # Outside of the handler, which holds on to what took the memory.
         tidy(base.device)
         with base.placement.away(*parts):
-            return dataclasses.replace(proof := verified(), ticks=(*proof.ticks, *small))
+            return verified()
 
 
 def _in_peft_form(folder: RunFolder, trained: Trainer, weights: Mapping[str, LayerWeights]) -> tuple[Tick, ...]:
