@@ -98,5 +98,15 @@ def running_hub() -> Iterator[Hub]:
         yield hub
 
 
+def settings(address: str, cache: Path) -> dict[str, str]:
+    """Variables by which the hub's client asks this hub and keeps what it fetches in ``cache``."""
+    return {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(cache),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+    }
+
+
 def _tag(path: Path) -> str:
     return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from model_hub import Hub, running_hub
+from model_hub import settings as hub_settings
 from tiny_families import build, save_folder
 
 REPO = "studio/tiny-sd"
@@ -64,10 +65,7 @@ class Client:
         self.cache = cache
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
-            "HF_ENDPOINT": address,
-            "HF_HOME": str(cache),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
+            **hub_settings(address, cache),
         }
 
     def ask(self, question: str, **options: object) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_hub import running_hub
+from model_hub import settings as hub_settings
 from PIL import Image
 from tiny_writers import SAYS, tiny_blip, tiny_florence
 from typer.testing import CliRunner
@@ -158,10 +159,7 @@ def test_a_model_comes_from_the_hub_once_and_its_size_is_known_before(model: Pat
         hub.models["a/pickle"] = pickled
         environment = {
             **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
-            "HF_ENDPOINT": hub.address,
-            "HF_HOME": str(tmp_path / "cache"),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
+            **hub_settings(hub.address, tmp_path / "cache"),
         }
 
         def asked(*arguments: str) -> object:

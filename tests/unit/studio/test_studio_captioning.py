@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from model_hub import running_hub
+from model_hub import settings as hub_settings
 from PIL import Image
 from studio_parts import Parts
 from tiny_writers import SAYS, tiny_blip
@@ -195,13 +196,7 @@ def test_a_model_is_downloaded_when_that_was_allowed(
 ) -> None:
     with running_hub() as hub:
         hub.models["a/blip"] = model
-        settings = {
-            "HF_ENDPOINT": hub.address,
-            "HF_HOME": str(tmp_path / "cache"),
-            "HF_HUB_OFFLINE": "0",
-            "HF_HUB_DISABLE_XET": "1",
-            "NO_PROXY": "*",
-        }
+        settings = {**hub_settings(hub.address, tmp_path / "cache"), "NO_PROXY": "*"}
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         away = Writer("a/blip", None, "a/blip", files=(("model.safetensors", 1000),))
