@@ -16,6 +16,7 @@ from trainer.bases.families import BUNDLED, Family
 from trainer.bases.families.family import Prediction
 from trainer.bases.folder import read_bundled, read_folder
 from trainer.bases.hub import fetch
+from trainer.bases.mapped import in_pieces, own_tensors
 from trainer.bases.parts import Parts, weights_identity
 from trainer.bases.placement import PARTS
 from trainer.bases.probe import probe_prediction
@@ -97,7 +98,7 @@ def _assembled(
             f"base.clip_skip is {config.clip_skip}, but the text encoder of {config.source} has {layers} layers: leave "
             f"out {layers - 1} at most."
         )
-    # Hashing lets go of the interpreter, and SDXL has five gigabytes of it.
+    # Hashing lets go of the interpreter, and SDXL has five gigabytes to hash.
     with ThreadPoolExecutor(max_workers=4) as pool:
         identity, vae_identity, *text_identities = pool.map(weights_identity, parts.modules)
     notes = list(parts.notes)
@@ -184,9 +185,12 @@ def _settled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.
     module.requires_grad_(False).eval()
     # Weights read from safetensors are views into the file: replacing it under a running training would crash it, and
     # their odd alignment changes the last bits of results between two files with the same content.
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.dtype == dtype and device.type == "cpu":
-            tensor.data = tensor.data.clone()
+    for part in in_pieces(module.modules(), own_tensors):
+        for tensor in own_tensors(part):
+            if tensor.dtype == dtype and device.type == "cpu":
+                tensor.data = tensor.data.clone()
+        if not any(part.children()):
+            nn.Module.to(part, device, dtype)
     # nn.Module's own `to`: diffusers' override adds advice about modules that these models do not have.
     return nn.Module.to(module, device, dtype)
 

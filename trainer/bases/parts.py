@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from trainer.bases.detect import Detected
+from trainer.bases.mapped import in_pieces
 from trainer.errors import BaseError
 from trainer.safetensors_file import read_header
 
@@ -72,7 +73,7 @@ def weights_identity(model: nn.Module) -> str:
     before adapters are attached and before the weights are cast to bf16 or quantised.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in in_pieces(sorted(model.state_dict().items()), lambda item: item[1:]):
         digest.update(name.encode())
         digest.update(str(tuple(tensor.shape)).encode())
         half = tensor.detach().to("cpu", torch.float16).contiguous()

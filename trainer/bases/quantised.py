@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.bases.fetched import Fetched, FetchedConv2d, FetchedLinear
+from trainer.bases.mapped import in_pieces, own_tensors
 from trainer.bases.quiet import import_bitsandbytes
 from trainer.errors import ConfigError
 
@@ -53,7 +54,7 @@ def quantise(model: nn.Module, how: Quantize, *, device: torch.device, dtype: to
         ConfigError: bitsandbytes is not installed.
     """
     check_installed(how)
-    for path, module in model.named_modules():
+    for path, module in in_pieces(model.named_modules(), lambda item: own_tensors(item[1])):
         kind = _KINDS.get(type(module))
         in_a_block = any(part.isdecimal() for part in path.split("."))
         if kind is not None and in_a_block and module.weight.numel() % BLOCK == 0:
