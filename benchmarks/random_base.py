@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ import torch
 from trainer.bases.base import Base
 from trainer.bases.detect import read_json
 from trainer.bases.families import SD1, SDXL, Family
+from trainer.bases.lean import make_lean
 from trainer.bases.process import Diffusion
 from trainer.bases.quantised import Quantize, quantise
 from trainer.bases.single_file import CLIP_TOKENIZER, CONFIGS
@@ -71,10 +74,15 @@ def random_base(
         return module
 
     torch.manual_seed(0)
+    usual = torch.get_default_dtype()
     with device:
+        # Made in the type they stay in: SDXL's denoiser would take 10 GB of fp32 on its way.
+        torch.set_default_dtype(dtype)
         unet = settled(UNet2DConditionModel.from_config(settings("unet")), dtype)
         if quantize:
             quantise(unet, quantize, device=device, dtype=dtype)
+        make_lean(unet)
+        torch.set_default_dtype(usual)
         vae = settled(
             AutoencoderKL.from_config(settings("vae")),
             dtype if family.vae_half and device.type == "cuda" else torch.float32,
@@ -103,3 +111,15 @@ def random_base(
         zero_empty_negative=family.pooled,
     )
     return made
+
+
+def write_folder(base: Base, folder: Path) -> Path:
+    """Write a random base in diffusers' layout, in the types that it has."""
+    key = next(key for key, family in FAMILIES.items() if family is base.family)
+    shutil.copytree(CONFIGS / key, folder, dirs_exist_ok=True)
+    for spec in base.family.text_encoders:
+        base.tokenizers[spec.root].save_pretrained(folder / spec.tokenizer_folder)
+        base.text_encoders[spec.root].save_pretrained(folder / spec.folder)
+    base.denoiser.save_pretrained(folder / base.family.root)
+    base.vae.save_pretrained(folder / "vae")
+    return folder

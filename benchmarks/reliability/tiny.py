@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,17 +23,9 @@ def tiny_base(folder: Path) -> Path:
     """Write the base in diffusers' layout; its random weights are always the same."""
     import torch
 
-    from benchmarks.random_base import random_base
-    from trainer.bases.single_file import CLIP_TOKENIZER, CONFIGS
+    from benchmarks.random_base import random_base, write_folder
 
-    base: Any = random_base("sd1", device=torch.device("cpu"), dtype=torch.float32, tiny=True)
-    shutil.copytree(CONFIGS / "sd1", folder, dirs_exist_ok=True)
-    shutil.copytree(CLIP_TOKENIZER, folder / "tokenizer", dirs_exist_ok=True)
-    base.denoiser.save_pretrained(folder / "unet")
-    base.vae.save_pretrained(folder / "vae")
-    (encoder,) = base.text_encoders.values()
-    encoder.save_pretrained(folder / "text_encoder")
-    return folder
+    return write_folder(random_base("sd1", device=torch.device("cpu"), dtype=torch.float32, tiny=True), folder)
 
 
 def pictures(folder: Path, count: int = PICTURES) -> list[Path]:

@@ -16,6 +16,7 @@ from trainer.bases.families import BUNDLED, Family
 from trainer.bases.families.family import Prediction
 from trainer.bases.folder import read_bundled, read_folder
 from trainer.bases.hub import fetch
+from trainer.bases.lean import make_lean
 from trainer.bases.mapped import in_pieces, own_tensors
 from trainer.bases.parts import Parts, weights_identity
 from trainer.bases.placement import PARTS
@@ -110,6 +111,7 @@ def _assembled(
             f"The {family.root}'s weights are kept in {config.quantize} and take {held / MIB:,.0f} MiB instead of "
             f"{whole / MIB:,.0f}."
         )
+    make_lean(parts.denoiser)
     vae_dtype = dtype if vae_stays_finite(parts.vae, family) and device.type == "cuda" else torch.float32
     roomy = device.type == "cpu" or _fits_whole(parts, device, dtype, vae_dtype, memory_limit)
     place = device if roomy else torch.device("cpu")
