@@ -132,10 +132,11 @@ class Listeners:
         """Let steps and scheduler follow the base that the form names.
 
         Of a form that held what suits the base before it becomes one that holds what suits this one; else only a
-        scheduler that cannot draw with it is exchanged.
+        scheduler that cannot draw with it is exchanged. What stays is not sent: it may have been changed meanwhile.
         """
         base, steps, scheduler = (self.parts.fields[name] for name in ("base", "steps", "scheduler"))
         source = str(data[base] or "").strip() or BUNDLED.key
+        filled_in = data[steps], data[scheduler]
         before, now = scene.suits, scene.suits
         if source != before.source:
             scene.suits = now = styles.suits(self.studio, source)
@@ -143,9 +144,10 @@ class Listeners:
                 data[steps], data[scheduler] = now.steps, now.scheduler
             elif data[scheduler] not in now.schedulers:
                 data[scheduler] = now.scheduler
+        chosen = {} if data[scheduler] == filled_in[1] else {"value": data[scheduler]}
         return {
-            steps: data[steps],
-            scheduler: gr.Dropdown(choices=styles.schedulers(now), value=data[scheduler]),
+            **({} if data[steps] == filled_in[0] else {steps: data[steps]}),
+            scheduler: gr.Dropdown(choices=styles.schedulers(now), **chosen),
             self.panels.parts["subjects"]: render("subjects", view.subjects(now)),
         }
 

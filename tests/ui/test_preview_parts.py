@@ -26,9 +26,10 @@ from app.preview.frames import (
     picture_order,
     scene_of,
 )
+from app.preview.listeners import Listeners
 from app.preview.scene import FAST_SECONDS, UNDO_SECONDS, Pace, Scene
 from app.preview.sheet import Axis, sheet_order, title_of
-from app.preview.styles import schedulers, suits
+from app.preview.styles import Suits, schedulers, suits
 from app.preview.view import caption, detail, file_stem, results, sheet, subjects, viewer
 from app.subjects import with_subject
 from trainer.bases.describe import Bases
@@ -479,10 +480,12 @@ def test_what_was_removed_goes_for_good_only_after_a_while(monkeypatch: pytest.M
     studio, scene = ScriptedStudio(), Scene()
     scene.make(cast(Any, studio), form(INK))
     studio.finish()
-    scene.leaving["job-1"] = time.time() + UNDO_SECONDS
+    now = time.time()
+    monkeypatch.setattr("app.preview.scene.time.time", lambda: now)
+    scene.leaving["job-1"] = now + UNDO_SECONDS
     scene.sweep(cast(Any, studio))
     assert "job-1" in studio.orders
-    monkeypatch.setattr("app.preview.scene.time.time", lambda: 1e12)
+    now += UNDO_SECONDS
     scene.sweep(cast(Any, studio))
     assert studio.orders == {}
 
@@ -521,6 +524,19 @@ def test_of_a_base_that_cannot_be_told_everything_is_offered_and_nothing_promise
     found = suits(bases, str(tmp_path))
     assert {key for _, key in schedulers(found)} == set(SCHEDULERS)
     assert subjects(found) is None
+
+
+def test_what_suits_a_base_already_is_not_put_over_what_is_typed_meanwhile() -> None:
+    names = ("base", "steps", "scheduler")
+    panels = SimpleNamespace(all=set(), parts={"subjects": "subjects"})
+    parts = SimpleNamespace(scene="scene", modes="modes", panels=panels, fields={name: name for name in names})
+    tab = Listeners(cast(Any, SimpleNamespace(studio=SimpleNamespace(bases=Bases()))), cast(Any, parts))
+    scene, typed = Scene(), {"base": "bundled", "steps": Suits().steps, "scheduler": Suits().scheduler}
+    sent = tab.suited(scene, typed)
+    assert (sent["steps"], sent["scheduler"].constructor_args["value"]) == (12, "dpm++_2m")
+    sent = tab.suited(scene, {**typed, "steps": 3})
+    assert "steps" not in sent
+    assert "value" not in sent["scheduler"].constructor_args
 
 
 def test_sliders_of_blocks_weigh_every_style_of_an_order_and_come_back_with_it() -> None:
