@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gates import Gates
 from PIL import Image, ImageDraw
 from studio_parts import put_together
 from typer.testing import CliRunner
@@ -248,28 +249,27 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resume_gives_the_same_file(images: P
     options = [*QUICK, "--steps", "30"]
     assert patina("train", images, *options, "--out", tmp_path / "whole").code == 0
 
-    # A saved state after each step gives the signal time to come before the last one.
-    options += ["--out", str(tmp_path / "parted"), "--set", "train.checkpoint_every=1", "--json"]
+    options += ["--out", str(tmp_path / "parted"), "--json"]
+    gates = Gates(tmp_path / "gates")
+    gates.close(step=5)
     process = subprocess.Popen(
         [sys.executable, "-m", "trainer", "train", str(images), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **gates.environment, "OMP_NUM_THREADS": "1"},
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = parse_event(line)
-        if event is not None and event.type == "saved":
-            break
-    process.send_signal(signal.SIGINT)
-    rest, err = process.communicate(timeout=120)
+    try:
+        gates.arrived(step=5)
+    finally:
+        process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "Saving; press Ctrl-C again to stop at once." in err
     assert f"Go on with: patina train --resume {tmp_path / 'parted'}" in err
     last = parse_event(rest.splitlines()[-1])
     assert isinstance(last, Interrupted)
-    assert last.step < 30
+    assert last.step == 5
     assert "Traceback" not in err
 
     said = patina("train", "--resume", tmp_path / "parted")

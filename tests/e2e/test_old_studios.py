@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import tiny_families
+from PIL import Image, ImageChops, ImageStat
 
 from trainer.config import BaseConfig
 from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
@@ -63,6 +64,11 @@ def until(true: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
     while not true():
         assert time.monotonic() < end, f"waited {seconds:.0f} s in vain: {what}"
         time.sleep(0.02)
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """Mean difference of two pictures, in levels of 0 to 255."""
+    return sum(ImageStat.Stat(ImageChops.difference(one, other)).mean) / 3
 
 
 def test_its_database_is_brought_up_to_date_with_every_run(studio: Studio, home: Path) -> None:
@@ -118,9 +124,10 @@ def test_its_styles_are_read_and_draw(studio: Studio, base: Path) -> None:
     until(lambda: studio.pictures.view(job_id).state not in ("queued", "working"), "the pictures")
     job = studio.pictures.view(job_id)
     assert job.state == "done", job.message
-    trained, imported, plain = (picture.path.read_bytes() for picture in job.pictures)
-    assert trained[-2000:] == imported[-2000:]
-    assert plain[-2000:] != trained[-2000:]
+    trained, imported, plain = (Image.open(picture.path).convert("RGB") for picture in job.pictures)
+    # Rows of one batch may be rounded differently.
+    assert difference(trained, imported) < 0.5
+    assert difference(trained, plain) > 1.0
 
 
 def test_its_paused_run_goes_on_from_its_checkpoint_wherever_the_folder_lies_now(studio: Studio) -> None:

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from gates import Gates
 from PIL import Image, ImageChops, ImageDraw
 from tiny_writers import tiny_blip
 
 from trainer.config import BaseConfig
 from trainer.errors import AdapterFileError, RunError, StudioError
-from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
+from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse, live_weights
 from trainer.studio import drafts, folder
 from trainer.studio.captioning import CaptioningView
 from trainer.studio.folder import StudioFolder
@@ -50,6 +51,8 @@ SETTINGS = {
     "data.validation_share": 0.2,
 }
 QUICK = PreviewSettings(steps=3)
+LONG = PreviewSettings(steps=200, width=256, height=256)
+"""No machine is done with it before it is stopped."""
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +68,22 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
+def gates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gates]:
+    """Where a run in training can be held; workers mind them from their start on."""
+    made = Gates(tmp_path_factory.mktemp("held") / "gates")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made.environment.items():
+            patch.setenv(name, value)
+        yield made
+
+
+@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("studio")
 
 
 @pytest.fixture(scope="module")
-def studio(home: Path) -> Iterator[Studio]:
+def studio(home: Path, gates: Gates) -> Iterator[Studio]:
     with Studio(home) as opened:
         yield opened
 
@@ -86,6 +99,13 @@ def until(true: Callable[[], bool], what: str, seconds: float = 280.0) -> None:
     while not true():
         assert time.monotonic() < end, f"waited {seconds:.0f} s in vain: {what}"
         time.sleep(0.02)
+
+
+def train_to(studio: Studio, run_id: str, gates: Gates, step: int) -> None:
+    """Train a run to a step and hold it there, until the gate is opened or the worker asked to end."""
+    gates.close(step, run_id)
+    studio.runs.enqueue(run_id)
+    gates.arrived(step, run_id)
 
 
 def reach(studio: Studio, run_id: str, step: int) -> None:
@@ -124,6 +144,13 @@ def order(*uses: StyleUse, strengths: tuple[tuple[float, ...], ...], settings: P
 def weights(view: RunView) -> str:
     assert view.adapter is not None
     return sshs_model_hash(view.adapter)
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def worker_pid(studio: Studio) -> int:
@@ -192,19 +219,23 @@ def test_the_app_never_loads_torch(home: Path, studio: Studio) -> None:
 
 
 def test_previews_between_the_steps_leave_the_training_bit_identical(
-    studio: Studio, uploads: list[Path], undisturbed: RunView
+    studio: Studio, uploads: list[Path], undisturbed: RunView, gates: Gates
 ) -> None:
     run_id = prepare(studio, uploads)
-    studio.runs.enqueue(run_id)
-    reach(studio, run_id, 2)
+    train_to(studio, run_id, gates, 2)
     live = StyleUse(style=run_id)
-    first = done(studio, studio.pictures.order(order(live, strengths=((0.0,), (1.0,), (1.7,)))))
-    reach(studio, run_id, 6)
+    ordered = studio.pictures.order(order(live, strengths=((0.0,), (1.0,), (1.7,))))
+    gates.close(6, run_id)
+    first = done(studio, ordered)
+    gates.arrived(6, run_id)
     # A finished style, a checkpoint of this very run and the weights in training, side by side in one batch.
     guests = (StyleUse(style=undisturbed.id), StyleUse(style=run_id, step=4), live)
     rows = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.3, -0.2))
-    second = done(studio, studio.pictures.order(order(*guests, strengths=rows)))
-    assert studio.runs.view(run_id).state is State.TRAINING, "the previews came too late to disturb anything"
+    ordered = studio.pictures.order(order(*guests, strengths=rows))
+    gates.open(run_id)
+    second = done(studio, ordered)
+    assert first.order.weights == (live_weights(2),)
+    assert second.order.weights[2] == live_weights(6)
     assert [job.state for job in (first, second)] == ["done", "done"], (first.message, second.message)
     pictures = [Image.open(picture.path).convert("RGB") for picture in (*first.pictures, *second.pictures)]
     assert ImageChops.difference(pictures[0], pictures[1]).getbbox() is not None
@@ -212,13 +243,13 @@ def test_previews_between_the_steps_leave_the_training_bit_identical(
 
 
 def test_a_worker_killed_in_the_middle_is_replaced_and_the_run_resumes(
-    studio: Studio, uploads: list[Path], undisturbed: RunView
+    studio: Studio, uploads: list[Path], undisturbed: RunView, gates: Gates
 ) -> None:
     run_id = prepare(studio, uploads)
-    studio.runs.enqueue(run_id)
-    reach(studio, run_id, 6)
+    train_to(studio, run_id, gates, 6)
     killed = worker_pid(studio)
     os.kill(killed, signal.SIGKILL)
+    gates.open(run_id)
     view = rest(studio, run_id, State.FINISHED)
     assert worker_pid(studio) != killed
     assert view.loss_steps == tuple(range(1, STEPS + 1))
@@ -227,14 +258,13 @@ def test_a_worker_killed_in_the_middle_is_replaced_and_the_run_resumes(
 
 
 def test_pause_rests_and_resume_goes_on_to_the_same_weights(
-    studio: Studio, uploads: list[Path], undisturbed: RunView
+    studio: Studio, uploads: list[Path], undisturbed: RunView, gates: Gates
 ) -> None:
     run_id = prepare(studio, uploads)
-    studio.runs.enqueue(run_id)
-    reach(studio, run_id, 3)
+    train_to(studio, run_id, gates, 3)
     studio.runs.pause(run_id)
-    paused = rest(studio, run_id, State.PAUSED)
-    assert 0 < paused.step < STEPS
+    gates.open(run_id)
+    assert rest(studio, run_id, State.PAUSED).step == 3
     shown = done(studio, studio.pictures.order(order(StyleUse(style=run_id), strengths=((1.0,),))))
     assert shown.state == "done", shown.message
     studio.runs.resume(run_id)
@@ -269,8 +299,8 @@ def test_cancel_ends_without_a_file_and_the_next_in_the_queue_starts(studio: Stu
 
 def test_a_preview_is_cancelled_within_a_step_and_the_next_one_is_drawn(studio: Studio, undisturbed: RunView) -> None:
     use = StyleUse(style=undisturbed.id)
-    long = studio.pictures.order(order(use, strengths=((0.9,), (0.8,)), settings=PreviewSettings(steps=200)))
-    waiting = studio.pictures.order(order(use, strengths=((0.7,),), settings=PreviewSettings(steps=200)))
+    long = studio.pictures.order(order(use, strengths=((0.9,), (0.8,)), settings=LONG))
+    waiting = studio.pictures.order(order(use, strengths=((0.7,),), settings=LONG))
     until(lambda: studio.pictures.view(long).done > 0, "the first denoising step")
     studio.pictures.cancel(waiting)
     assert studio.pictures.view(waiting).state == "cancelled"
@@ -346,7 +376,7 @@ def test_a_style_is_downloaded_in_both_layouts_under_its_name_and_imported_again
 
 def test_a_worker_killed_while_drawing_costs_that_picture_only(studio: Studio, undisturbed: RunView) -> None:
     use = StyleUse(style=undisturbed.id)
-    job = studio.pictures.order(order(use, strengths=((1.1,),), settings=PreviewSettings(steps=200)))
+    job = studio.pictures.order(order(use, strengths=((1.1,),), settings=LONG))
     until(lambda: studio.pictures.view(job).done > 0, "the first denoising step")
     os.kill(worker_pid(studio), signal.SIGKILL)
     assert "Make it again" in done(studio, job).message
@@ -384,7 +414,7 @@ def test_a_second_worker_does_not_take_a_run_that_is_in_training(
         while not any(isinstance(reply, RunEnded) for reply in replies):
             replies.append(parse_reply(second.stdout.readline()))
         second.stdin.close()
-        assert second.wait(30) == 0
+        assert second.wait(280) == 0
     assert isinstance(replies[0], Hello)
     assert replies[-1] == RunEnded(run=run_id, taken=False)
     assert studio.runs.view(run_id).state is State.TRAINING
@@ -393,25 +423,26 @@ def test_a_second_worker_does_not_take_a_run_that_is_in_training(
 
 
 def test_the_worker_lives_no_longer_than_its_app_and_a_new_app_goes_on(
-    tmp_path: Path, uploads: list[Path], undisturbed: RunView
+    tmp_path: Path, uploads: list[Path], undisturbed: RunView, gates: Gates
 ) -> None:
     with Studio(tmp_path) as before:
         run_id = prepare(before, uploads)
-        before.runs.enqueue(run_id)
-        reach(before, run_id, 5)
+        train_to(before, run_id, gates, 5)
         worker = psutil.Process(worker_pid(before))
     assert not worker.is_running()
     assert not (StudioFolder(tmp_path).run(run_id) / "crash.log").exists()
+    gates.open(run_id)
     with Studio(tmp_path) as after:
-        assert 0 < after.runs.view(run_id).step < STEPS
+        assert after.runs.view(run_id).step == 5
         assert weights(rest(after, run_id, State.FINISHED)) == weights(undisturbed)
 
 
 def test_an_app_that_is_killed_takes_its_worker_along_and_nothing_is_lost(
-    tmp_path: Path, uploads: list[Path], undisturbed: RunView
+    tmp_path: Path, uploads: list[Path], undisturbed: RunView, gates: Gates
 ) -> None:
     with Studio(tmp_path) as draft:
         run_id = prepare(draft, uploads)
+    gates.close(5, run_id)
     code = (
         "import sys, time; from pathlib import Path; from trainer.studio.studio import Studio\n"
         f"studio = Studio(Path({str(tmp_path)!r})); studio.runs.enqueue({run_id!r})\n"
@@ -422,7 +453,8 @@ def test_an_app_that_is_killed_takes_its_worker_along_and_nothing_is_lost(
         assert app.stdout is not None
         worker = psutil.Process(int(app.stdout.readline()))
         app.kill()
-    until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker's end")
+    until(lambda: gone(worker), "the worker's end")
+    gates.open(run_id)
     with Studio(tmp_path) as after:
         assert weights(rest(after, run_id, State.FINISHED)) == weights(undisturbed)
 
@@ -467,17 +499,17 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_pauses_a_run_which_goes_on_by_itself_to_the_same_weights(
-    small_disk: Path, uploads: list[Path], undisturbed: RunView, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path, uploads: list[Path], undisturbed: RunView, monkeypatch: pytest.MonkeyPatch, gates: Gates
 ) -> None:
     monkeypatch.setattr(folder, "SPARE_BYTES", 0)
     monkeypatch.setattr(drafts, "START_BYTES", 0)
     monkeypatch.setattr(folder, "ROOM_BYTES", 2**20)
     with Studio(small_disk / "studio") as studio:
         run_id = prepare(studio, uploads)
-        studio.runs.enqueue(run_id)
-        reach(studio, run_id, 5)
+        train_to(studio, run_id, gates, 5)
         filler = small_disk / "filler"
         fill(filler)
+        gates.open(run_id)
         until(lambda: studio.runs.view(run_id).waits != "", "the full disk")
         assert studio.machine.view().disk_full
         assert studio.runs.view(run_id).state in (State.QUEUED, State.TRAINING)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import random
 import re
 import signal
 import socket
@@ -11,16 +14,20 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from gates import Gates
 from PIL import Image, ImageDraw
 
+from trainer.studio.database import Database
+
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 PATIENCE = 120.0
 """Seconds that anything may take: the machine may be busy with other tests."""
@@ -51,7 +58,10 @@ class Served:
     port: int
     process: subprocess.Popen[str] | None = None
     extra: tuple[str, ...] = ()
-    log: list[str] = field(default_factory=list)
+    gates: Gates = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gates = Gates(self.home.parent / f"{self.home.name}-gates")
 
     @property
     def url(self) -> str:
@@ -61,14 +71,17 @@ class Served:
         """Start it and wait until the page answers."""
         command = [sys.executable, "-m", "app", "--home", str(self.home), "--port", str(self.port), "--no-browser"]
         self.log_file = self.home.parent / f"{self.home.name}-app.log"
+        environment = {**os.environ, **self.gates.environment}
         with self.log_file.open("a", encoding="utf-8") as log:
-            self.process = subprocess.Popen([*command, *self.extra], stdout=log, stderr=subprocess.STDOUT, text=True)
+            self.process = subprocess.Popen(
+                [*command, *self.extra], stdout=log, stderr=subprocess.STDOUT, text=True, env=environment
+            )
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 pytest.fail(f"the studio ended: {self.log_file.read_text(encoding='utf-8')}")
             try:
-                with urllib.request.urlopen(self.url, timeout=5):
+                with urllib.request.urlopen(self.url, timeout=PATIENCE):
                     return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.1)
@@ -89,8 +102,12 @@ class Served:
         assert self.process is not None
         import psutil
 
-        for member in [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]:
-            member.kill()
+        studio = psutil.Process(self.process.pid)
+        children = studio.children(recursive=True)
+        # First the one that would start others in their place.
+        for member in (studio, *children):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
         self.process.wait(PATIENCE)
 
     def worker(self) -> int:
@@ -99,16 +116,36 @@ class Served:
 
         assert self.process is not None
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            if "trainer.studio.worker.main" in " ".join(child.cmdline()):
-                return int(child.pid)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "trainer.studio.worker.main" in " ".join(child.cmdline()):
+                    return int(child.pid)
         raise LookupError("no worker is running")
+
+    def settings(self, run: str) -> dict[str, Any]:
+        """The settings of a run, by their dotted paths, as the studio has them on its disk."""
+        database = Database(self.home / "studio.sqlite3", read_only=True)
+        try:
+            row = database.one("SELECT settings FROM runs WHERE id = ?", (run,))
+        finally:
+            database.close()
+        return dict(_dotted(json.loads(row["settings"])))
+
+
+def _dotted(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, and below those from which any program's next connection takes its own."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(what: Callable[[], Any], seconds: float = PATIENCE, every: float = 0.2) -> Any:
@@ -120,6 +157,86 @@ def wait_for(what: Callable[[], Any], seconds: float = PATIENCE, every: float = 
             return value
         time.sleep(every)
     pytest.fail(f"waited {seconds:.0f} s in vain for {getattr(what, '__name__', what)}")
+
+
+def run_of(page: Page) -> str:
+    """The run that a page shows."""
+    return parse_qs(urlsplit(page.url).query)["run"][0]
+
+
+def fill_in(page: Page, served: Served, settings: Mapping[str, Any]) -> None:
+    """Fill in settings under *Every setting*, which is open, and wait until the studio has them."""
+    for setting, value in settings.items():
+        entry = page.locator(f'[data-set="{setting}"]')
+        entry.fill("\n".join(value) if isinstance(value, list) else str(value))
+        entry.blur()
+    has(page, served, settings)
+
+
+def has(page: Page, served: Served, settings: Mapping[str, Any]) -> None:
+    """Wait until the studio has settings for the run that a page shows: a page shows them sooner."""
+    wait_for(lambda: settings.items() <= served.settings(run_of(page)).items())
+
+
+class Shown:
+    """Every text that the elements of a page that match ``selector`` have shown since, however shortly."""
+
+    def __init__(self, page: Page, selector: str) -> None:
+        self._page, self._selector = page, selector
+        page.evaluate(
+            """(selector) => {
+                const texts = ((window.testShown ??= {})[selector] = []);
+                const look = () => {
+                    for (const { textContent } of document.querySelectorAll(selector)) {
+                        if (texts.at(-1) !== textContent) texts.push(textContent);
+                    }
+                };
+                look();
+                new MutationObserver(look).observe(document, {
+                    attributes: true, characterData: true, childList: true, subtree: true,
+                });
+            }""",
+            selector,
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, oldest first."""
+        texts: list[str] = self._page.evaluate("selector => window.testShown[selector]", self._selector)
+        return texts
+
+    def has(self, pattern: str) -> None:
+        """Wait until one of the texts has been there."""
+        wait_for(lambda: any(re.search(pattern, text) for text in self.texts))
+
+
+@contextlib.contextmanager
+def without_ticks(page: Page) -> Iterator[None]:
+    """The page's timers ask the studio nothing until the block ends: what a tick would end stands."""
+    ticking: list[int] = page.evaluate(
+        """() => window.gradio_config.dependencies
+            .filter(({ targets }) => targets.some(([, event]) => event === "tick")).map(({ id }) => id)"""
+    )
+    assert ticking
+    waiting: list[Route] = []
+    over = False
+
+    def hold(route: Route) -> None:
+        asked = route.request.post_data_json
+        if not over and isinstance(asked, dict) and asked.get("fn_index") in ticking:
+            waiting.append(route)
+        else:
+            route.continue_()
+
+    address = "**/gradio_api/run/**"
+    page.route(address, hold)
+    try:
+        yield
+    finally:
+        over = True
+        for route in waiting:
+            route.continue_()
+        page.unroute(address, hold)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import http.client
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode
@@ -17,7 +16,7 @@ import pytest
 from app.guard import FREE_TRIES, LARGEST_UPLOAD, LONGEST_WAIT, Throttle, hosts_of, name_of
 from app.launch import Address, demand_login
 from app.login import Login, chosen_login
-from tests.ui.conftest import Served, serve
+from tests.ui.conftest import PATIENCE, Served, serve, wait_for
 from trainer.errors import StudioError
 
 Answer = tuple[int, str, http.client.HTTPMessage]
@@ -36,7 +35,7 @@ def ask(
     studio: Served, path: str, body: bytes | None = None, method: str = "", host: str = "", **headers: str
 ) -> Answer:
     """One request as it is, with whatever it says of itself."""
-    connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", studio.port, timeout=PATIENCE)
     connection.putrequest(method or ("GET" if body is None else "POST"), path, skip_host=True)
     connection.putheader("Host", host or f"127.0.0.1:{studio.port}")
     for name, value in headers.items():
@@ -177,11 +176,18 @@ def test_with_the_login_everything_is_there_and_guessing_becomes_slow(locked: Se
     assert entered[0] == 200
     assert ask(locked, "/config", Cookie=cookie_of(entered))[0] == 200
     assert ask(locked, "/config", Cookie="access-token-x=1; access-token-unsecure-y=2")[0] == 401
-    answers = [log_in(locked, f"guess {number}") for number in range(FREE_TRIES + 3)]
-    assert [answer[0] for answer in answers[:FREE_TRIES]] == [400] * FREE_TRIES
-    assert answers[-1][0] == 429
-    assert int(answers[-1][2]["Retry-After"]) >= 1
-    assert "Try again in" in log_in(locked, "correct horse")[1], "the right password waits, too"
+    answers = [log_in(locked, f"guess {number}") for number in range(FREE_TRIES)]
+    assert [answer[0] for answer in answers] == [400] * FREE_TRIES
+
+    def waits() -> bool:
+        """Whether another guess has to wait, and the right password too."""
+        guessed, right = log_in(locked, "another guess"), log_in(locked, "correct horse")
+        if guessed[0] == 429:
+            assert int(guessed[2]["Retry-After"]) >= 1
+        return (guessed[0], right[0]) == (429, 429) and "Try again in" in right[1]
+
+    # Between two requests to a busy machine the wait may be over; then it begins anew, and longer after each guess.
+    wait_for(waits)
 
 
 def test_no_process_shows_the_password(locked: Served) -> None:
@@ -234,11 +240,10 @@ def test_a_network_is_served_with_a_login_alone() -> None:
 
 def test_a_studio_for_the_network_without_a_login_does_not_start(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "app", "--host", "0.0.0.0", "--home", str(tmp_path), "--no-browser"]
-    began = time.monotonic()
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    # One that serves does not end.
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert run.returncode == 2
     assert "everybody on the network" in run.stderr
-    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(

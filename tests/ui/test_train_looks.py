@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from tests.ui.conftest import PATIENCE, barriers
+from tests.ui.conftest import PATIENCE, Served, Shown, barriers, fill_in, run_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -80,12 +80,19 @@ def test_the_first_screen_shows_each_style_and_says_how_long_it_takes_here(open_
 
 
 def test_the_train_button_is_in_sight_with_many_images_and_captions_are_warned_of(
-    open_page: Callable[..., Page], many: list[Path]
+    open_page: Callable[..., Page], served: Served, many: list[Path]
 ) -> None:
     page = open_page()
-    upload(page, many)
-    expect(page.locator(".drop .busy")).to_have_text(re.compile(r"Reading the images, \d+ of 42"))
+    busy = page.locator(".drop .busy")
+    said = Shown(page, ".drop .busy")
+    # A page looks once a second how far it is: a count is promised where reading takes longer than that, and no other.
+    with served.gates.reading_held():
+        upload(page, many)
+        expect(busy).to_have_text("Reading the images, 0 of 42")
+    said.has(r"^Sending \d+ of 42")
+    said.has("^Reading the images$")
     expect(page.locator(".thumbs li")).to_have_count(40)
+    expect(busy).to_have_text("")
     expect(train(page)).to_be_enabled()
     assert wholly_in_window(page, train(page))
     page.mouse.move(300, 500)
@@ -121,8 +128,8 @@ def test_the_dark_has_its_own_accent_everywhere(open_page: Callable[..., Page]) 
           .map(s => getComputedStyle(document.querySelector(s)).getPropertyValue('--color-accent').trim())"""
     )
     assert set(accents) == {"#6FC3B2"}
-    border = "getComputedStyle(document.querySelector('input[type=radio]:checked')).borderTopColor"
-    assert page.evaluate(border) == "rgb(111, 195, 178)"
+    radio = page.locator("#train input[type=radio]:checked").first
+    expect(radio).to_have_css("border-top-color", "rgb(111, 195, 178)")
 
 
 def test_deleting_asks_nothing_and_can_be_undone(open_page: Callable[..., Page], pictures: list[Path]) -> None:
@@ -131,36 +138,40 @@ def test_deleting_asks_nothing_and_can_be_undone(open_page: Callable[..., Page],
     page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     upload(page, pictures[:2])
     expect(page.locator(".thumbs li")).to_have_count(2)
-    before = page.locator(".run").count()
-    page.get_by_role("button", name=re.compile("^Delete")).first.click()
+    delete = page.locator(f'.run [data-act=delete][data-item="{run_of(page)}"]')
+    delete.click()
+    expect(delete).to_have_count(0)
     page.get_by_role("button", name="Undo").click()
-    expect(page.locator(".run")).to_have_count(before)
+    expect(delete).to_have_count(1)
     assert asked == []
 
 
-def test_a_run_shows_every_stage_and_ends_with_a_wipe(open_page: Callable[..., Page], pictures: list[Path]) -> None:
+def test_a_run_shows_every_stage_and_ends_with_a_wipe(
+    open_page: Callable[..., Page], served: Served, pictures: list[Path]
+) -> None:
     page = open_page()
     upload(page, pictures[:4])
     expect(page.locator(".thumbs li")).to_have_count(4)
     page.get_by_role("button", name="Every setting").click()
     settings = {"train.steps": 400, "train.threads": 1, "samples.every": 4, "samples.steps": 2}
-    for setting, value in {**settings, "samples.prompts": "a cat\na dog"}.items():
-        field = page.locator(f'[data-set="{setting}"]')
-        field.fill(str(value))
-        field.blur()
+    fill_in(page, served, {**settings, "samples.prompts": ["a cat", "a dog"]})
     expect(page.locator(".plan")).to_contain_text("400 steps")
+    served.gates.close(step=9)
+    stage = Shown(page, ".stages .now")
     # Far down in the panel of one run; the next begins at its top.
     page.evaluate("window.scrollTo(0, 2000)")
     train(page).click()
     expect(page.locator(".skeleton, .newest img").first).to_be_visible()
-    expect(page.locator(".stages .now")).to_be_visible()
-    stop = page.get_by_role("button", name="Stop and keep")
     expect(page.locator(".earlier .strip > li").nth(1)).to_be_visible()
     expect(page.locator(".newest img")).to_have_count(2)
-    expect(page).to_have_title(re.compile(r"^\d+ % .* - Patina$"))
-    stop.click()
-    expect(page.locator(".stages .now")).to_have_text(re.compile("Last pictures|Write and check"))
+    expect(page).to_have_title(re.compile(r"^2 % .* - Patina$"))
+    expect(page.locator(".stages .now")).to_have_text("Train")
+    page.get_by_role("button", name="Stop and keep").click()
+    # The worker has not heard of it yet.
+    expect(page.locator(".stages .now")).to_have_text("Last pictures")
+    served.gates.open()
     expect(page.locator(".state")).to_have_text("Finished")
+    assert set(stage.texts) <= {"Load", "Prepare", "Train", "Last pictures", "Write and check"}
     expect(page).to_have_title("Patina")
     wipe = page.locator(".wipe:not([hidden])")
     expect(wipe).to_have_count(1)

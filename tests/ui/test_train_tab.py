@@ -133,7 +133,7 @@ def test_an_image_is_looked_at_closely_cropped_by_dragging_and_left_with_a_key(d
         found: list[int] = window.locator("img").evaluate("e => [e.naturalWidth, e.naturalHeight]")
         return found
 
-    draft.wait_for_function("document.querySelector('.editor img').complete")
+    draft.wait_for_function("(i => i.complete && i.naturalWidth > 0)(document.querySelector('.editor img'))")
     whole = shape()
     box = window.locator("img").bounding_box()
     assert box is not None
@@ -247,14 +247,15 @@ def test_every_control_has_a_name_and_every_picture_a_text(draft: Page) -> None:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_window(open_page: Callable[..., Page], width: int) -> None:
     page = open_page(width=width)
-    for name in ("Train", "Preview", "Library"):
+    there = {"Train": "#panel-runs > *", "Preview": "#preview-prompt", "Library": ".style-card, .cards-empty"}
+    for name, part in there.items():
         page.get_by_role("tab", name=name).click()
-        page.wait_for_timeout(500)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        expect(page.locator(part).first).to_be_visible()
+        page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)
 
 
 def test_light_and_dark_stay_as_chosen(open_page: Callable[..., Page]) -> None:
-    page = open_page(dark=True)
+    page = open_page(dark=True, reduced_motion="reduce")
     background = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(background)
     page.get_by_role("button", name="Switch between light and dark").click()

@@ -17,7 +17,7 @@ from gradio_client import Client, handle_file
 from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Page, expect
 
-from tests.ui.conftest import PATIENCE, TINY_RUN, Served, wait_for
+from tests.ui.conftest import PATIENCE, TINY_RUN, Served, fill_in, has, wait_for
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -36,13 +36,6 @@ def _patience() -> Iterator[None]:
     expect.set_options(timeout=5000)
 
 
-def set_field(page: Page, setting: str, value: object) -> None:
-    """Fill in a setting of *Advanced* and wait until the studio has it."""
-    entry = page.locator(f'[data-set="{setting}"]')
-    entry.fill(str(value))
-    entry.blur()
-
-
 def step_of(page: Page) -> int:
     """How far the page says the run is."""
     found = re.match(r"(\d+) of", page.locator(".numbers").text_content() or "")
@@ -52,9 +45,9 @@ def step_of(page: Page) -> int:
 def frame(page: Page, strength: str) -> Image.Image:
     """The picture of the filmstrip at a strength, once it is made."""
     made = page.locator(f'.viewer-frame[data-strength="{strength}"] img')
-    fill = page.locator(".viewer-offer")
-    # On a slow machine the strip is offered instead of filling by itself.
-    wait_for(lambda: made.count() or (fill.is_visible() and (fill.click() or False)), 3 * PATIENCE, every=1.0)
+    # On a slow machine the strip is offered instead of filling by itself; in one go, because the offer may go.
+    fill = "() => { document.querySelector('.viewer-offer:not([hidden])')?.click(); }"
+    wait_for(lambda: made.count() or page.evaluate(fill), 3 * PATIENCE, every=1.0)
     return fetch(page, str(made.get_attribute("src")))
 
 
@@ -96,16 +89,19 @@ def test_from_images_to_a_file_that_diffusers_opens(
     page.get_by_label("Trigger", exact=True).fill("round square style")
     page.get_by_label("Quick", exact=True).check()
     page.get_by_role("button", name="Every setting").click()
-    for setting, value in {**TINY_RUN, "train.steps": STEPS}.items():
-        set_field(page, setting, value[0] if isinstance(value, list) else value)
+    fill_in(page, served, {**TINY_RUN, "train.steps": STEPS})
+    has(page, served, {"name": "Round and square", "trigger": "round square style", "train.preset": "quick"})
     expect(page.locator(".plan")).to_contain_text(f"{STEPS} steps")
+    served.gates.close(step=2)
     page.get_by_role("button", name="Train", exact=True).click()
 
-    wait_for(lambda: step_of(page) >= 2, 3 * PATIENCE)
-    before = step_of(page)
+    wait_for(lambda: step_of(page) == 2, 3 * PATIENCE)
     page.reload()
     expect(page.locator(".monitor h2")).to_have_text("Round and square")
-    wait_for(lambda: step_of(page) > before)
+    expect(page.locator(".numbers")).to_contain_text(f"2 of {STEPS} steps")
+    served.gates.close(step=6)
+    wait_for(lambda: step_of(page) == 6)
+    served.gates.open()
     expect(page.locator(".state")).to_have_text("Finished")
     expect(page.locator(".wipe img").first).to_be_visible()
     expect(page.locator(".loss polyline.mean")).to_be_attached()
@@ -120,11 +116,13 @@ def test_from_images_to_a_file_that_diffusers_opens(
 
     page.get_by_role("button", name="Open in Preview").click()
     expect(page.locator(".mixer-name")).to_have_text("Round and square")
+    # It draws by itself, and what it drew has to be there before its form is filled in anew.
+    expect(page.locator(".viewer-after")).to_be_visible()
     page.locator("#preview-prompt textarea, #preview-prompt input").fill("a red apple, round square style")
     page.get_by_role("button", name="More settings").click()
     page.get_by_label("number input for Steps").fill("3")
     page.get_by_role("button", name="Make picture").click()
-    # A style that is opened draws by itself; its strip stands there until the new picture is.
+    # The strip before stands there until the new picture is.
     expect(page.locator(".viewer-caption")).to_contain_text("a red apple, round square style")
     nothing, half, full = frame(page, "0"), frame(page, "0.5"), frame(page, "1")
     assert not same(half, full)
@@ -148,38 +146,43 @@ def test_from_images_to_a_file_that_diffusers_opens(
 
 
 @pytest.fixture
-def long_run(served: Served, pictures: list[Path]) -> str:
-    """A run that is long enough to be disturbed."""
+def halfway(served: Served, pictures: list[Path]) -> str:
+    """A run that stands at its sixth step, two after it was saved; it goes no further until it is let."""
     client = Client(served.url, verbose=False)
-    settings = {**TINY_RUN, "train.steps": 48, "samples.every": 48}
+    settings = {**TINY_RUN, "train.steps": 12, "samples.every": 12}
     images = [handle_file(path) for path in pictures[:4]]
+    served.gates.close(step=6)
     made: dict[str, Any] = client.predict(images=images, name="Disturbed", settings=settings, api_name="/create_run")
+    served.gates.arrived(step=6, run=made["run"])
     return str(made["run"])
 
 
 def test_a_killed_worker_costs_a_few_steps_and_nothing_else(
-    open_page: Callable[..., Page], served: Served, long_run: str
+    open_page: Callable[..., Page], served: Served, halfway: str
 ) -> None:
-    page = open_page(f"?run={long_run}")
-    wait_for(lambda: step_of(page) >= 6, 3 * PATIENCE)
+    page = open_page(f"?run={halfway}")
+    expect(page.locator(".numbers")).to_contain_text("6 of 12 steps")
     import psutil
 
     psutil.Process(served.worker()).kill()
+    served.gates.open()
     expect(page.locator(".state")).to_have_text("Finished")
-    expect(page.locator(".numbers")).to_contain_text("48 of 48 steps")
+    expect(page.locator(".numbers")).to_contain_text("12 of 12 steps")
+    assert (served.home / "runs" / halfway / "crash.log").is_file()
 
 
 @pytest.mark.parametrize("ending", ["asked to end", "killed"])
 def test_a_restarted_studio_goes_on_where_it_was(
-    open_page: Callable[..., Page], served: Served, long_run: str, ending: str
+    open_page: Callable[..., Page], served: Served, halfway: str, ending: str
 ) -> None:
-    page = open_page(f"?run={long_run}")
-    wait_for(lambda: step_of(page) >= 6, 3 * PATIENCE)
+    page = open_page(f"?run={halfway}")
+    expect(page.locator(".numbers")).to_contain_text("6 of 12 steps")
     if ending == "killed":
         served.kill()
     else:
         assert served.stop() == 0
+    served.gates.open()
     served.start()
     # The page finds the studio again without anybody's help.
     expect(page.locator(".state")).to_have_text("Finished")
-    expect(page.locator(".numbers")).to_contain_text("48 of 48 steps")
+    expect(page.locator(".numbers")).to_contain_text("12 of 12 steps")

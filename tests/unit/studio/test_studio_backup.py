@@ -109,8 +109,10 @@ def test_a_training_that_goes_on_meanwhile_is_copied_at_whole_states(parts: Part
     writer = threading.Thread(target=train)
     writer.start()
     try:
-        assert begun.wait(30)
         for number in range(3):
+            # There is something new to copy each time, however slow the disk is.
+            begun.clear()
+            assert begun.wait(60)
             exported(parts, tmp_path / f"{number}.tar")
     finally:
         ending.set()

