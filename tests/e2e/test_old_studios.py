@@ -117,7 +117,7 @@ def test_its_pictures_are_in_the_gallery(studio: Studio) -> None:
 def test_its_styles_are_read_and_draw(studio: Studio, base: Path) -> None:
     cards = {card.name: card.id for card in studio.library.cards()}
     uses = tuple(StyleUse(style=cards[name]) for name in ("Tiny", "From elsewhere"))
-    rows = tuple(PreviewRow(prompt="a boat", seed=3, strengths=row) for row in ((0.7, 0.0), (0.0, 0.7), (0.0, 0.0)))
+    rows = tuple(PreviewRow(prompt="a boat", seed=3, strengths=row) for row in ((2.0, 0.0), (0.0, 2.0), (0.0, 0.0)))
     settings = PreviewSettings(steps=2, width=64, height=64)
     order = PreviewOrder(base=BaseConfig(source=str(base)), styles=uses, rows=rows, settings=settings)
     job_id = studio.pictures.order(order)
@@ -125,9 +125,8 @@ def test_its_styles_are_read_and_draw(studio: Studio, base: Path) -> None:
     job = studio.pictures.view(job_id)
     assert job.state == "done", job.message
     trained, imported, plain = (Image.open(picture.path).convert("RGB") for picture in job.pictures)
-    # Rows of one batch may be rounded differently.
-    assert difference(trained, imported) < 0.5
-    assert difference(trained, plain) > 1.0
+    # Rows of one batch may be rounded differently, which is far less than what the style does.
+    assert difference(trained, imported) < difference(trained, plain) / 10
 
 
 def test_its_paused_run_goes_on_from_its_checkpoint_wherever_the_folder_lies_now(studio: Studio) -> None:
