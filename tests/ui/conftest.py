@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 120.0
 """Seconds that anything may take: the machine may be busy with other tests."""
+CUT_OFF = ("Connection errored out", "AbortError", "Failed to fetch")
+"""What Gradio says of answers that a page did not wait for."""
+_LEAVING: set[Page] = set()
 CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--headless=new",
@@ -282,8 +285,13 @@ def open_page(browser: Browser, served: Served) -> Iterator[Callable[..., Page]]
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE * 1000)
-        page.on("console", lambda message: message.type == "error" and troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
+
+        def complain(trouble: str) -> None:
+            if not (page in _LEAVING and any(name in trouble for name in CUT_OFF)):
+                troubles.append(trouble)
+
+        page.on("console", lambda message: message.type == "error" and complain(message.text))
+        page.on("pageerror", lambda error: complain(str(error)))
         page.on("request", lambda request: allowed.match(request.url) or troubles.append(f"asked {request.url}"))
         page.goto(f"{served.url}/{path}")
         page.wait_for_selector("[data-panel=where] [data-run]", state="attached")
@@ -293,6 +301,13 @@ def open_page(browser: Browser, served: Served) -> Iterator[Callable[..., Page]]
     for context in contexts:
         context.close()
     assert not [trouble for trouble in troubles if not _expected(trouble)]
+
+
+def reload(page: Page) -> None:
+    """Load a page anew; that answers were on their way to the old one is nobody's mistake."""
+    _LEAVING.add(page)
+    page.reload()
+    _LEAVING.discard(page)
 
 
 def _expected(trouble: str) -> bool:

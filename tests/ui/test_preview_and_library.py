@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from safetensors.numpy import load_file, save_file
 
-from tests.ui.conftest import PATIENCE, Served, Shown, barriers, wait_for, without_ticks
+from tests.ui.conftest import PATIENCE, Served, Shown, barriers, reload, wait_for, without_ticks
 from trainer.errors import BaseError
 from trainer.safetensors_file import read_header
 
@@ -245,7 +245,7 @@ def test_a_style_is_previewed_at_every_strength_and_zero_is_the_base(
     make(page)
 
     name = page.locator(".mixer-name").inner_text()
-    page.reload()
+    reload(page)
     expect(page.locator(".viewer-frame img").first).to_be_visible()
     expect(page.locator(".mixer-name")).to_have_text(name)
 

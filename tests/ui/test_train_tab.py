@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from tests.ui.conftest import PATIENCE, Served, barriers, wait_for
+from tests.ui.conftest import PATIENCE, Served, barriers, reload, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 NASTY = "${alert(1)} {{x}} <b>bold</b>"
@@ -165,7 +165,7 @@ def test_what_a_user_writes_is_shown_as_it_is_and_never_run(draft: Page) -> None
     draft.get_by_label("Name", exact=True).press("Enter")
     expect(draft.locator(".run b").filter(has_text=NASTY)).to_be_visible()
     assert draft.locator(".run b b").count() == 0
-    draft.reload()
+    reload(draft)
     expect(draft.get_by_label("Name", exact=True)).to_have_value(NASTY)
     assert not dialogs
 
@@ -175,7 +175,7 @@ def test_a_reload_and_a_second_page_show_the_same(draft: Page, open_page: Callab
     draft.get_by_label("Name", exact=True).blur()
     caption(draft, "door.png").wait_for(state="attached")
     expect(draft.locator(".run b").filter(has_text="Twice")).to_be_visible()
-    draft.reload()
+    reload(draft)
     expect(draft.get_by_label("Name", exact=True)).to_have_value("Twice")
     other = open_page(draft.url.partition("?")[1] + draft.url.partition("?")[2])
     expect(other.get_by_label("Name", exact=True)).to_have_value("Twice")
@@ -247,7 +247,7 @@ def test_every_control_has_a_name_and_every_picture_a_text(draft: Page) -> None:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_window(open_page: Callable[..., Page], width: int) -> None:
     page = open_page(width=width)
-    there = {"Train": "#panel-runs > *", "Preview": "#preview-prompt", "Library": ".style-card, .cards-empty"}
+    there = {"Train": ".run", "Preview": "#preview-prompt", "Library": ".style-card, .cards-empty"}
     for name, part in there.items():
         page.get_by_role("tab", name=name).click()
         expect(page.locator(part).first).to_be_visible()
@@ -261,7 +261,7 @@ def test_light_and_dark_stay_as_chosen(open_page: Callable[..., Page]) -> None:
     page.get_by_role("button", name="Switch between light and dark").click()
     light = page.evaluate(background)
     assert light != dark
-    page.reload()
+    reload(page)
     page.wait_for_selector("[data-panel=where] [data-run]", state="attached")
     assert page.evaluate(background) == light
 
@@ -270,7 +270,7 @@ def test_the_tab_that_was_open_is_open_after_a_reload(open_page: Callable[..., P
     page = open_page()
     page.get_by_role("tab", name="Library").click()
     expect(page).to_have_url(re.compile("tab=library"))
-    page.reload()
+    reload(page)
     expect(page.get_by_role("tab", name="Library")).to_have_attribute("aria-selected", "true")
 
 

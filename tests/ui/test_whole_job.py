@@ -17,7 +17,7 @@ from gradio_client import Client, handle_file
 from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Page, expect
 
-from tests.ui.conftest import PATIENCE, TINY_RUN, Served, fill_in, has, wait_for
+from tests.ui.conftest import PATIENCE, TINY_RUN, Served, fill_in, has, reload, wait_for
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -96,7 +96,7 @@ def test_from_images_to_a_file_that_diffusers_opens(
     page.get_by_role("button", name="Train", exact=True).click()
 
     wait_for(lambda: step_of(page) == 2, 3 * PATIENCE)
-    page.reload()
+    reload(page)
     expect(page.locator(".monitor h2")).to_have_text("Round and square")
     expect(page.locator(".numbers")).to_contain_text(f"2 of {STEPS} steps")
     served.gates.close(step=6)
