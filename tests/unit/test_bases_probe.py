@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trainer.bases.base import Base
 from trainer.bases.describe import describe
 from trainer.bases.open import load_base
-from trainer.bases.probe import probe_prediction
+from trainer.bases.probe import ScheduleProbe, probe_prediction, probe_schedule
 from trainer.bases.process import Diffusion
 from trainer.config import BaseConfig
 from trainer.errors import BaseError
@@ -62,6 +62,50 @@ def test_a_trained_model_is_recognised_and_so_is_the_same_model_speaking_the_oth
     assert "set base.prediction to" in str(otherwise.doubt(bundled.prediction))
     assert found["epsilon"] > 0.9
     assert found["v_prediction"] < 0.3
+
+
+class EndsBefore(nn.Module):
+    """The bundled base as one of the usual schedule: at its end it answers as where as much of the picture is left."""
+
+    def __init__(self, base: Base) -> None:
+        super().__init__()
+        self.denoiser, self.config = base.denoiser, base.denoiser.config
+        usual = Diffusion({**base.process.config, "rescale_betas_zero_snr": False}, "v_prediction", CPU)  # type: ignore[attr-defined]
+        self.timestep = int((signal_of(base) - usual.alphas_cumprod[-1]).abs().argmin())
+
+    def forward(self, sample: Tensor, timestep: Tensor, **conditioning: Any) -> tuple[Tensor]:
+        answer: tuple[Tensor] = self.denoiser(sample, torch.full_like(timestep, self.timestep), **conditioning)
+        return answer
+
+
+def test_a_schedule_that_ends_in_pure_noise_is_told_from_one_that_does_not(bundled: Base) -> None:
+    to_the_end = probe_schedule(bundled)
+    bundled.denoiser = EndsBefore(bundled)
+    before = probe_schedule(bundled)
+    assert to_the_end is not None
+    assert before is not None
+    assert to_the_end.doubt(zero_terminal_snr=True) is None
+    assert "set base.zero_terminal_snr to true" in str(to_the_end.doubt(zero_terminal_snr=False))
+    assert before.doubt(zero_terminal_snr=False) is None
+    assert "set base.zero_terminal_snr to false" in str(before.doubt(zero_terminal_snr=True))
+    assert ScheduleProbe(-0.8).doubt(zero_terminal_snr=True) is None
+    assert ScheduleProbe(-0.8).doubt(zero_terminal_snr=False) is None
+
+
+def test_a_schedule_that_the_base_does_not_answer_to_is_warned_of_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("sdxl")
+    path = save_single_file(model, tmp_path / "m.safetensors", markers=("v_pred",))
+    settings = str(save_settings(model, tmp_path / "settings"))
+    monkeypatch.setattr("trainer.bases.probe._FOLLOWS", torch.inf)
+    monkeypatch.setattr("trainer.bases.probe._STAYS", -torch.inf)
+    for told, way_out in ((None, "to true"), (True, "to false")):
+        config = BaseConfig(source=str(path), config_folder=settings, zero_terminal_snr=told)
+        (warning,) = load_base(config, device=CPU, dtype=torch.float32).warnings
+        assert f"set base.zero_terminal_snr {way_out}" in warning
+    epsilon = BaseConfig(source=str(path), config_folder=settings, prediction="epsilon")
+    assert not any("snr" in each for each in load_base(epsilon, device=CPU, dtype=torch.float32).warnings)
 
 
 def test_a_single_sd2_file_is_probed_and_the_answer_is_a_note(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from trainer.bases.lean import make_lean
 from trainer.bases.mapped import in_pieces, own_tensors
 from trainer.bases.parts import Parts, weights_identity
 from trainer.bases.placement import PARTS
-from trainer.bases.probe import probe_prediction
+from trainer.bases.probe import probe_prediction, probe_schedule
 from trainer.bases.quantised import check_installed, is_quantised, quantise, weight_bytes
 from trainer.bases.quiet import quiet_libraries
 from trainer.bases.single_file import CONFIGS, read_single_file
@@ -144,6 +144,10 @@ def _assembled(
         if not config.config_folder:
             base.resolution = _shipped_side(family, found.prediction) * base.vae_factor
     elif doubt := found.doubt(stated):
+        base.warnings.append(doubt)
+        return base
+    schedule = probe_schedule(base)
+    if schedule is not None and (doubt := schedule.doubt(base.process.zero_terminal_snr)):
         base.warnings.append(doubt)
     return base
 
