@@ -4,6 +4,8 @@
     python -m benchmarks.train_gpu --family sd1 --batch 1 4 one of them, in both
     python -m benchmarks.train_gpu --limit-gib 3.3          what the ladder chooses when told a limit, really training
     python -m benchmarks.train_gpu --quantize nf4           Patina's base in 4 bits a weight, the plain loop's as it is
+    python -m benchmarks.train_gpu --device cpu --family sd1 --batch 1 --targets attention --cached
+                                                            without a card, against a plain loop without its VAE
     python -m benchmarks.train_gpu --tiny                   the same with tiny models on a CPU, to see that it works
 
 Weights are random in the right shapes. Each side is first looked at alone, which gives its peak memory and a line at
@@ -32,12 +34,12 @@ from torch import Tensor
 
 from benchmarks.random_base import FAMILIES, SIDES, TFLOP_PER_SAMPLE, random_base
 from trainer.adapters.bank import Bank
-from trainer.bases.base import Base, SizeFacts
+from trainer.bases.base import Base, SizeFacts, TextFeatures
 from trainer.bases.quantised import Quantize
 from trainer.bases.quiet import quiet_libraries
 from trainer.config import RunConfig, parse
 from trainer.errors import DoesNotFit
-from trainer.hardware import memory_in_use, pick_device, pick_dtype
+from trainer.hardware import memory_in_use, physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.presets import resolve
 from trainer.training.batches import Batches, TrainingImage
 from trainer.training.fitting import GIB, Fitted, fit
@@ -45,6 +47,8 @@ from trainer.training.loop import Trainer
 
 IMAGES = 8
 RANK = 8
+TARGETS = {"cross": r".*attn2\.(to_q|to_k|to_v|to_out\.0)", "attention": r".*attn[12]\.(to_q|to_k|to_v|to_out\.0)"}
+"""What both sides train: Patina's name of it, and the plain loop's expression."""
 SIDE_NAMES = ("Patina", "plain loop")
 BATCHES = {"sd1": 4, "sdxl": 1}
 """Images a step that each family is measured with unless told otherwise."""
@@ -63,6 +67,8 @@ class Case:
     compile: str = "auto"
     limit_gib: float | None = None
     quantize: Quantize | None = None
+    targets: str = "cross"
+    cached: bool = False
 
     @property
     def side(self) -> int:
@@ -78,7 +84,7 @@ class Ours:
     def __init__(self, case: Case) -> None:
         self.case, self.base = case, case.base(case.quantize)
         self.bank = Bank(self.base.roots)
-        self.bank.add("style", "cross", rank=RANK, seed=1)
+        self.bank.add("style", case.targets, rank=RANK, seed=1)
         self.fitted: Fitted = fit(self._config(), self.base, self._trainer)
         self.trainer = self.fitted.trainer
         self.bank.set_strengths({"style": 1.0})
@@ -126,7 +132,9 @@ class Ours:
 
 class Plain:
     """The way diffusers' text-to-image LoRA examples train: PEFT's layers in fp32 under autocast, images and captions
-    encoded in every step, the loss read in every step; the VAE in half precision where the family allows it."""
+    encoded in every step, the loss read in every step; the VAE in half precision where the family allows it.
+
+    Where the case is ``cached``, images and captions are encoded once, which is what a careful user would add."""
 
     def __init__(self, case: Case) -> None:
         from diffusers import DDPMScheduler
@@ -135,8 +143,9 @@ class Plain:
 
         self.case, self.base = case, case.base()
         self.unet = self.base.denoiser
-        targets = r".*attn2\.(to_q|to_k|to_v|to_out\.0)"
-        self.unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=targets))
+        self.unet.add_adapter(
+            LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=TARGETS[case.targets])
+        )
         cast_training_params(self.unet, dtype=torch.float32)
         self.parameters = [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, weight_decay=1e-2)
@@ -144,15 +153,26 @@ class Plain:
         generator = torch.Generator().manual_seed(0)
         self.pixels = torch.rand(IMAGES, 3, case.side, case.side, generator=generator) * 2 - 1
         self.unet.train()
+        self.encoded = [self._encoded([index]) for index in range(IMAGES)] if case.cached else []
+        if case.cached:
+            self.base.vae, self.base.text_encoders = None, {}
+
+    @torch.no_grad()
+    def _encoded(self, chosen: list[int]) -> tuple[Tensor, TextFeatures]:
+        """Latents and text features of images."""
+        base = self.base
+        pixels = self.pixels[chosen].to(self.case.device, base.vae.dtype)
+        latents = base.vae.encode(pixels).latent_dist.sample() * base.vae.config.scaling_factor
+        return latents.to(self.case.dtype), base.encode_texts([CAPTIONS[i] for i in chosen])
 
     def step(self, index: int) -> None:
         case, base = self.case, self.base
         chosen = [(index * case.batch + offset) % IMAGES for offset in range(case.batch)]
-        with torch.no_grad():
-            pixels = self.pixels[chosen].to(case.device, base.vae.dtype)
-            latents = base.vae.encode(pixels).latent_dist.sample() * base.vae.config.scaling_factor
-            features = base.encode_texts([CAPTIONS[i] for i in chosen])
-        latents = latents.to(case.dtype)
+        if case.cached:
+            found = [self.encoded[i] for i in chosen]
+            latents, features = torch.cat([own for own, _ in found]), TextFeatures.cat([own for _, own in found])
+        else:
+            latents, features = self._encoded(chosen)
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, 1000, (case.batch,), device=case.device)
         noisy = self.noise.add_noise(latents, noise, timesteps)
@@ -248,6 +268,7 @@ def peak_of(case: Case, side: str) -> dict[str, Any]:
     command += ["--tiny"] if case.tiny else []
     command += ["--limit-gib", str(case.limit_gib)] if case.limit_gib else []
     command += ["--quantize", case.quantize] if case.quantize else []
+    command += ["--targets", case.targets, *(["--cached"] if case.cached else [])]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     answer: dict[str, Any] = json.loads(output.splitlines()[-1])
     return answer
@@ -362,6 +383,10 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument(
         "--quantize", choices=get_args(Quantize), help="keep the weights of Patina's base in fewer bits"
     )
+    options.add_argument("--targets", choices=sorted(TARGETS), default="cross", help="which layers learn")
+    options.add_argument(
+        "--cached", action="store_true", help="let the plain loop encode images and captions once, too"
+    )
     options.add_argument("--tiny", action="store_true", help="tiny models, to see that the benchmark works")
     options.add_argument("--memory-of", choices=SIDE_NAMES, help=argparse.SUPPRESS)
     asked = options.parse_args(arguments)
@@ -369,11 +394,24 @@ def main(arguments: list[str] | None = None) -> None:
     dtype = pick_dtype(device, asked.precision)
     keys = [asked.family] if asked.family else sorted(FAMILIES)
     cases = [
-        Case(key, batch, device, dtype, asked.tiny, asked.compile, asked.limit_gib, asked.quantize)
+        Case(
+            key,
+            batch,
+            device,
+            dtype,
+            asked.tiny,
+            asked.compile,
+            asked.limit_gib,
+            asked.quantize,
+            asked.targets,
+            asked.cached,
+        )
         for key in keys
         for batch in asked.batch or [BATCHES[key]]
     ]
     fine = True
+    if device.type == "cpu":
+        set_up_threads(physical_cores())
     with quiet_libraries():
         if asked.memory_of:
             print_peak(cases[0], asked.memory_of)

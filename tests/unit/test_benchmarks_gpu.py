@@ -18,9 +18,9 @@ pytestmark = pytest.mark.model
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("key", ["sd1", "sdxl"])
-def test_both_sides_train_the_same_layers(key: str) -> None:
-    case = Case(key, 2, CPU, torch.float32, tiny=True)
+@pytest.mark.parametrize(("key", "targets", "cached"), [("sd1", "attention", True), ("sdxl", "cross", False)])
+def test_both_sides_train_the_same_layers(key: str, targets: str, cached: bool) -> None:
+    case = Case(key, 2, CPU, torch.float32, tiny=True, targets=targets, cached=cached)
     ours, plain = Ours(case), Plain(case)
     trained = sum(parameter.numel() for parameter in plain.parameters)
     assert sum(parameter.numel() for parameter in ours.trainer.parameters) == trained
