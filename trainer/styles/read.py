@@ -70,18 +70,11 @@ def read_style(
     path = Path(path)
     header = read_header(path, AdapterFileError)
     known = {root: frozenset(names) for root, names in (model_names or {}).items()}
-    if words.is_embedding(header):
-        found_words = words.read(header)
+    if (whole := _without_modules(header, known)) is not None:
         if check_values:
-            for embedding, vectors in found_words.items():
-                _refuse_values(path, embedding, vectors, alpha_known=True)
-        return StyleFile(path, words.LAYOUT, found_words, header.metadata)
-    if vera.is_vera(header):
-        vectors_of = vera.read(header, Places(known, two_encoders=False))
-        if check_values:
-            for layer_path, vectors in vectors_of.items():
-                _refuse_values(path, layer_path, vectors, alpha_known=True)
-        return StyleFile(path, "PEFT", vectors_of, header.metadata)
+            for where, weights in whole.layers.items():
+                _refuse_values(path, where, weights, alpha_known=True)
+        return whole
     keys, notes = sort_keys(header)
     modules: dict[str, dict[str, str]] = {}
     for key, place in keys.items():
@@ -129,6 +122,15 @@ def read_style(
         notes.append(_left_out(norms, tensors))
     layout = layout_of(keys.values(), original=places.original)
     return StyleFile(path, layout, layers, header.metadata, tuple(notes), alpha_known=not unknown)
+
+
+def _without_modules(header: Header, known: Mapping[str, frozenset[str]]) -> StyleFile | None:
+    """A file whose tensors are not those of a module each: an embedding, or PEFT's VeRA; None for any other."""
+    if words.is_embedding(header):
+        return StyleFile(header.path, words.LAYOUT, words.read(header), header.metadata)
+    if vera.is_vera(header):
+        return StyleFile(header.path, "PEFT", vera.read(header, Places(known, two_encoders=False)), header.metadata)
+    return None
 
 
 def _unfolded(where: str, layer: LayerWeights) -> LayerWeights:
