@@ -17,6 +17,7 @@ from app.train.dials import at
 from app.train.monitor import origin_line
 from app.units import size
 from trainer.bases.describe import BaseInfo
+from trainer.config.sections import MOST_REPEATS
 from trainer.data.captions import SIDECAR_SUFFIXES
 from trainer.data.folder import READABLE_SUFFIXES
 from trainer.findings import Finding
@@ -56,6 +57,7 @@ def images(draft: DraftView, welcome: Child, reading: tuple[int, int] | None, se
             [_image(image) for image in draft.images],
             class_="thumbs",
             data_words=json.dumps(asdict(words.editor), sort_keys=True),
+            data_most=MOST_REPEATS,
         )
         if count
         else None,

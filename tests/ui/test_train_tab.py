@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from tests.ui.conftest import PATIENCE, Served, barriers, reload, wait_for
+from trainer.config.sections import MOST_REPEATS
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 NASTY = "${alert(1)} {{x}} <b>bold</b>"
@@ -122,6 +123,7 @@ def test_an_image_is_looked_at_closely_cropped_by_dragging_and_left_with_a_key(d
     expect(written).to_have_value("boat")
     draft.keyboard.press("PageUp")
     expect(written).to_have_value("a green apple")
+    expect(window.get_by_label("How often it is learned")).to_have_attribute("max", str(MOST_REPEATS))
     window.get_by_label("How often it is learned").fill("3")
     draft.keyboard.press("PageDown")
     expect(window.get_by_label("How often it is learned")).to_have_value("1")

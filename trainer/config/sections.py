@@ -236,7 +236,8 @@ def focus_points(lines: Sequence[str]) -> dict[str, tuple[float, float]]:
     return points
 
 
-MOST_REPEATS = 100
+MOST_REPEATS = 1000
+"""How often an image may come beside the others: one in a thousand steps is nothing that anybody would see."""
 
 
 def repeat_counts(lines: Sequence[str]) -> dict[str, int]:

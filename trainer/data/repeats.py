@@ -8,17 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from trainer.config.sections import MOST_REPEATS
 from trainer.data.dataset import Example
 
-MOST = 1000
-"""More is taken for this many: one image in a thousand steps is nothing that anybody would see."""
 _IN_NAME = re.compile(r"(\d+)_.+")
 
 
 def folder_repeats(folder: str) -> int | None:
-    """The number in a folder's name such as ``10_cats``; None where it has none."""
+    """The number in a folder's name such as ``10_cats``, at most `MOST_REPEATS`; None where it has none."""
     found = _IN_NAME.fullmatch(folder)
-    return min(max(1, int(found[1])), MOST) if found else None
+    return min(max(1, int(found[1])), MOST_REPEATS) if found else None
 
 
 def repeats_of(name: str, wanted: Mapping[str, int]) -> int:

@@ -12,7 +12,7 @@ from trainer import config as configs
 from trainer.bases import tokens
 from trainer.bases.describe import BaseInfo, Bases
 from trainer.config import RunConfig
-from trainer.config.sections import MOST_REPEATS, focus_points, repeat_counts
+from trainer.config.sections import focus_points, repeat_counts
 from trainer.data.captions import compose, find_replace, from_names
 from trainer.data.decoder import Source
 from trainer.data.doctor import about_the_set
@@ -350,7 +350,7 @@ def _asked_by(folders: Mapping[Path, str], added: Sequence[str]) -> dict[str, in
     """Image id -> how often the folder that it came from asks for it, of those that were added."""
     asked: dict[str, int] = {}
     for file, name in folders.items():
-        times = min(folder_repeats(name) or 1, MOST_REPEATS)
+        times = folder_repeats(name) or 1
         if times > 1 and file.suffix.lower() in IMAGE_SUFFIXES:
             # What cannot be read was refused by name before.
             with suppress(ImageError, OSError):

@@ -54,13 +54,14 @@ export const attach = (gradio) => {
       parts.dialog.close();
       return;
     }
-    const { words } = element.querySelector("[data-words]").dataset;
+    const { words, most } = element.querySelector("[data-words]").dataset;
     const said = JSON.parse(words);
     const { name, large } = list[place].dataset;
     parts.dialog.setAttribute("aria-label", fill(said.edit, { name }));
     setText(parts.name, name);
     setText(parts.place, fill(said.place, { number: place + 1, count: list.length }));
     parts.picture.alt = name;
+    parts.times.max = most;
     if (parts.picture.getAttribute("src") !== large) {
       parts.picture.src = large;
       select(null);
@@ -149,7 +150,7 @@ const build = () => {
     label: make("span"),
     caption: make("textarea", { rows: 5, maxlength: 2000, class: "editor-caption" }),
     timesLabel: make("span"),
-    times: make("input", { type: "number", min: 1, max: 100, step: 1, required: true, class: "editor-times" }),
+    times: make("input", { type: "number", min: 1, step: 1, required: true, class: "editor-times" }),
     keys: make("p", { class: "editor-help" }),
     help: make("p", { class: "editor-help" }),
     before: button("plain"), next: button("plain"), crop: button("plain"), whole: button("plain"),

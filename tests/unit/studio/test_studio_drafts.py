@@ -392,8 +392,8 @@ def test_an_image_comes_more_often_when_asked_and_its_run_is_told(parts: Parts, 
     parts.drafts.update(draft, {"data.focus": ["blue-car.png=0.25,0.5", "nowhere.png=0.1,0.1"]})
     assert parts.drafts.ready(draft).data.focus == [f"{car}=0.25,0.5"]
     assert parts.drafts.ready(parts.drafts.duplicate(draft)).data.focus == [f"{car}=0.25,0.5"]
-    for wrong in (0, 101):
-        with pytest.raises(ConfigError, match=r"data\.repeats holds .* from 1 to 100 times"):
+    for wrong in (0, 1001):
+        with pytest.raises(ConfigError, match=r"data\.repeats holds .* from 1 to 1000 times"):
             parts.drafts.repeat_image(draft, car, wrong)
 
 
@@ -404,7 +404,7 @@ def test_a_number_before_a_folder_s_name_is_how_often_its_images_come(parts: Par
     broken.write_bytes(b"")
     parts.drafts.add_images(run_id, [*uploads, broken], {**folders, broken: "3_broken"})
     repeats = {image.name: image.repeats for image in parts.drafts.view(run_id).images}
-    assert [repeats[path.name] for path in uploads] == [10, 5, 1, 100, 1]
+    assert [repeats[path.name] for path in uploads] == [10, 5, 1, 1000, 1]
 
 
 def test_the_images_of_another_run_are_added_once_with_all_that_is_said_of_them(
