@@ -213,7 +213,7 @@ def as_sentences(repo: str, revision: str | None) -> Iterator[None]:
     except BaseError:
         raise
     except Exception as error:
-        if not _is_about_network(error):
+        if not is_about_network(error):
             raise
         raise _Unreachable(
             f"The Hugging Face hub cannot be reached for {repo!r}, and no complete copy is on this machine: check the "
@@ -221,7 +221,8 @@ def as_sentences(repo: str, revision: str | None) -> Iterator[None]:
         ) from None
 
 
-def _is_about_network(error: BaseException) -> bool:
+def is_about_network(error: BaseException) -> bool:
+    """Whether an error of the hub's client says that the hub was not reached."""
     # The hub client changed its HTTP library twice; every one of them is recognised by its module's name.
     return (
         isinstance(error, (ConnectionError, TimeoutError))
@@ -231,6 +232,7 @@ def _is_about_network(error: BaseException) -> bool:
             "httpx2",
             "httpcore",
             "httpcore2",
+            "hf_xet",
             "requests",
             "urllib3",
         }

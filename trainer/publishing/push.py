@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from trainer.bases.hub import is_about_network
 from trainer.bases.sources import HUB_ID
 from trainer.errors import PublishError
 from trainer.publishing.parcel import Parcel
@@ -65,6 +66,6 @@ def _as_sentences(repo: str) -> Iterator[None]:
     except OSError as error:
         raise PublishError(f"The Hugging Face hub cannot be reached ({error}); nothing was published.") from None
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in {"httpx", "httpcore", "httpx2", "httpcore2", "hf_xet"}:
+        if not is_about_network(error):
             raise
         raise PublishError("The Hugging Face hub cannot be reached: check the network, then try again.") from None
