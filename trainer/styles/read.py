@@ -72,8 +72,8 @@ def read_style(
     known = {root: frozenset(names) for root, names in (model_names or {}).items()}
     if (whole := _without_modules(header, known)) is not None:
         if check_values:
-            for where, weights in whole.layers.items():
-                _refuse_values(path, where, weights, alpha_known=True)
+            for name, weights in whole.layers.items():
+                _refuse_values(path, name, weights, alpha_known=True)
         return whole
     keys, notes = sort_keys(header)
     modules: dict[str, dict[str, str]] = {}
