@@ -29,7 +29,7 @@ from trainer.studio.database import Database
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds that anything may take: the machine may be busy with other tests."""
 CUT_OFF = ("Connection errored out", "AbortError", "Failed to fetch")
 """What Gradio says of answers that a page did not wait for."""

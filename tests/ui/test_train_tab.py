@@ -39,6 +39,10 @@ def draft(open_page: Callable[..., Page], pictures: list[Path]) -> Page:
     expect(page.locator(".thumbs li, #panel-notice .notice > *").first).to_be_visible()
     assert page.locator("#panel-notice").inner_text() == "", "the upload was refused"
     expect(page.locator(".thumbs li")).to_have_count(4)
+    # What a test removes is not asked for any more: a thumbnail on its way would be one that is missing.
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.thumbs img')].every(i => i.complete && i.naturalWidth)"
+    )
     return page
 
 
