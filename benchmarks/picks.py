@@ -14,7 +14,7 @@ candidate; it is also compared with the last state at strength 1.
 
 What is done is kept in OUT: the same command goes on. ``--runs N`` stops after N runs, ``--table`` prints what is
 there.
-About three hours on two quiet cores.
+About an hour on one core that is left alone.
 """
 
 from __future__ import annotations
