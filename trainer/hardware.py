@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -85,6 +88,46 @@ def set_up_threads(threads: int) -> None:
     """One thread a core, and no time lost on numbers too small to matter."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+
+
+_MMAP_MAX, _MMAP_THRESHOLD, _TOP_PAD, _TRIM_THRESHOLD = -4, -3, -2, -1
+"""Options of glibc's `mallopt`."""
+_KEEPING = {_MMAP_MAX: 0, _TOP_PAD: 64 * 2**20, _TRIM_THRESHOLD: 2**31 - 1}
+_GIVING_BACK = {_MMAP_MAX: 65536, _MMAP_THRESHOLD: 32 * 2**20, _TOP_PAD: 0, _TRIM_THRESHOLD: 64 * 2**20}
+"""What glibc comes to by itself in a process that uses large blocks."""
+
+
+def keep_freed_memory() -> None:
+    """From now on what is freed stays with this process for what asks for as much again, as the steps of a training do.
+
+    Otherwise every large activation goes back to the system, which hands out new pages, cleared, for the next one: half
+    a million a step of Stable Diffusion 1.5 at 512 px. With glibc only; elsewhere nothing happens.
+    """
+    _set_up_malloc(_KEEPING)
+
+
+def give_back_memory() -> None:
+    """Hand what was freed back to the system, and do so with large blocks from now on: what follows asks for others."""
+    libc = _set_up_malloc(_GIVING_BACK)
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _set_up_malloc(options: Mapping[int, int]) -> ctypes.CDLL | None:
+    libc = _glibc()
+    if libc is not None:
+        for option, value in options.items():
+            libc.mallopt(option, value)
+    return libc
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 def machine(device: torch.device) -> Machine:

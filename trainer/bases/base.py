@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from trainer.bases.families.family import Family, Prediction, TextEncoderSpec
 from trainer.bases.placement import Placement, sent
 from trainer.bases.process import Process
+from trainer.hardware import give_back_memory
 
 
 @dataclass(frozen=True)
@@ -368,6 +369,7 @@ class Base(ABC):
     @contextmanager
     def decoding(self) -> Iterator[None]:
         """Room for the VAE, made once for several pictures; `decode` makes it for itself otherwise."""
+        give_back_memory()
         with ExitStack() as stack:
             if self.previews == "parked":
                 stack.enter_context(self.placement.away("denoiser"))

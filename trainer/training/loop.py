@@ -24,6 +24,7 @@ from trainer.bases.placement import is_out_of_memory
 from trainer.config import RunConfig
 from trainer.errors import RunError
 from trainer.events import Emit, Progress
+from trainer.hardware import keep_freed_memory
 from trainer.optimizers import OPTIMIZERS
 from trainer.randomness import stable_seed
 from trainer.training.batches import Batch, Batches
@@ -179,6 +180,7 @@ class Trainer:
         if self.settings.dropout:
             torch.manual_seed(stable_seed(self.settings.seed, "dropout", self.step, number))
         self._open_gates(batch)
+        keep_freed_memory()
         loss = self.loss(batch)
         self.scaler.scale(self.share(loss)).backward()
         return loss.detach()

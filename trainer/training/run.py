@@ -29,7 +29,7 @@ from trainer.events import (
     Started,
     sentence_of,
 )
-from trainer.hardware import machine, physical_cores, pick_device, pick_dtype, set_up_threads
+from trainer.hardware import give_back_memory, machine, physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.judging.judge import LEAST_SUBJECTS, Judge, Questions
 from trainer.optimizers import OPTIMIZERS
 from trainer.presets import resolve
@@ -184,6 +184,7 @@ def _train(
             _remember(shape, seconds_after=time.monotonic() - done_at)
     finally:
         bank.detach()
+        give_back_memory()
     emit(finished(trainer, folder, config, proof, judged, began))
     return Outcome("finished", trainer.step, folder.adapter_file)
 

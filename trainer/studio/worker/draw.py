@@ -19,7 +19,7 @@ from trainer.bases.base import Base
 from trainer.bases.open import load_base
 from trainer.config import BaseConfig, RunConfig
 from trainer.errors import AdapterFileError, RunError, StudioError
-from trainer.hardware import physical_cores, pick_device, pick_dtype, set_up_threads
+from trainer.hardware import give_back_memory, physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.preview.generate import Canvas, generate
 from trainer.preview.order import PlacedStyle, PreviewRow, live_weights, weights_in
 from trainer.preview.png import parameters_of, save_png
@@ -122,6 +122,7 @@ class WarmBase:
         self._base = self._loaded = None
         self._files.clear()
         gc.collect()
+        give_back_memory()
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
