@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.picks import BLUEPRINT, blueprint, row_of, styles, table
+from benchmarks.picks import PRINT, one_ink, row_of, styles, table
 
 FOUND = {
     "candidates": [
@@ -37,11 +37,13 @@ def test_a_pick_is_held_against_the_best_candidate_and_the_last_state() -> None:
     assert "90% of real icons" in text
 
 
-def test_the_blueprint_is_a_style_of_its_own_with_the_sample_s_captions(tmp_path: Path) -> None:
+def test_the_print_in_one_ink_is_a_style_of_its_own_with_the_sample_s_captions(tmp_path: Path) -> None:
     found = {style.name: style for style in styles(tmp_path)}
-    assert set(found) == {"high_contrast", "streamline", BLUEPRINT}
-    made = found[BLUEPRINT].images
+    assert set(found) == {"high_contrast", "streamline", PRINT}
+    made = found[PRINT].images
     assert len(list(made.glob("*.png"))) == len(list(made.glob("*.txt"))) == 16
-    paper = np.asarray(blueprint(Image.new("RGB", (8, 8), "white")))[0, 0]
-    assert paper[2] > paper[0]
+    ramp = Image.fromarray(np.tile(np.arange(0, 256, 32, dtype=np.uint8), (8, 1)))
+    printed = np.asarray(one_ink(ramp.convert("RGB")))[0]
+    assert printed[-1].tolist() == [255, 255, 255]
+    assert (printed[:-1, 0] > printed[:-1, 1]).all()
     assert styles(tmp_path)[2].images == made

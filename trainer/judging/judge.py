@@ -78,7 +78,7 @@ class Questions:
         captions = len(SUBJECT_LEVELS) * (1 + ALIKE)
         per_picture = 2 * self.steps + len(STYLE_LEVELS) + captions + 1
         pictures = len(self.subjects) + 1
-        once = MOST_OTHERS * len(self.subjects) + (len(STYLE_LEVELS) + 1) * images
+        once = MOST_OTHERS * len(self.subjects) + (len(STYLE_LEVELS) + 1) * images + pictures
         return (candidates + 1) * per_picture * pictures + candidates * min(images, MOST_SUSPECTS) + once
 
 
@@ -135,7 +135,10 @@ class Judge:
         self.plain = self.draw([closed], self.questions.plain)[0]
         self.base_seen = self.eye.features(self.plain)
         self.scale = StyleScale.of(self.base_seen, self.seen)
-        self.quiet = self.eye.predictions(self.plain, self.questions.plain, closed)
+        plain = self.questions.plain
+        self.quiet = self.eye.predictions(self.plain, plain, closed)
+        # The last picture shows the first subject once more: every picture gets another one's prompt.
+        self.mistaken = self.eye.predictions(self.plain, [*plain[1:-1], *plain[:1], plain[1]], closed)
         self.captions = self._captions()
         self.base_margin = margins(self.eye.caption_errors(self.plain, self.captions))
 
@@ -205,7 +208,8 @@ class Judge:
         # Without a trigger the style is meant for every prompt.
         drift = 0.0
         if self.questions.trigger:
-            drift = float(drift_score(self.eye.predictions(self.plain, self.questions.plain, row), self.quiet).mean())
+            found = self.eye.predictions(self.plain, self.questions.plain, row)
+            drift = drift_score(found, self.quiet, self.mistaken)
         variety = variety_score(seen, self.base_seen, owners)
         return Candidate(
             step=step,

@@ -20,13 +20,15 @@ ALMOST = 0.1
 """Where every candidate breaks a limit, those that break theirs by so much more than the best of them stay in."""
 RECALL_LIMIT = 0.85
 """A training image of which its caption alone brings back more than this share is known by heart."""
-DRIFT_LIMIT = 0.35
-"""Change of plain prompts, relative to the prediction's size, above which a style no longer waits for its trigger."""
-VARIETY_LIMIT = 0.5
-"""Seeds must stay at least half as different as the base's."""
+DRIFT_LIMIT = 0.75
+"""Plain prompts may change by so much of what another prompt would change: they still ask for what they say."""
+VARIETY_LIMIT = 0.3
+"""Seeds must stay at least so different, the base's being 1; 0.45 was seen of pictures that differ plainly."""
 RESAMPLES = 400
 SURE = 0.8
 """Share of resamples in which a candidate must win to be called clear."""
+CLOSE = 0.95
+"""What ties must have of the best joint score: a large loss is none that pictures too few to prove it make good."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,10 @@ class Candidate:
 
     Attributes:
         style: 0 as the base draws, 1 as the training images.
-        subject: 0 to 1, share of other prompts that explain the picture worse.
+        subject: 0 to 1, the chance that its prompt explains the picture best.
         nearness: to the nearest training image, 1 is usual (`trainer.judging.scores.Copy`).
         nearest: index of that image.
-        drift: of prompts without the trigger.
+        drift: of prompts without the trigger, 1 is as far as another prompt.
         variety: of seeds, 1 is the base's.
         recall: how well it knows training images by heart (`trainer.judging.scores.recall_score`).
         recalled: indices of those images: the ones that the run knows best.
@@ -64,6 +66,10 @@ class Candidate:
     @property
     def subject_mean(self) -> float:
         return statistics.fmean(self.subject)
+
+    @property
+    def joint(self) -> float:
+        return joint(self.style_mean, self.subject_mean)
 
     @property
     def copied(self) -> int | None:
@@ -156,8 +162,8 @@ def pick(candidates: Sequence[Candidate], *, seed: int = 0) -> Pick:
 
     Those that break a limit are left out; when all do, all but those that break theirs the least. The knee of the
     front is the highest harmonic mean of style and subject. Candidates whose lead over one another is within the noise
-    of prompts and seeds (paired bootstrap, Efron and Tibshirani 1993, chapter 16) count as tied, and then the earlier
-    and weaker one wins: it is the one that kept more of the base.
+    of prompts and seeds (paired bootstrap, Efron and Tibshirani 1993, chapter 16), and that have at least `CLOSE` of
+    the best score, count as tied, and then the earlier and weaker one wins: it is the one that kept more of the base.
 
     Raises:
         ValueError: there is no candidate, or their pictures differ in number.
@@ -167,9 +173,9 @@ def pick(candidates: Sequence[Candidate], *, seed: int = 0) -> Pick:
     if len({len(candidate.style) for candidate in candidates}) > 1:
         raise ValueError("candidates must be judged on the same pictures")
     allowed = [candidate for candidate in candidates if candidate.excluded is None] or _least_beyond(candidates)
-    best = max(allowed, key=lambda c: (joint(c.style_mean, c.subject_mean), -c.step, -c.strength))
+    best = max(allowed, key=lambda c: (c.joint, -c.step, -c.strength))
     chances = {id(c): _chance_to_match(c, best, seed) for c in allowed}
-    tied = tuple(c for c in allowed if chances[id(c)] > 1 - SURE)
+    tied = tuple(c for c in allowed if chances[id(c)] > 1 - SURE and c.joint >= CLOSE * best.joint)
     chosen = min(tied, key=lambda c: (c.step, c.strength))
     ordered = sorted(front(allowed), key=lambda c: (c.style_mean, c.step))
     return Pick(chosen, best, tuple(ordered), chances[id(chosen)], tied)

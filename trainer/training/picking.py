@@ -192,10 +192,13 @@ def _states(trainer: Trainer, folder: RunFolder) -> dict[int, Mapping[str, Tenso
 
 
 def _spread(states: Mapping[int, Mapping[str, Tensor]], most: int) -> dict[int, Mapping[str, Tensor]]:
-    """At most so many of the states, from the first to the last, evenly chosen; ``most`` is two at least."""
+    """At most so many of the states, from the first to the last, evenly chosen; ``most`` is two at least.
+
+    Where they do not divide evenly the earlier ones are taken: with the rate falling, the last ones are most alike.
+    """
     steps = sorted(states)
     count = min(most, len(steps))
-    kept = {steps[round(index * (len(steps) - 1) / max(1, count - 1))] for index in range(count)}
+    kept = {steps[index * (len(steps) - 1) // max(1, count - 1)] for index in range(count)}
     return {step: states[step] for step in sorted(kept)}
 
 

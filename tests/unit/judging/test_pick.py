@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from trainer.judging.pick import Candidate, front, joint, pick, sentence
@@ -59,6 +61,19 @@ def test_of_candidates_within_noise_the_earlier_and_weaker_wins() -> None:
     assert chosen.candidate is early
     assert set(chosen.tied) == {early, late}
     assert 0.2 < chosen.confidence < 1.0
+
+
+def test_a_plain_loss_is_no_tie_however_few_the_pictures() -> None:
+    """Four pictures cannot prove that the late state is better; at half of its score the early one is not preferred."""
+
+    def of(step: int, style: tuple[float, ...]) -> Candidate:
+        four = replace(candidate(step, 1.25, 0.0, 0.9), style=style, subject=(0.9,) * 4)
+        return replace(four, nearness=(1.0,) * 4, nearest=(0,) * 4)
+
+    early, late = of(100, (0.6, 0.05, 0.05, 0.05)), of(400, (0.3, 0.35, 0.3, 0.35))
+    chosen = pick([early, late])
+    assert chosen.candidate is late
+    assert chosen.tied == (late,)
 
 
 @pytest.mark.parametrize(
