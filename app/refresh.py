@@ -13,6 +13,8 @@ being typed in keeps its text. ``static/panel.js`` reports what a user does insi
 - ``upload``: files were dropped on or chosen in an element with ``data-drop``; ``event.files`` lists
   their ``path`` and ``name``.
 
+The first two carry in ``entered`` what was entered in the last seconds, for `app.entered`.
+
 What needs more than that has a script of its own, see `Panels.place`.
 """
 

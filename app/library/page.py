@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from app.entered import Entered
 from app.library import view
 from app.library.tools import ShareForm
 from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, render, tell, told
 from app.texts import TEXTS, said
-from trainer.errors import AlphaUnknown, ConfigError, PatinaError
+from trainer.errors import AlphaUnknown, ConfigError, PatinaError, StudioError
 from trainer.publishing.parcel import Choices
 from trainer.studio.views import AnatomyView, ComparedView
 from trainer.styles.alpha import Alpha
@@ -107,6 +108,7 @@ class Listeners:
     ) -> None:
         self.shell, self.studio, self.panels = shell, shell.studio, panels
         self.page, self.looking, self.search, self.upload = page, looking, search, upload
+        self.entered = Entered(self.write)
 
     def wire(self) -> None:
         """Attach them."""
@@ -122,7 +124,7 @@ class Listeners:
         leaving = {*every, *shell.going("preview"), *shell.going("train")}
         for name in ("families", "library-note", "shelf", "style"):
             panels.parts[name].click(told(self.act), inputs=inputs, outputs=leaving, **MANY)
-        panels.parts["style"].input(told(self.rename), inputs=inputs, outputs=every, **MANY)
+        panels.parts["style"].input(told(self.changed), inputs=inputs, outputs=every, **MANY)
         outputs = {*every, self.search}
         self.upload.upload(self.bring_in, inputs={self.upload, *inputs}, outputs=outputs, **ACTION)
 
@@ -171,6 +173,7 @@ class Listeners:
     def act(self, data: dict[Any, Any], event: gr.EventData) -> Updates:
         """A click: open, close, narrow, delete and undo, or go to another tab."""
         looking: Looking = data[self.looking]
+        self.entered.take(event._data)
         act, words = str(event.act), TEXTS.library
         if act == "open":
             looking.style, looking.note, looking.deleted = str(event.id), "", ""
@@ -248,14 +251,21 @@ class Listeners:
             address = sharing.push(looking.style, choices, private=fields.get("hidden") == "private")
             looking.share = replace(form, sent=address)
 
-    def rename(self, data: dict[Any, Any], event: gr.EventData) -> Updates:
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """A name or tags were entered."""
+        style, value = str(entry.get("image", "")), str(entry.get("value", ""))
+        if entry.get("set") == "tags":
+            self.studio.library.set_tags(style, re.split("[,，、;]", value))
+        else:
+            self.studio.library.rename(style, value)
+
+    def changed(self, data: dict[Any, Any], event: gr.EventData) -> Updates:
         """The name or the tags of the style that is open were changed."""
-        looking: Looking = data[self.looking]
-        if event.set == "tags":
-            self.studio.library.set_tags(looking.style, re.split("[,，、;]", str(event.value)))
-            return self.look(data)
-        self.studio.library.rename(looking.style, str(event.value))
-        looking.note = TEXTS.library.renamed.format(name=self.studio.library.view(looking.style).card.name)
+        if refused := self.entered.take(event._data):
+            raise StudioError(refused)
+        if event.set == "name":
+            name = self.studio.library.view(str(event.image)).card.name
+            data[self.looking].note = TEXTS.library.renamed.format(name=name)
         return self.look(data)
 
     def bring_in(self, data: dict[Any, Any]) -> Any:

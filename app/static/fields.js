@@ -47,4 +47,27 @@ export class Entered {
   }
 }
 
+// What was entered in the last seconds, in its order. It goes along with whatever is sent, so that no request overtakes
+// it (app/entered.py); of a field the newest entry alone.
+export class Lately {
+  constructor(page, hold = 5000, now = () => Date.now()) {
+    this.page = page;
+    this.hold = hold;
+    this.now = now;
+    this.count = 0;
+    this.entries = new Map();
+  }
+
+  add(key, entry) {
+    this.count += 1;
+    this.entries.delete(key);
+    this.entries.set(key, { until: this.now() + this.hold, entry: { ...entry, number: this.count } });
+  }
+
+  carried() {
+    for (const [key, { until }] of this.entries) if (this.now() > until) this.entries.delete(key);
+    return { page: this.page, entries: [...this.entries.values()].map(({ entry }) => entry) };
+  }
+}
+
 export const keyOf = (field) => `${field.dataset.set} ${field.dataset.image ?? ""}`;

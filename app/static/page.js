@@ -41,9 +41,11 @@ export const select = (name, tabs) => {
 // Folded parts that the user opened or closed, by their data-keep.
 export const opened = new Map();
 
+export const runShown = () => new URL(location.href).searchParams.get("run") || "";
+
 // What this page shows, for the server to compare with: app/refresh.py.
 export const shown = () => {
   const panels = {};
   for (const panel of document.querySelectorAll("[data-panel]")) panels[panel.dataset.panel] = panel.dataset.version;
-  return [JSON.stringify({ run: new URL(location.href).searchParams.get("run") || "", panels })];
+  return [JSON.stringify({ run: runShown(), panels })];
 };

@@ -1,17 +1,32 @@
 // Attached once to each panel (app/refresh.py). Listeners sit on the panel's frame, because what is inside is
 // rendered again and again; so they work for whatever a rendering brings.
-import { Entered, keyOf, put, rendered, valueOf } from "./fields.js";
-import { opened, setAddress } from "./page.js";
+import { Entered, keyOf, Lately, put, rendered, valueOf } from "./fields.js";
+import { opened, runShown, setAddress } from "./page.js";
 import { fill } from "./text.js";
 import { chosenOf, filesBelow, sendAll } from "./uploads.js";
 
+// By tab, what was entered there in the last seconds.
+const lately = new Map();
+const PAGE = [...crypto.getRandomValues(new Uint32Array(3))].map((part) => part.toString(36)).join("");
+const latelyIn = (element) => {
+  const tab = element.closest("[id^=patina-tab-]")?.id ?? "";
+  if (!lately.has(tab)) lately.set(tab, new Lately(`${PAGE} ${tab}`));
+  return lately.get(tab);
+};
+
+// Returns what sends an entry, for fields that are not in the panel.
 export const attach = (gradio) => {
+  const enter = (data) => {
+    const here = latelyIn(gradio.element);
+    here.add(keyOf({ dataset: data }), { ...data, run: runShown() });
+    gradio.trigger("input", { ...data, entered: here.carried() });
+  };
   const say = (text) => {
     const place = gradio.element.querySelector("[data-busy]");
     if (place) place.textContent = text;
   };
   attachClicks(gradio, say);
-  const settle = attachFields(gradio);
+  const settle = attachFields(gradio, enter);
   const putBack = attachTyped(gradio);
   attachUploads(gradio, say);
   gradio.watch("value", () => {
@@ -24,6 +39,7 @@ export const attach = (gradio) => {
     const where = gradio.element.querySelector("[data-run]");
     if (where) showRun(where.dataset);
   });
+  return enter;
 };
 
 // Another run starts at its top, wherever one was in the last; so does a draft that becomes a run.
@@ -53,9 +69,11 @@ const attachClicks = ({ element, trigger }, say) => {
     if (!node || !element.contains(node) || node.disabled) return;
     if (node.dataset.ask && !confirm(node.dataset.ask)) return;
     if (node.dataset.tell) say(node.dataset.tell);
+    // Where a button takes no focus, as under a finger, what is being typed is not left by pressing it.
+    if (typing?.isConnected) typing.dispatchEvent(new Event("change", { bubbles: true }));
     const fields = {};
     for (const field of node.closest("[data-fields]")?.querySelectorAll("[name]") ?? []) fields[field.name] = field.value;
-    trigger("click", { ...node.dataset, fields });
+    trigger("click", { ...node.dataset, fields, entered: latelyIn(element).carried() });
   });
 
   // A button may lead to something folded elsewhere on the page.
@@ -78,8 +96,11 @@ const attachClicks = ({ element, trigger }, say) => {
   });
 };
 
+// The field that was typed in and not left yet.
+let typing = null;
+
 // Returns what is to be done after each rendering.
-const attachFields = ({ element, trigger }) => {
+const attachFields = ({ element }, enter) => {
   const entered = new Entered();
   const fieldsOf = (key) => [...element.querySelectorAll("[data-set]")].filter((field) => keyOf(field) === key);
 
@@ -88,10 +109,15 @@ const attachFields = ({ element, trigger }) => {
     const field = event.target.closest("[data-set]");
     if (!field) return;
     event.stopPropagation();
+    typing = null;
     const value = valueOf(field);
     entered.set(keyOf(field), value);
     for (const same of fieldsOf(keyOf(field))) put(same, value);
-    trigger("input", { ...field.dataset, value });
+    enter({ ...field.dataset, value });
+  });
+
+  element.addEventListener("input", (event) => {
+    typing = event.target.closest("[data-set]") ?? typing;
   });
 
   element.addEventListener("keydown", (event) => {

@@ -204,11 +204,6 @@ class Actions:
         self.studio.drafts.crop_image(run, str(data["image"]), None)
         return STAY
 
-    def click_repeat(self, run: str, data: Mapping[str, Any]) -> Answer:
-        times = str(data.get("times", "")).strip()
-        self.studio.drafts.repeat_image(run, str(data["image"]), int(times) if times.isdecimal() else 0)
-        return STAY
-
     # ---- captions
 
     def click_captions_add(self, run: str, data: Mapping[str, Any]) -> Answer:
@@ -250,11 +245,14 @@ class Actions:
 
     # ---- settings
 
-    def set(self, run: str, data: Mapping[str, Any]) -> Answer:
+    def set(self, run: str, data: Mapping[str, Any]) -> None:
         """A field was changed: a caption, a dial, the base, or a setting by its dotted path."""
         what, value = str(data.get("set", "")), data.get("value")
         if what == "caption":
             self.studio.drafts.set_captions(run, {str(data["image"]): str(value)})
+        elif what == "repeats-of":
+            times = str(value).strip()
+            self.studio.drafts.repeat_image(run, str(data["image"]), int(times) if times.isdecimal() else 0)
         elif what == "style-words":
             self.studio.preferences.keep_style_words(str(value))
         elif what == "caption-writer":
@@ -281,7 +279,6 @@ class Actions:
         else:
             entry = self._fields.get(what)
             self.studio.drafts.update(run, {what: entry.read(value) if entry else str(value)})
-        return STAY
 
     def click_subject(self, run: str, data: Mapping[str, Any]) -> Answer:
         settings = self.studio.drafts.view(run).settings

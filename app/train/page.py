@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from markupsafe import Markup
 
+from app.entered import Entered
 from app.html import Child, el
 from app.refresh import MANY, POLL, SHOWN, Panels, Shown, Updates, answered, render, told
 from app.texts import TEXTS
 from app.train import captions, draft, monitor, pictures, runs, samples, setup
-from app.train.actions import Actions, Answer, untouched
+from app.train.actions import STAY, Actions, Answer, untouched
 from app.train.writer import Writing
 from trainer.errors import StudioError
 
@@ -31,7 +32,7 @@ HIDDEN = ("where", "live")
 SCRIPTS = {"pictures": "train/pictures.js", "images": "train/editor.js"}
 DRAWN = (*HIDDEN, *LEFT, *RIGHT)
 """Drawn on every tick; ``notice`` and ``beside`` are drawn by actions only, so that they stay until the next one."""
-WITH_FIELDS = ("captions", "base", "setup", "advanced")
+WITH_FIELDS = ("images", "captions", "base", "setup", "advanced")
 
 
 def build(shell: Shell, tab: gr.Tab) -> None:
@@ -62,11 +63,17 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     def noticing(said: Markup | None) -> Updates:
         return {parts["notice"]: _notice(said)}
 
+    entered = Entered(lambda entry: actions.set(str(entry.get("run") or actions.landing()), entry))
+
     def answering(act: Callable[[str, Any], Answer]) -> Callable[..., Updates]:
         def answer(page: str, event: gr.EventData) -> Updates:
-            shown = Shown.parse(page)
+            shown, data = Shown.parse(page), event._data or {}
             run = actions.landing(shown.run)
-            result = act(run, event._data or {})
+            refused = entered.take(data)
+            # The field's own request says so, and nothing is trained that the page shows otherwise.
+            if refused and ("set" in data or data.get("act") == "train"):
+                raise StudioError(refused)
+            result = act(run, data)
             run = result.run or run
             leaving = shell.visit(result.leave, run) if result.leave else {}
             compared = {parts["beside"]: render("beside", result.beside)}
@@ -81,7 +88,7 @@ def build(shell: Shell, tab: gr.Tab) -> None:
     shell.ticker("train", 1.0).tick(tick, inputs=page, outputs=panels.all, js=SHOWN, **POLL)
     answers = {*panels.all, *shell.going("preview"), *shell.going("library")}
     click = answering(actions.click)
-    change = answering(actions.set)
+    change = answering(lambda run, data: STAY)
     upload = answering(lambda run, data: actions.upload(run, data.get("files", [])))
     for part in parts.values():
         part.click(click, inputs=page, outputs=answers, js=SHOWN, **MANY)

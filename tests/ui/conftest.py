@@ -214,24 +214,18 @@ class Shown:
 
 
 @contextlib.contextmanager
-def without_ticks(page: Page) -> Iterator[None]:
-    """The page's timers ask the studio nothing until the block ends: what a tick would end stands."""
-    ticking: list[int] = page.evaluate(
-        """() => window.gradio_config.dependencies
-            .filter(({ targets }) => targets.some(([, event]) => event === "tick")).map(({ id }) => id)"""
-    )
-    assert ticking
+def _held(page: Page, address: str, which: Callable[[dict[str, Any]], bool]) -> Iterator[None]:
+    """What a page asks of an address, and ``which`` is true of, is sent when the block ends."""
     waiting: list[Route] = []
     over = False
 
     def hold(route: Route) -> None:
         asked = route.request.post_data_json
-        if not over and isinstance(asked, dict) and asked.get("fn_index") in ticking:
+        if not over and isinstance(asked, dict) and which(asked):
             waiting.append(route)
         else:
             route.continue_()
 
-    address = "**/gradio_api/run/**"
     page.route(address, hold)
     try:
         yield
@@ -240,6 +234,29 @@ def without_ticks(page: Page) -> Iterator[None]:
         for route in waiting:
             route.continue_()
         page.unroute(address, hold)
+
+
+@contextlib.contextmanager
+def without_ticks(page: Page) -> Iterator[None]:
+    """The page's timers ask the studio nothing until the block ends: what a tick would end stands."""
+    ticking: list[int] = page.evaluate(
+        """() => window.gradio_config.dependencies
+            .filter(({ targets }) => targets.some(([, event]) => event === "tick")).map(({ id }) => id)"""
+    )
+    assert ticking
+    with _held(page, "**/gradio_api/run/**", lambda asked: asked.get("fn_index") in ticking):
+        yield
+
+
+@contextlib.contextmanager
+def fields_late(page: Page) -> Iterator[None]:
+    """What the page sends of a field that was left arrives when the block ends, after all that is clicked in it."""
+
+    def of_field(asked: dict[str, Any]) -> bool:
+        return "set" in (asked.get("event_data") or {})
+
+    with _held(page, "**/gradio_api/queue/join**", of_field):
+        yield
 
 
 @pytest.fixture(scope="module")

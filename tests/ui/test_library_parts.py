@@ -278,6 +278,24 @@ def test_what_would_be_sent_is_shown_before_it_can_be_sent() -> None:
     assert 'data-act="push"' not in opened(style, (), ShareForm(replace(packed, style="run-2")))
 
 
+def test_a_name_and_tags_are_those_of_the_style_they_were_entered_for_whatever_is_open_meanwhile() -> None:
+    written: list[tuple[str, object]] = []
+    library = SimpleNamespace(
+        rename=lambda style, name: written.append((style, name)),
+        set_tags=lambda style, tags: written.append((style, tags)),
+    )
+    listeners = Listeners(SimpleNamespace(studio=SimpleNamespace(library=library)), *[None] * 5)  # type: ignore[arg-type]
+    fields = [("name", "Ink on paper"), ("tags", "line, black")]
+    entries = [
+        {"number": number, "set": name, "image": "run-1", "value": value}
+        for number, (name, value) in enumerate(fields, start=1)
+    ]
+    # What a click on "close" carries, and then the fields' own requests.
+    for _ in range(2):
+        assert listeners.entered.take({"act": "close", "entered": {"page": "page", "entries": entries}}) == ""
+    assert written == [("run-1", "Ink on paper"), ("run-1", ["line", " black"])]
+
+
 def test_the_forms_reach_the_library_as_they_were_filled_in() -> None:
     asked: list[object] = []
     library = SimpleNamespace(

@@ -17,7 +17,7 @@ from gradio_client import Client, handle_file
 from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Page, expect
 
-from tests.ui.conftest import PATIENCE, TINY_RUN, Served, fill_in, has, reload, wait_for
+from tests.ui.conftest import PATIENCE, TINY_RUN, Served, fields_late, fill_in, has, reload, wait_for
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -85,17 +85,25 @@ def test_from_images_to_a_file_that_diffusers_opens(
     expect(caption).to_have_value("cat face")
     caption.fill("the face of a cat")
     caption.press("Enter")
-    page.get_by_label("Name", exact=True).fill("Round and square")
-    page.get_by_label("Trigger", exact=True).fill("round square style")
     page.get_by_label("Quick", exact=True).check()
     page.get_by_role("button", name="Every setting").click()
     fill_in(page, served, {**TINY_RUN, "train.steps": STEPS})
-    has(page, served, {"name": "Round and square", "trigger": "round square style", "train.preset": "quick"})
+    has(page, served, {"train.preset": "quick"})
     expect(page.locator(".plan")).to_contain_text(f"{STEPS} steps")
     served.gates.close(step=2)
-    page.get_by_role("button", name="Train", exact=True).click()
+    # Typed, and at once trained: the fields' own requests come last, and are neither needed nor refused.
+    notice = page.locator("#panel-notice .notice")
+    with fields_late(page):
+        page.get_by_label("Trigger", exact=True).fill("round square style")
+        page.get_by_label("Name", exact=True).fill("Round and square")
+        page.get_by_role("button", name="Train", exact=True).click()
+        expect(page.locator(".monitor h2")).to_have_text("Round and square")
+        has(page, served, {"name": "Round and square", "trigger": "round square style"})
+        answered = notice.get_attribute("data-at")
+    wait_for(lambda: notice.get_attribute("data-at") != answered)
 
     wait_for(lambda: step_of(page) == 2, 3 * PATIENCE)
+    expect(notice.get_by_role("alert")).to_have_count(0)
     reload(page)
     expect(page.locator(".monitor h2")).to_have_text("Round and square")
     expect(page.locator(".numbers")).to_contain_text(f"2 of {STEPS} steps")

@@ -16,7 +16,7 @@ export const partOf = (box, from, to) => {
 export const placeAfter = (at, by, count) => (count ? (((at + by) % count) + count) % count : -1);
 
 export const attach = (gradio) => {
-  attachPanel(gradio);
+  const enter = attachPanel(gradio);
   const { element, trigger, watch } = gradio;
   const parts = build();
   let id = "";
@@ -44,7 +44,7 @@ export const attach = (gradio) => {
   const keepTimes = () => {
     const before = items()[at()]?.dataset.times;
     if (!before || parts.times.value === before) return;
-    if (parts.times.checkValidity()) trigger("click", { act: "repeat", image: id, times: parts.times.value });
+    if (parts.times.checkValidity()) enter({ set: "repeats-of", image: id, value: parts.times.value });
     else parts.times.value = before;
   };
   const draw = () => {
