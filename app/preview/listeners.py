@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from app.preview.form import Form, Mix, read_form
 from app.preview.frames import FRAME, SHEET, STRIP
 from app.preview.scene import UNDO_SECONDS, Scene
 from app.preview.sheet import Axis, sheet_order, title_of
+from app.preview.styles import Suits
 from app.refresh import ACTION, MANY, POLL, Panels, Shown, Updates, answered, render, told
 from app.subjects import with_subject
 from app.texts import TEXTS, said
@@ -189,15 +191,16 @@ class Listeners:
         def act(data: dict[Any, Any], event: gr.EventData) -> Any:
             scene: Scene = data[parts.scene]
             if event.act == "opened":
-                return self.back_again(scene, str(event.job))
+                return self.back_again(scene, str(event.job), data[visited])
             if event.act == "film":
                 scene.order_film(studio, scene.look(studio))
             elif event.act == "stop":
                 scene.cancel(studio)
             return self.now(scene)
 
+        visited = self.shell.visits["preview"]
         for name in ("viewer", "sheet"):
-            self.panels.parts[name].click(act, inputs={parts.scene}, outputs=self.outputs, **MANY)
+            self.panels.parts[name].click(act, inputs={parts.scene, visited}, outputs=self.outputs, **MANY)
         parts.die.click(None, outputs=fields["seed"], js=_ROLL)
 
         def say_words(prompt: str, event: gr.EventData) -> str:
@@ -337,28 +340,45 @@ class Listeners:
 
     def take_up(self, scene: Scene, job: JobView) -> Updates:
         """Show a job again, and its settings in the form."""
+        return self.shown(scene, job, *self.recalled(job))
+
+    def recalled(self, job: JobView) -> tuple[Form, Suits]:
+        """The form of a job that was made before, and what suits its base."""
         form = styles.form_again(self.studio, job.order)
+        return form, styles.suits(self.studio, form.base.source)
+
+    def shown(self, scene: Scene, job: JobView, form: Form, suits: Suits) -> Updates:
+        """A job in the viewer, and its form."""
         scene.take_up(self.studio, form, job.id)
-        scene.suits = styles.suits(self.studio, form.base.source)
+        scene.suits = suits
         scheduler = form.settings.scheduler
-        offered = gr.Dropdown(choices=styles.schedulers(scene.suits, also=scheduler), value=scheduler)
+        offered = gr.Dropdown(choices=styles.schedulers(suits, also=scheduler), value=scheduler)
         return {**self.filled(form), self.parts.fields["scheduler"]: offered, **self.now(scene)}
 
     # ---- arriving
 
-    def back_again(self, scene: Scene, named: str) -> Any:
-        """The page was opened: show the job in its address, or the newest; without any the newest style is ready."""
-        studio, fields = self.studio, self.parts.fields
+    def back_again(self, scene: Scene, named: str, visit: Visit) -> Any:
+        """The page was opened: show the job in its address, or the newest; without any the newest style is ready.
+
+        Args:
+            visit: of another tab; a style that it sends here is what the form is filled with, and nothing else.
+        """
+        studio = self.studio
         job, cards = _job_to_show(studio, named), studio.library.cards()
-        # Looking took a moment, in which the visitor may have begun; what they did stays.
-        if scene.taken or not (job or cards):
+        if visit.item or not (job or cards):
             return gr.skip()
-        if job is not None:
-            return self.take_up(scene, job)
-        found = styles.find(studio, cards[0].id)
-        form = Form(found.prompt, Mix((found.use,)))
-        put = self.filled(form, "mixer", *(["prompt"] if found.prompt else []))
-        return put | ({fields["base"]: found.base.source} if found.base else {})
+        fill = (
+            partial(self.shown, scene, job, *self.recalled(job))
+            if job is not None
+            else partial(self.ready, styles.find(studio, cards[0].id))
+        )
+        # Looking took a moment, in which the visitor may have begun; what they did stays.
+        return gr.skip() if scene.taken else fill()
+
+    def ready(self, found: styles.Found) -> Updates:
+        """A style in the mixer of a form that is otherwise as it was."""
+        put = self.filled(Form(found.prompt, Mix((found.use,))), "mixer", *(["prompt"] if found.prompt else []))
+        return put | ({self.parts.fields["base"]: found.base.source} if found.base else {})
 
     def wire_visits(self, tab: gr.Tab) -> None:
         """Another tab sends a style here."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import gradio as gr
 import pytest
 
 from app.preview.form import MOST_STYLES, Form, Mix, MixRow, read_form
@@ -31,8 +32,9 @@ from app.preview.scene import FAST_SECONDS, UNDO_SECONDS, Pace, Scene
 from app.preview.sheet import Axis, sheet_order, title_of
 from app.preview.styles import Suits, schedulers, suits
 from app.preview.view import caption, detail, file_stem, results, sheet, subjects, viewer
+from app.shell import Visit
 from app.subjects import with_subject
-from trainer.bases.describe import Bases
+from trainer.bases.describe import BaseInfo, Bases
 from trainer.config import BaseConfig
 from trainer.config.schedulers import SCHEDULERS
 from trainer.errors import ConfigError, StudioError
@@ -555,3 +557,38 @@ def test_sliders_of_blocks_weigh_every_style_of_an_order_and_come_back_with_it()
     plain = read_form({**values, "block_mid": 1, "block_up": 1}, BaseConfig())
     assert plain.blocks == ""
     assert scene_of(plain.order(order.rows, "")) != scene_of(order)
+
+
+@pytest.fixture
+def tab() -> Listeners:
+    """The tab's listeners over a studio in which a picture was made before."""
+    pictures = ScriptedStudio()
+    pictures.order(form(seed=3).order([form().row(3, ())], PICTURE))
+    pictures.finish()
+    studio = SimpleNamespace(pictures=pictures, library=SimpleNamespace(cards=list), bases=Bases())
+    panels = SimpleNamespace(updates=lambda shown, drawn: drawn)
+    parts = SimpleNamespace(panels=panels, fields={name: name for name in form().values()}, scene="", modes="")
+    panels.all = set()
+    return Listeners(cast(Any, SimpleNamespace(studio=studio)), cast(Any, parts))
+
+
+def test_the_first_visit_shows_again_what_was_made_before_unless_another_tab_sends_a_style(tab: Listeners) -> None:
+    scene = Scene()
+    filled = tab.back_again(scene, "", Visit())
+    assert (filled["prompt"], filled["seed"]) == ("a cat", 3)
+    assert scene.jobs == ["job-1"]
+    untouched = Scene()
+    assert tab.back_again(untouched, "", Visit("run-1", at=1.0)) == gr.skip()
+    assert untouched == Scene()
+
+
+def test_what_the_visitor_began_while_it_was_looked_up_stays(tab: Listeners, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+
+    def look(self: Bases, source: str, *rest: object) -> BaseInfo:
+        scene.taken = True
+        return BaseInfo(source)
+
+    monkeypatch.setattr(Bases, "check", look)
+    assert tab.back_again(scene, "", Visit()) == gr.skip()
+    assert scene == Scene(taken=True)
