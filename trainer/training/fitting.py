@@ -14,7 +14,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import torch
@@ -153,6 +153,16 @@ def step_down(config: RunConfig, levels: int, processes: int = 1, *, swaps: bool
         and rung.block_swap >= now.block_swap
     )
     return next(lower, None)
+
+
+def spares_main_memory(config: RunConfig, base: Base, processes: int = 1) -> Rung | None:
+    """The next way to train that holds less main memory; None where there is none, as on a card, which has its own."""
+    if base.device.type == "cuda":
+        return None
+    # What is parked lies in main memory as before.
+    parked = config.model_copy(update={"memory": config.memory.model_copy(update={"park_encoders": True})})
+    lower = step_down(parked, base.levels, processes)
+    return None if lower is None else replace(lower, park_encoders=bool(config.memory.park_encoders))
 
 
 def gives_up(config: RunConfig, lower: Rung) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,12 +32,19 @@ class Change:
         said: the sentence that the user read.
         rate: factor on the learning rate.
         memory: fields of the config's ``memory`` section that hold from here on; empty leaves them.
+        killed: the process was killed for want of memory, and goes on from here; what is done about it comes next.
     """
 
     step: int
     said: str
     rate: float = 1.0
     memory: dict[str, Any] = field(default_factory=dict)
+    killed: bool = False
+
+    @property
+    def tries_again(self) -> bool:
+        """Whether nothing is left that could be done otherwise."""
+        return self.rate == 1.0 and not self.memory and not self.killed
 
 
 class Recovery:
@@ -66,6 +75,23 @@ class Recovery:
     def sentences(self) -> list[str]:
         """What was changed, for people."""
         return [change.said for change in self.changes]
+
+    @property
+    def kill(self) -> Change | None:
+        """A kill for want of memory about which nothing was done yet."""
+        return self.changes[-1] if self.changes and self.changes[-1].killed else None
+
+    def given_up(self, step: int) -> bool:
+        """Whether a run that is killed for want of memory and would go on from ``step`` has tried everything there."""
+        return bool(self.changes) and self.changes[-1].tries_again and self.changes[-1].step >= step
+
+    def goes_on_from(self, saved: Iterable[tuple[int, Path]]) -> int:
+        """The step of the newest checkpoint, of (step, folder), that lies on the way as it is now; 0 without one."""
+        for step, folder in saved:
+            with suppress(OSError, ValueError, TypeError, AttributeError):
+                if self.holds(step, int(json.loads((folder / "state.json").read_bytes()).get("changes", 0))):
+                    return step
+        return 0
 
     def rate_factor(self, step: int) -> float:
         """Factor on the learning rate of a step."""

@@ -47,7 +47,7 @@ from trainer.training.processes import from_main, open_accelerator
 from trainer.training.recovery import Recovery
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures, affordable, due, samples_drawn, sheet_drawn
-from trainer.training.steps import Steps
+from trainer.training.steps import Steps, after_kill
 from trainer.training.stopping import Watch
 from trainer.training.texts import learns_words
 from trainer.training.tracking import check_installed, tracked
@@ -147,9 +147,15 @@ def _train(
                 emit(Notice(text=sentence))
             emit(Phase(name="measuring"))
             recovery = Recovery(folder.recovery_file)
-            asked = config.memory if recovery.changes else None
+            # Killed while it was measured, a run has not chosen anything yet.
+            asked = config.memory if recovery.changes and config.memory.previews is not None else None
             # What had to be given up before may not fit at first either.
             config = recovery.with_memory(config)
+            if recovery.kill is not None:
+                change = after_kill(recovery.kill, config, base, accelerator.num_processes)
+                recovery.add(change, write=accelerator.is_main_process)
+                emit(Notice(level="warning", text=change.said))
+                config = recovery.with_memory(config)
             shape = shape_of(config, base, prepared.training, prepared.features, accelerator.num_processes)
             trainer, config = _fitted(config, base, bank, prepared, accelerator, emit, shape)
             steps = Steps(

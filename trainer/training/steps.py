@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 
 from accelerate import Accelerator
 
+from trainer.bases.base import Base
 from trainer.bases.placement import is_out_of_memory
 from trainer.config import MemoryConfig, RunConfig
 from trainer.errors import DoesNotFit
 from trainer.events import Emit, Event, Notice, Phase, Progress, Saved, Started, Validated
 from trainer.training import checkpoint as checkpoints
 from trainer.training.checkpoint import Checkpoint
-from trainer.training.fitting import can_swap, gives_up, if_it_fits, settle, step_down, tidy
+from trainer.training.fitting import can_swap, gives_up, if_it_fits, settle, spares_main_memory, step_down, tidy
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.pausing import Control, Signal
 from trainer.training.processes import from_main
@@ -208,3 +209,17 @@ class Steps:
 
     def _on_the_way(self, found: Checkpoint) -> bool:
         return self.recovery.holds(found.step, int(found.state.get("changes", 0)))
+
+
+def after_kill(kill: Change, config: RunConfig, base: Base, processes: int) -> Change:
+    """What is done about a kill for want of memory: a way down that spares main memory, else the same once more.
+
+    Args:
+        config: resolved, with all that was given up before.
+    """
+    lower = spares_main_memory(config, base, processes)
+    if lower is None:
+        said = f"Memory ran out at step {kill.step} with every saving in use: the step is tried once more."
+        return Change(kill.step, said)
+    said = f"Memory ran out at step {kill.step}: from here on {gives_up(config, lower)}."
+    return Change(kill.step, said, memory=asdict(lower))

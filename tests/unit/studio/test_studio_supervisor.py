@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import sys
 import time
@@ -16,10 +17,13 @@ from trainer.errors import DiskFull, StudioError
 from trainer.preview.order import PreviewOrder, PreviewRow
 from trainer.studio.database import Database
 from trainer.studio.folder import ROOM_BYTES, StudioFolder
-from trainer.studio.store import State
+from trainer.studio.store import RunRow, State
 from trainer.studio.worker import pipe
 from trainer.studio.worker.protocol import Inspect
+from trainer.studio.worker.starved import MemoryWatch
 from trainer.studio.worker.supervisor import Supervisor
+from trainer.training.recovery import Change, Recovery
+from trainer.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the stand-ins are shell scripts")
 
@@ -244,20 +248,73 @@ def test_closing_before_the_base_is_loaded_never_fails_a_run(
     assert not (parts.home.run(run_id) / "crash.log").exists()
 
 
-def test_a_worker_that_dies_over_a_run_three_times_fails_it(
-    kept: Parts, stand_in: Callable[[str], None], uploads: list[Path], tmp_path: Path
-) -> None:
+Dies = Callable[[], None]
+
+
+@pytest.fixture
+def dies(kept: Parts, stand_in: Callable[[str], None], uploads: list[Path], tmp_path: Path) -> Dies:
+    """Has a worker begin a queued run and be killed over it; the stand-in cannot claim the run, so this does it."""
     run_id = queued(kept, uploads)
-    # The stand-in cannot claim the run, so the test does it for it.
     claimed = tmp_path / "claimed"
     wait = f"while ! rm '{claimed}' 2> /dev/null; do sleep 0.01; done"
     stand_in(f"echo '{HELLO}'; read line; echo start >&2; {wait}; kill -9 $$")
     kept.supervisor.start()
-    for attempt in range(1, 4):
-        until(lambda: starts(kept) == attempt, "the start")  # noqa: B023
+    attempts = itertools.count(1)
+
+    def die() -> None:
+        attempt = next(attempts)
+        until(lambda: starts(kept) == attempt, "the start")
         assert kept.store.claim(run_id)
         claimed.touch()
         until(lambda: kept.store.get(run_id).state is not State.TRAINING, "the recovery")
-    assert kept.store.get(run_id).state is State.FAILED
-    assert "died 3 times" in kept.store.get(run_id).message
-    assert (kept.home.run(run_id) / "crash.log").is_file()
+
+    return die
+
+
+def only_run(parts: Parts) -> RunRow:
+    (run,) = parts.store.all()
+    return run
+
+
+def test_a_worker_that_dies_over_a_run_three_times_fails_it(kept: Parts, dies: Dies) -> None:
+    for _ in range(3):
+        dies()
+    run = only_run(kept)
+    assert run.state is State.FAILED
+    assert "died 3 times" in run.message
+    assert (kept.home.run(run.id) / "crash.log").is_file()
+    assert not RunFolder(kept.home.run(run.id)).recovery_file.exists(), "nobody knows that it was memory"
+
+
+def test_a_worker_that_is_killed_for_memory_leaves_word_for_the_next_which_is_no_crash(
+    kept: Parts, dies: Dies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryWatch, "ran_out", lambda self: True)
+    dies()
+    run = only_run(kept)
+    assert (run.state, run.crashes) == (State.QUEUED, 0)
+    said = "The system ended the worker because memory had run out: the run goes on from step 0."
+    folder = RunFolder(kept.home.run(run.id))
+    assert Recovery(folder.recovery_file).kill == Change(0, said, killed=True)
+    assert [notice.text for notice in kept.runs.view(run.id).notices] == [said]
+    assert said in kept.home.worker_log.read_text()
+    # Nobody came to do something about it: those count.
+    for crashes in (1, 2):
+        dies()
+        assert only_run(kept).crashes == crashes
+    assert len(Recovery(folder.recovery_file).changes) == 1
+
+
+def test_a_run_that_is_killed_for_memory_with_every_saving_in_use_gives_up_with_a_sentence(
+    kept: Parts, dies: Dies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryWatch, "ran_out", lambda self: True)
+    run = only_run(kept)
+    recovery = Recovery(RunFolder(kept.home.run(run.id)).recovery_file)
+    recovery.add(Change(0, "killed", killed=True))
+    recovery.add(Change(0, "tried once more"))
+    dies()
+    run = only_run(kept)
+    assert run.state is State.FAILED
+    assert run.message.startswith("Memory ran out at step 0, and every saving is in use. Close other programs")
+    assert kept.runs.view(run.id).error == run.message

@@ -16,11 +16,12 @@ from trainer.config import RunConfig, parse
 from trainer.errors import DoesNotFit, RunError
 from trainer.events import Event, Finished, Notice, Started
 from trainer.hardware import Machine
+from trainer.presets import resolve
 from trainer.styles.metadata import sshs_model_hash
 from trainer.styles.verify import Verification, verify_export
 from trainer.training import export, picking, samples, spilling
 from trainer.training.batches import Batch
-from trainer.training.fitting import Rung, step_down
+from trainer.training.fitting import Rung, spares_main_memory, step_down
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.pausing import Session, Signal, Uncontrolled
 from trainer.training.recovery import Change, Recovery
@@ -196,6 +197,68 @@ def test_on_the_last_rung_a_step_is_tried_once_more(
     assert warnings_of(said) == ["Memory ran out at step 2 with every saving in use: the step is tried once more."]
     losses = [loss for event in folder.events() if event.type == "progress" for loss in event.losses]
     assert len(losses) == 4, "also of the steps before memory ran out"
+
+
+def test_a_run_that_was_killed_for_memory_goes_on_a_rung_further_down(
+    settings: dict, base: Base, tmp_path: Path
+) -> None:
+    folder, _ = run(settings, tmp_path / "run", base, PauseAt(2))
+    recovery = Recovery(folder.recovery_file)
+    assert recovery.goes_on_from(folder.saved()) == 2
+    recovery.add(Change(2, "killed", killed=True))
+    _, said = run(settings, tmp_path / "run", base)
+    assert isinstance(said[-1], Finished)
+    assert [event.step for event in said if isinstance(event, Started)] == [2]
+    done = Recovery(folder.recovery_file)
+    assert done.kill is None
+    assert not done.given_up(2)
+    assert done.changes[-1].memory["micro_batch"] == 1
+    assert warnings_of(said)[0].startswith("Memory ran out at step 2: from here on 1 image goes through at once. ")
+    assert folder.config().memory.micro_batch == 2, "the steps before it keep what they were done with"
+
+
+def test_a_run_that_was_killed_while_it_was_measured_begins_a_rung_further_down(
+    settings: dict, base: Base, tmp_path: Path
+) -> None:
+    folder = create(parse(settings), tmp_path / "run")
+    Recovery(folder.recovery_file).add(Change(0, "killed", killed=True))
+    _, said = run(settings, tmp_path / "run", base)
+    assert isinstance(said[-1], Finished)
+    memory = folder.config().memory
+    assert (memory.micro_batch, memory.checkpoint_levels, memory.previews) == (1, 0, "whole")
+
+
+def test_with_every_saving_in_use_a_killed_run_is_tried_once_more(settings: dict, base: Base, tmp_path: Path) -> None:
+    settings["optim"]["batch_size"] = 1
+    settings["memory"] = {"checkpoint_levels": base.levels}
+    folder, _ = run(settings, tmp_path / "run", base, PauseAt(2))
+    Recovery(folder.recovery_file).add(Change(2, "killed", killed=True))
+    _, said = run(settings, tmp_path / "run", base)
+    assert warnings_of(said) == ["Memory ran out at step 2 with every saving in use: the step is tried once more."]
+    done = Recovery(folder.recovery_file)
+    assert done.given_up(2)
+    assert not done.given_up(3)
+
+
+def test_on_a_card_no_saving_spares_main_memory(settings: dict, base: Base, monkeypatch: Patch) -> None:
+    config = resolve(parse(settings), base.family, resolution=base.resolution, images=6)
+    assert spares_main_memory(config, base) == Rung(1, 0, False)
+    monkeypatch.setattr(base, "device", torch.device("cuda", 0))
+    assert spares_main_memory(config, base) is None
+
+
+def test_a_killed_run_goes_on_from_a_checkpoint_that_lies_on_its_way(tmp_path: Path) -> None:
+    recovery = Recovery(tmp_path / "recovery.json")
+    recovery.add(Change(20, "back to 20", rate=0.5))
+    saved = []
+    for step, changes in ((40, 0), (30, 1), (20, 0)):
+        folder = tmp_path / f"step-{step:06d}"
+        folder.mkdir()
+        (folder / "state.json").write_text(json.dumps({"step": step, "changes": changes}), encoding="utf-8")
+        saved.append((step, folder))
+    assert recovery.goes_on_from(saved) == 30
+    assert recovery.goes_on_from(saved[2:]) == 20
+    assert recovery.goes_on_from(saved[:1]) == 0
 
 
 def test_a_change_counts_from_its_step_on(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainer import errors
-from trainer.errors import PatinaError, StudioError, means_full_disk
-from trainer.events import Phase
+from trainer.errors import PatinaError, RunError, StudioError, means_full_disk
+from trainer.events import Notice, Phase
 from trainer.studio.folder import FullDisk, StudioFolder
 from trainer.studio.jobs import Jobs
 from trainer.studio.store import State, Store
@@ -43,6 +43,8 @@ from trainer.studio.worker.protocol import (
     Steer,
     Train,
 )
+from trainer.studio.worker.starved import KILLED, MemoryWatch
+from trainer.training.recovery import Change, Recovery
 from trainer.training.run_folder import RunFolder
 
 MAX_FAILED_STARTS = 3
@@ -85,7 +87,9 @@ class Supervisor:
         self._asks: dict[str, tuple[AnyRequest, Future[dict[str, Any]]]] = {}
         self._phases: dict[str, Phase] = {}
         self._last_hello: Hello | None = None
-        self._died_over: set[str] = set()
+        self._memory = MemoryWatch()
+        self._died_over: dict[str, bool] = {}
+        """Run -> whether the worker that died over it was killed for want of memory."""
         self._disk = FullDisk(home)
         self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
 
@@ -224,6 +228,8 @@ class Supervisor:
         now = time.monotonic()
         if self._worker is not None and self._worker.ended:
             self._bury(self._worker)
+        elif self._worker is not None:
+            self._memory.look()
         self._disk.catch_up()
         if not self._disk.is_full:
             for run in self._store.in_state(State.TRAINING):
@@ -234,6 +240,7 @@ class Supervisor:
             if self._failed_starts >= MAX_FAILED_STARTS:
                 self._give_up(run_next)
                 return
+            self._memory = MemoryWatch()
             self._worker = WorkerProcess(
                 self._home, idle_seconds=self._idle_seconds, on_reply=self._hear, on_end=self._wake.set
             )
@@ -323,7 +330,7 @@ class Supervisor:
         code = worker.bury()
         self._worker = None
         if worker.training and not self._closing:
-            self._died_over.add(worker.training)
+            self._died_over[worker.training] = code == KILLED and self._memory.ran_out()
         if worker.hello is None and code != 0:
             self._failed_starts += 1
         for job, state in list(self._drawings.items()):
@@ -337,15 +344,44 @@ class Supervisor:
         self._phases.clear()
 
     def _recover(self, run_id: str) -> None:
-        crashed = run_id in self._died_over
+        starved = self._died_over.get(run_id)
         folder = RunFolder(self._home.run(run_id))
         saved = folder.saved()
         tail = tail_of(self._home.worker_log)
-        if crashed and tail and folder.path.is_dir():
+        if starved is not None and tail and folder.path.is_dir():
             with contextlib.suppress(OSError):
                 (folder.path / "crash.log").write_bytes(tail)
-        self._store.recover(run_id, saved[0][0] if saved else 0, crashed=crashed)
-        self._died_over.discard(run_id)
+        if not (starved and self._starved(run_id, folder)):
+            self._store.recover(run_id, saved[0][0] if saved else 0, crashed=starved is not None)
+        self._died_over.pop(run_id, None)
+
+    def _starved(self, run_id: str, folder: RunFolder) -> bool:
+        """Have a run go on with less memory where the last worker was killed for want of it, or give up.
+
+        Returns:
+            Whether that is settled; not where nothing came of it the last time, which is a crash like any other.
+        """
+        try:
+            recovery = Recovery(folder.recovery_file)
+        except RunError:
+            return False
+        step = recovery.goes_on_from(folder.saved())
+        if recovery.kill is not None or not folder.exists():
+            return False
+        if recovery.given_up(step):
+            sentence = (
+                f"Memory ran out at step {step}, and every saving is in use. Close other programs, or resume on a "
+                "machine with more memory; what was learned until the last saved step is kept."
+            )
+            note(self._home.worker_log, sentence)
+            self._store.move_to(run_id, State.FAILED, sentence)
+            return True
+        said = f"The system ended the worker because memory had run out: the run goes on from step {step}."
+        note(self._home.worker_log, said)
+        folder.append(Notice(level="warning", text=said))
+        recovery.add(Change(step, said, killed=True))
+        self._store.recover(run_id, step, crashed=False)
+        return True
 
     def _give_up(self, run_id: str) -> None:
         sentence = (
