@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.bases.base import Base
 from trainer.bases.detect import read_json
@@ -189,16 +189,15 @@ def _shipped_side(family: Family, prediction: Prediction) -> int:
 def _settled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The module frozen, in place, and free of its files."""
     module.requires_grad_(False).eval()
-    # Weights read from safetensors are views into the file: replacing it under a running training would crash it, and
-    # their odd alignment changes the last bits of results between two files with the same content.
+
+    # A copy in any case: weights read from safetensors are views into the file. Replacing it under a running training
+    # would crash it, and their odd alignment changes the last bits of results between two files with the same content.
+    def settled(tensor: Tensor) -> Tensor:
+        return tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True)
+
     for part in in_pieces(module.modules(), own_tensors):
-        for tensor in own_tensors(part):
-            if tensor.dtype == dtype and device.type == "cpu":
-                tensor.data = tensor.data.clone()
-        if not any(part.children()):
-            nn.Module.to(part, device, dtype)
-    # nn.Module's own `to`: diffusers' override adds advice about modules that these models do not have.
-    return nn.Module.to(module, device, dtype)
+        part._apply(settled, recurse=False)
+    return module
 
 
 def _for_convolutions(module: nn.Module, device: torch.device) -> nn.Module:
