@@ -19,7 +19,7 @@ from app.units import size
 from trainer.bases.describe import BaseInfo
 from trainer.config.sections import MOST_REPEATS
 from trainer.data.captions import SIDECAR_SUFFIXES
-from trainer.data.folder import READABLE_SUFFIXES
+from trainer.data.suffixes import READABLE_SUFFIXES
 from trainer.findings import Finding
 from trainer.studio.views import DraftView, ImageSet, ImageView
 

@@ -8,18 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.data.repeats import folder_repeats
+from trainer.data.suffixes import IMAGE_SUFFIXES
 from trainer.errors import DatasetError
 from trainer.findings import Finding
-
-READABLE_SUFFIXES = frozenset(
-    {".apng", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-)
-REFUSED_SUFFIXES = frozenset(
-    {".avif", ".jp2", ".jxl", ".psd", ".svg", ".tga", ".xcf"}
-    | {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}
-)
-IMAGE_SUFFIXES = READABLE_SUFFIXES | REFUSED_SUFFIXES
-"""Files that somebody means as images: others in a folder are passed over without a word."""
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[Finding]]:

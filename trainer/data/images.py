@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from PIL import ExifTags, Image, ImageCms, ImageColor, UnidentifiedImageError
 
-from trainer.data.folder import REFUSED_SUFFIXES
+from trainer.data.suffixes import REFUSED_SUFFIXES
 from trainer.errors import ConfigError, ImageError, PatinaError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "HEIF")

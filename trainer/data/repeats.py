@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from trainer.config.sections import MOST_REPEATS
 from trainer.data.dataset import Example
 
 _IN_NAME = re.compile(r"(\d+)_.+")
@@ -15,9 +16,6 @@ _IN_NAME = re.compile(r"(\d+)_.+")
 
 def folder_repeats(folder: str) -> int | None:
     """The number in a folder's name such as ``10_cats``, at most `MOST_REPEATS`; None where it has none."""
-    # The child that decodes images reads this module too, and settings bring pydantic along.
-    from trainer.config.sections import MOST_REPEATS
-
     found = _IN_NAME.fullmatch(folder)
     return min(max(1, int(found[1])), MOST_REPEATS) if found else None
 

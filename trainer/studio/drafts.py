@@ -16,8 +16,9 @@ from trainer.config.sections import focus_points, repeat_counts
 from trainer.data.captions import compose, find_replace, from_names
 from trainer.data.decoder import Source
 from trainer.data.doctor import about_the_set
-from trainer.data.folder import IMAGE_SUFFIXES, list_images
+from trainer.data.folder import list_images
 from trainer.data.repeats import folder_repeats
+from trainer.data.suffixes import IMAGE_SUFFIXES
 from trainer.errors import ImageError, PatinaError, StudioError
 from trainer.studio.estimate import PastRuns, estimate, file_bytes, foretold, resolved, side_multiple
 from trainer.studio.folder import StudioFolder, new_id

@@ -24,7 +24,8 @@ from trainer.data.captions import Caption, UploadedCaptions, is_caption, unmatch
 from trainer.data.decoder import Decoder, Seen, Source
 from trainer.data.doctor import Candidate, CountTokens, Focus, file_findings, judge
 from trainer.data.duplicates import Fingerprint, fingerprint
-from trainer.data.folder import IMAGE_SUFFIXES, natural_key
+from trainer.data.folder import natural_key
+from trainer.data.suffixes import IMAGE_SUFFIXES
 from trainer.errors import ImageError, StudioError
 from trainer.findings import Finding
 from trainer.studio.database import Database
