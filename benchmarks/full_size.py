@@ -110,7 +110,7 @@ def watched(command: list[str], environment: dict[str, str]) -> Watched:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """What is measured, and where it lies."""
 
@@ -313,17 +313,17 @@ def case_of(arguments: list[str] | None) -> tuple[Case, bool]:
     asked = options.parse_args(arguments)
     side = asked.side or (64 if asked.tiny else {"sd1": 512, "sdxl": 1024}[asked.family])
     case = Case(
-        asked.family,
-        asked.home.resolve(),
-        asked.precision,
-        asked.quantize,
-        side,
-        asked.targets,
-        asked.steps,
-        asked.threads,
-        asked.checkpoint_levels,
-        asked.limit_gib,
-        asked.tiny,
+        key=asked.family,
+        home=asked.home.resolve(),
+        precision=asked.precision,
+        quantize=asked.quantize,
+        side=side,
+        targets=asked.targets,
+        steps=asked.steps,
+        threads=asked.threads,
+        levels=asked.checkpoint_levels,
+        limit_gib=asked.limit_gib,
+        tiny=asked.tiny,
     )
     return case, asked.again
 

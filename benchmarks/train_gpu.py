@@ -55,7 +55,7 @@ BATCHES = {"sd1": 4, "sdxl": 1}
 CAPTIONS = [f"a picture of thing number {index} on a table" for index in range(IMAGES)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """What is measured: a family's random base, a batch size, a device."""
 
@@ -395,16 +395,16 @@ def main(arguments: list[str] | None = None) -> None:
     keys = [asked.family] if asked.family else sorted(FAMILIES)
     cases = [
         Case(
-            key,
-            batch,
-            device,
-            dtype,
-            asked.tiny,
-            asked.compile,
-            asked.limit_gib,
-            asked.quantize,
-            asked.targets,
-            asked.cached,
+            key=key,
+            batch=batch,
+            device=device,
+            dtype=dtype,
+            tiny=asked.tiny,
+            compile=asked.compile,
+            limit_gib=asked.limit_gib,
+            quantize=asked.quantize,
+            targets=asked.targets,
+            cached=asked.cached,
         )
         for key in keys
         for batch in asked.batch or [BATCHES[key]]

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(("key", "targets", "cached"), [("sd1", "attention", True), ("sdxl", "cross", False)])
 def test_both_sides_train_the_same_layers(key: str, targets: str, cached: bool) -> None:
-    case = Case(key, 2, CPU, torch.float32, tiny=True, targets=targets, cached=cached)
+    case = Case(key=key, batch=2, device=CPU, dtype=torch.float32, tiny=True, targets=targets, cached=cached)
     ours, plain = Ours(case), Plain(case)
     trained = sum(parameter.numel() for parameter in plain.parameters)
     assert sum(parameter.numel() for parameter in ours.trainer.parameters) == trained
@@ -46,7 +46,7 @@ def test_a_side_that_fails_is_said_and_the_other_still_has_its_line(
         raise ModuleNotFoundError("No module named 'peft'")
 
     monkeypatch.setattr(train_gpu, "Plain", broken)
-    case = Case("sd1", 1, CPU, torch.bfloat16, tiny=True)
+    case = Case(key="sd1", batch=1, device=CPU, dtype=torch.bfloat16, tiny=True)
     assert not train_gpu.report(case, rounds=1, steps=1, rate=1e12, seconds=0)
     said = capsys.readouterr().out
     assert "| plain loop | failed: ModuleNotFoundError: No module named 'peft' |" in said
@@ -56,7 +56,7 @@ def test_a_side_that_fails_is_said_and_the_other_still_has_its_line(
 
 
 def test_the_sides_take_turns_until_time_is_up() -> None:
-    case = Case("sd1", 1, CPU, torch.float32, tiny=True)
+    case = Case(key="sd1", batch=1, device=CPU, dtype=torch.float32, tiny=True)
     ours, plain = Ours(case), Plain(case)
     assert len(list(train_gpu.alternate(ours, plain, rounds=5, steps=1, seconds=0))) == 1
     assert len(list(train_gpu.alternate(ours, plain, rounds=2, steps=1, seconds=600))) == 2
