@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_families
 from PIL import Image, ImageChops, ImageStat
+from waiting import until
 
 from trainer.config import BaseConfig
 from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
@@ -57,13 +57,6 @@ def studio(home: Path) -> Iterator[Studio]:
 
 def named(studio: Studio, name: str) -> str:
     return next(run.id for run in studio.runs.all() if run.name == name)
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"waited {seconds:.0f} s in vain: {what}"
-        time.sleep(0.02)
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:

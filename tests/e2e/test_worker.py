@@ -12,8 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,6 +20,7 @@ import pytest
 from gates import Gates
 from PIL import Image, ImageChops, ImageDraw
 from tiny_writers import tiny_blip
+from waiting import until
 
 from trainer.config import BaseConfig
 from trainer.errors import AdapterFileError, RunError, StudioError
@@ -92,13 +92,6 @@ def prepare(studio: Studio, uploads: list[Path], **settings: object) -> str:
     run_id = studio.drafts.create({**SETTINGS, **{key.replace("__", "."): value for key, value in settings.items()}})
     studio.drafts.add_images(run_id, uploads)
     return run_id
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 280.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"waited {seconds:.0f} s in vain: {what}"
-        time.sleep(0.02)
 
 
 def train_to(studio: Studio, run_id: str, gates: Gates, step: int) -> None:

@@ -23,14 +23,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from gates import Gates
 from PIL import Image, ImageDraw
+from waiting import PATIENCE, until
 
 from trainer.studio.database import Database
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
-PATIENCE = 240.0
-"""Seconds that anything may take: the machine may be busy with other tests."""
 CUT_OFF = ("Connection errored out", "AbortError", "Failed to fetch")
 """What Gradio says of answers that a page did not wait for."""
 _LEAVING: set[Page] = set()
@@ -151,17 +150,6 @@ def free_port() -> int:
             return port
 
 
-def wait_for(what: Callable[[], Any], seconds: float = PATIENCE, every: float = 0.2) -> Any:
-    """The first true value of ``what``; fails after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = what()
-        if value:
-            return value
-        time.sleep(every)
-    pytest.fail(f"waited {seconds:.0f} s in vain for {getattr(what, '__name__', what)}")
-
-
 def run_of(page: Page) -> str:
     """The run that a page shows."""
     return parse_qs(urlsplit(page.url).query)["run"][0]
@@ -178,7 +166,7 @@ def fill_in(page: Page, served: Served, settings: Mapping[str, Any]) -> None:
 
 def has(page: Page, served: Served, settings: Mapping[str, Any]) -> None:
     """Wait until the studio has settings for the run that a page shows: a page shows them sooner."""
-    wait_for(lambda: settings.items() <= served.settings(run_of(page)).items())
+    until(lambda: settings.items() <= served.settings(run_of(page)).items())
 
 
 class Shown:
@@ -210,7 +198,7 @@ class Shown:
 
     def has(self, pattern: str) -> None:
         """Wait until one of the texts has been there."""
-        wait_for(lambda: any(re.search(pattern, text) for text in self.texts))
+        until(lambda: any(re.search(pattern, text) for text in self.texts))
 
 
 @contextlib.contextmanager

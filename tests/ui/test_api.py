@@ -10,8 +10,9 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from safetensors import safe_open
+from waiting import until
 
-from tests.ui.conftest import TINY_RUN, Served, wait_for
+from tests.ui.conftest import TINY_RUN, Served
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +103,11 @@ def test_a_run_can_be_paused_resumed_and_cancelled(client: Client, pictures: lis
         answer: dict[str, Any] = client.predict(run=made["run"], api_name="/status")
         return answer
 
-    wait_for(lambda: status()["step"] > 2)
+    until(lambda: status()["step"] > 2)
     client.predict(run=made["run"], api_name="/pause")
-    wait_for(lambda: status()["state"] == "paused")
+    until(lambda: status()["state"] == "paused")
     reached = status()["step"]
     client.predict(run=made["run"], api_name="/resume")
-    wait_for(lambda: status()["state"] == "training" and status()["step"] > reached)
+    until(lambda: status()["state"] == "training" and status()["step"] > reached)
     client.predict(run=made["run"], api_name="/cancel")
-    wait_for(lambda: status()["state"] == "cancelled")
+    until(lambda: status()["state"] == "cancelled")

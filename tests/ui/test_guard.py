@@ -12,11 +12,12 @@ from urllib.parse import urlencode
 
 import psutil
 import pytest
+from waiting import PATIENCE, until
 
 from app.guard import FREE_TRIES, LARGEST_UPLOAD, LONGEST_WAIT, Throttle, hosts_of, name_of
 from app.launch import Address, demand_login
 from app.login import Login, chosen_login
-from tests.ui.conftest import PATIENCE, Served, serve, wait_for
+from tests.ui.conftest import Served, serve
 from trainer.errors import StudioError
 
 Answer = tuple[int, str, http.client.HTTPMessage]
@@ -187,7 +188,7 @@ def test_with_the_login_everything_is_there_and_guessing_becomes_slow(locked: Se
         return (guessed[0], right[0]) == (429, 429) and "Try again in" in right[1]
 
     # Between two requests to a busy machine the wait may be over; then it begins anew, and longer after each guess.
-    wait_for(waits)
+    until(waits)
 
 
 def test_no_process_shows_the_password(locked: Served) -> None:

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 from safetensors.numpy import load_file, save_file
+from waiting import PATIENCE, until
 
-from tests.ui.conftest import PATIENCE, Served, Shown, barriers, reload, wait_for, without_ticks
+from tests.ui.conftest import Served, Shown, barriers, reload, without_ticks
 from trainer.errors import BaseError
 from trainer.safetensors_file import read_header
 
@@ -107,7 +108,7 @@ def strip(page: Page) -> None:
     made = page.locator(".viewer-frame img")
     # In one go, because the offer may go while it is looked at.
     fill = "() => { document.querySelector('.viewer-offer:not([hidden])')?.click(); }"
-    wait_for(lambda: made.count() >= 7 or page.evaluate(fill), 2 * PATIENCE, every=1.0)
+    until(lambda: made.count() >= 7 or page.evaluate(fill), seconds=2 * PATIENCE, every=1.0)
 
 
 def frame(page: Page, strength: str) -> Locator:
@@ -439,5 +440,5 @@ def test_nothing_bars_the_way_of_screen_readers_and_keyboards(open_page: Callabl
             || (one.labels && [...one.labels].some((label) => label.textContent.trim()))))
         .map((one) => one.outerHTML.slice(0, 160))"""
     # Some controls get their names with the first look at the studio.
-    wait_for(lambda: page.evaluate(nameless) == [])
+    until(lambda: page.evaluate(nameless) == [])
     assert barriers(page) == []

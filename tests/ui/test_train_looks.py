@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+from waiting import PATIENCE
 
-from tests.ui.conftest import PATIENCE, Served, Shown, barriers, fill_in, run_of
+from tests.ui.conftest import Served, Shown, barriers, fill_in, run_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 

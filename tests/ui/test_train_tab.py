@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+from waiting import PATIENCE, until
 
-from tests.ui.conftest import PATIENCE, Served, barriers, reload, wait_for
+from tests.ui.conftest import Served, barriers, reload
 from trainer.config.sections import MOST_REPEATS
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -150,9 +151,9 @@ def test_an_image_is_looked_at_closely_cropped_by_dragging_and_left_with_a_key(d
     assert barriers(draft) == []
     window.get_by_role("button", name="Use this part").click()
     expect(window.get_by_role("button", name="Use the whole image")).to_be_visible()
-    wait_for(lambda: shape()[0] < whole[0] * 0.7)
+    until(lambda: shape()[0] < whole[0] * 0.7)
     window.get_by_role("button", name="Use the whole image").click()
-    wait_for(lambda: shape() == whole)
+    until(lambda: shape() == whole)
     window.get_by_role("button", name="Close").click()
     expect(caption(draft, "apple.png")).to_have_value("a green apple")
     # Another style may begin with the same images, and all that is said of them.

@@ -16,8 +16,9 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image, ImageChops, ImageStat
 from playwright.sync_api import Page, expect
+from waiting import PATIENCE, until
 
-from tests.ui.conftest import PATIENCE, TINY_RUN, Served, fields_late, fill_in, has, reload, wait_for
+from tests.ui.conftest import TINY_RUN, Served, fields_late, fill_in, has, reload
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -47,7 +48,7 @@ def frame(page: Page, strength: str) -> Image.Image:
     made = page.locator(f'.viewer-frame[data-strength="{strength}"] img')
     # On a slow machine the strip is offered instead of filling by itself; in one go, because the offer may go.
     fill = "() => { document.querySelector('.viewer-offer:not([hidden])')?.click(); }"
-    wait_for(lambda: made.count() or page.evaluate(fill), 3 * PATIENCE, every=1.0)
+    until(lambda: made.count() or page.evaluate(fill), seconds=3 * PATIENCE, every=1.0)
     return fetch(page, str(made.get_attribute("src")))
 
 
@@ -100,15 +101,15 @@ def test_from_images_to_a_file_that_diffusers_opens(
         expect(page.locator(".monitor h2")).to_have_text("Round and square")
         has(page, served, {"name": "Round and square", "trigger": "round square style"})
         answered = notice.get_attribute("data-at")
-    wait_for(lambda: notice.get_attribute("data-at") != answered)
+    until(lambda: notice.get_attribute("data-at") != answered)
 
-    wait_for(lambda: step_of(page) == 2, 3 * PATIENCE)
+    until(lambda: step_of(page) == 2, seconds=3 * PATIENCE)
     expect(notice.get_by_role("alert")).to_have_count(0)
     reload(page)
     expect(page.locator(".monitor h2")).to_have_text("Round and square")
     expect(page.locator(".numbers")).to_contain_text(f"2 of {STEPS} steps")
     served.gates.close(step=6)
-    wait_for(lambda: step_of(page) == 6)
+    until(lambda: step_of(page) == 6)
     served.gates.open()
     expect(page.locator(".state")).to_have_text("Finished")
     expect(page.locator(".wipe img").first).to_be_visible()
@@ -140,7 +141,7 @@ def test_from_images_to_a_file_that_diffusers_opens(
     expect(page.locator(".viewer-tag-right")).to_have_text("base", ignore_case=True)
     base = page.locator(".viewer-after")
     expect(page.locator(".viewer-film")).to_be_hidden()
-    wait_for(lambda: same(fetch(page, str(base.get_attribute("src"))), nothing))
+    until(lambda: same(fetch(page, str(base.get_attribute("src"))), nothing))
 
     opened = pipeline(bundled_dir)
     opened.load_lora_weights(file)

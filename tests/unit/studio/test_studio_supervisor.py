@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from studio_parts import Parts
+from waiting import until
 
 from trainer.errors import DiskFull, StudioError
 from trainer.preview.order import PreviewOrder, PreviewRow
@@ -52,13 +53,6 @@ def kept(parts: Parts, stand_in: Callable[[str], None]) -> Iterator[Parts]:
 
 def order(prompt: str = "a boat") -> PreviewOrder:
     return PreviewOrder(rows=(PreviewRow(prompt=prompt),))
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.02)
 
 
 def starts(parts: Parts) -> int:

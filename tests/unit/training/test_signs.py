@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from waiting import until
 
 from trainer.bases.base import Base
 from trainer.cli.progress import Terminal
@@ -28,15 +28,8 @@ def heard_after(*said: Event, count: int, every: float) -> list[Event]:
     with SignsOfLife(heard.append, every=every) as told:
         for event in said:
             told(event)
-        until(lambda: len(heard) >= len(said) + count, "a sign")
+        until(lambda: len(heard) >= len(said) + count, "a sign", every=0.001)
     return heard[len(said) :]
-
-
-def until(true: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        time.sleep(0.001)
 
 
 def is_watching() -> bool:
