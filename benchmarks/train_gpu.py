@@ -42,8 +42,9 @@ from trainer.errors import DoesNotFit
 from trainer.hardware import memory_in_use, physical_cores, pick_device, pick_dtype, set_up_threads
 from trainer.presets import resolve
 from trainer.training.batches import Batches, TrainingImage
-from trainer.training.fitting import GIB, Fitted, fit
+from trainer.training.fitting import Fitted, fit
 from trainer.training.loop import Trainer
+from trainer.training.room import GIB
 
 IMAGES = 8
 RANK = 8

@@ -19,8 +19,9 @@ from trainer.bases.swapping import BUFFERS, Swapped, swap, swapped
 from trainer.config import BaseConfig, MemoryConfig, RunConfig, parse
 from trainer.events import Event, Finished, Planned
 from trainer.styles.read import read_style
-from trainer.training.fitting import Rung, as_found, can_swap, explain, gives_up, rungs, settle, step_down, with_rung
+from trainer.training.ladder import Rung, can_swap, explain, gives_up, rungs, step_down, with_rung
 from trainer.training.pausing import Uncontrolled
+from trainer.training.room import as_found, settle
 from trainer.training.run import create, train
 
 CPU = torch.device("cpu")

@@ -27,10 +27,11 @@ from trainer.styles.metadata import build
 from trainer.styles.write import write_style
 from trainer.training.batches import Batches
 from trainer.training.export import provenance
-from trainer.training.fitting import measure, memory_limit
+from trainer.training.fitting import measure
 from trainer.training.loop import Trainer
 from trainer.training.prepare import Prepared, prepare, read_dataset
 from trainer.training.processes import open_accelerator
+from trainer.training.room import memory_limit
 from trainer.training.run import add_style, open_base
 from trainer.training.run_folder import RunFolder
 from trainer.training.texts import learns_words

@@ -47,9 +47,9 @@ from trainer.study.bench import (
 from trainer.study.heats import FACTORS, cost_of, heats_of
 from trainer.study.result import ArmFacts, Fact
 from trainer.training import checkpoint as checkpoints
-from trainer.training.fitting import as_found, settle, tidy
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.prepare import Prepared
+from trainer.training.room import as_found, settle, tidy
 from trainer.training.run_folder import listed
 from trainer.training.together import train_together
 from trainer.training.validation import Validation

@@ -42,10 +42,11 @@ from trainer.study.bench import (
 )
 from trainer.study.result import Measured, Study
 from trainer.training import checkpoint as checkpoints
-from trainer.training.fitting import as_found, settle, step_down, tidy
+from trainer.training.ladder import step_down
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.picking import references_of, subjects_of
 from trainer.training.prepare import Prepared
+from trainer.training.room import as_found, settle, tidy
 from trainer.training.together import train_together
 from trainer.training.validation import LEVELS, Validation
 from trainer.version import __version__

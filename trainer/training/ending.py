@@ -11,11 +11,11 @@ from trainer.judging.judgement import Judgement
 from trainer.styles.verify import Verification
 from trainer.training import picking
 from trainer.training.export import export
-from trainer.training.fitting import if_it_fits
 from trainer.training.log import Log
 from trainer.training.loop import Trainer
 from trainer.training.prepare import Prepared
 from trainer.training.recovery import Recovery
+from trainer.training.room import if_it_fits
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures
 from trainer.training.stopping import stopped

@@ -28,8 +28,8 @@ from trainer.styles.names import count_layers_per_block
 from trainer.styles.read import read_style
 from trainer.styles.verify import Tick, Verification, verify_export
 from trainer.styles.write import write_style
-from trainer.training.fitting import tidy
 from trainer.training.loop import Trainer
+from trainer.training.room import tidy
 from trainer.training.run_folder import RunFolder
 from trainer.version import __version__
 

@@ -22,7 +22,7 @@ from trainer.data.masks import masks_of
 from trainer.data.tags import kind_of, orders_for, plain, shuffled, without
 from trainer.errors import ConfigError, DatasetError, DoesNotFit, ImageError, ImagesChanged
 from trainer.training.batches import TrainingImage
-from trainer.training.fitting import if_it_fits
+from trainer.training.room import if_it_fits
 from trainer.training.run_folder import RunFolder
 from trainer.training.texts import LiveTexts
 from trainer.training.validation import held_out

@@ -14,10 +14,10 @@ from trainer.safetensors_file import read_header
 from trainer.training import checkpoint as checkpoints
 from trainer.training import picking
 from trainer.training.ending import finished, judged_of, written
-from trainer.training.fitting import as_found, settle
 from trainer.training.log import Log
 from trainer.training.prepare import prepare, read_dataset
 from trainer.training.processes import open_accelerator
+from trainer.training.room import as_found, settle
 from trainer.training.run import add_style, open_base, trainer_of
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures

@@ -36,7 +36,8 @@ from trainer.presets import resolve
 from trainer.training.batches import Batches
 from trainer.training.ending import finished, judged_of, written
 from trainer.training.export import foretold
-from trainer.training.fitting import Fitted, as_found, fit, memory_limit, settle, shared_out
+from trainer.training.fitting import Fitted, fit
+from trainer.training.ladder import shared_out
 from trainer.training.log import Log
 from trainer.training.loop import Trainer
 from trainer.training.measured import PastFits, shape_of
@@ -45,6 +46,7 @@ from trainer.training.picking import references_of, subjects_of
 from trainer.training.prepare import Prepared, prepare, read_dataset
 from trainer.training.processes import from_main, open_accelerator
 from trainer.training.recovery import Recovery
+from trainer.training.room import as_found, memory_limit, settle
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures, affordable, due, samples_drawn, sheet_drawn
 from trainer.training.steps import Steps, after_kill

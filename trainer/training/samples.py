@@ -15,8 +15,9 @@ from trainer.preview.generate import Canvas, generate
 from trainer.preview.order import PreviewRow, PreviewSettings
 from trainer.preview.png import parameters_of, save_png
 from trainer.preview.sheet import contact_sheet, mosaic
-from trainer.training.fitting import PREVIEW_WAYS, PREVIEWS_SAID, if_it_fits
+from trainer.training.ladder import PREVIEW_WAYS, PREVIEWS_SAID
 from trainer.training.loop import Trainer
+from trainer.training.room import if_it_fits
 from trainer.training.run_folder import RunFolder
 
 SAMPLE_PROMPTS = 4

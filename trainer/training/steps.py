@@ -18,11 +18,12 @@ from trainer.errors import DoesNotFit
 from trainer.events import Emit, Event, Notice, Phase, Progress, Saved, Started, Validated
 from trainer.training import checkpoint as checkpoints
 from trainer.training.checkpoint import Checkpoint
-from trainer.training.fitting import can_swap, gives_up, if_it_fits, settle, spares_main_memory, step_down, tidy
+from trainer.training.ladder import can_swap, gives_up, spares_main_memory, step_down
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.pausing import Control, Signal
 from trainer.training.processes import from_main
 from trainer.training.recovery import MOST_RETREATS, RATE_FACTOR, Change, Recovery
+from trainer.training.room import if_it_fits, settle, tidy
 from trainer.training.run_folder import RunFolder
 from trainer.training.samples import Pictures, due
 from trainer.training.spilling import SpillWatch

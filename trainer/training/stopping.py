@@ -14,8 +14,8 @@ from trainer.atomic import write_file
 from trainer.config.sections import StopWhen
 from trainer.errors import RunError
 from trainer.judging.pick import Candidate, joint
-from trainer.training.fitting import if_it_fits
 from trainer.training.pausing import Control, Session, Signal
+from trainer.training.room import if_it_fits
 from trainer.training.run_folder import RunFolder
 
 if TYPE_CHECKING:

@@ -16,20 +16,11 @@ from trainer.errors import ConfigError, DoesNotFit
 from trainer.presets import resolve
 from trainer.training import fitting
 from trainer.training.batches import Batches
-from trainer.training.fitting import (
-    GIB,
-    Measured,
-    Rung,
-    explain,
-    fit,
-    preview_ways,
-    rungs,
-    settle,
-    slow_types,
-    with_rung,
-)
+from trainer.training.fitting import Measured, fit, slow_types
+from trainer.training.ladder import Rung, explain, preview_ways, rungs, with_rung
 from trainer.training.loop import Trainer
 from trainer.training.prepare import Prepared, prepare, read_dataset
+from trainer.training.room import GIB, settle
 from trainer.training.run_folder import RunFolder
 
 

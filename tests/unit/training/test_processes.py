@@ -16,7 +16,7 @@ from trainer.config import parse
 from trainer.errors import ConfigError
 from trainer.events import Progress
 from trainer.training.checkpoint import newest
-from trainer.training.fitting import pass_sizes, shared_out
+from trainer.training.ladder import pass_sizes, shared_out
 from trainer.training.pausing import Uncontrolled
 from trainer.training.processes import open_accelerator, own_passes
 from trainer.training.run import create, train

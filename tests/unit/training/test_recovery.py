@@ -21,7 +21,7 @@ from trainer.styles.metadata import sshs_model_hash
 from trainer.styles.verify import Verification, verify_export
 from trainer.training import export, picking, samples, spilling
 from trainer.training.batches import Batch
-from trainer.training.fitting import Rung, spares_main_memory, step_down
+from trainer.training.ladder import Rung, spares_main_memory, step_down
 from trainer.training.loop import Diverged, Trainer
 from trainer.training.pausing import Session, Signal, Uncontrolled
 from trainer.training.recovery import Change, Recovery

@@ -30,7 +30,7 @@ from trainer.styles.fit import attach
 from trainer.styles.names import as_in_files
 from trainer.styles.read import read_style
 from trainer.training import checkpoint as checkpoints
-from trainer.training.fitting import memory_limit
+from trainer.training.room import memory_limit
 from trainer.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
