@@ -204,9 +204,9 @@ class Listeners:
         elif act == "alpha-cancel":
             looking.waiting = looking.note = ""
         elif act == "compare":
-            looking.compared = self.studio.library.compared(looking.style, str(event.fields.get("other", "")))
+            looking.compared = self.studio.workshop.compared(looking.style, str(event.fields.get("other", "")))
         elif act == "dissect":
-            looking.looked_into = self.studio.library.anatomy(looking.style)
+            looking.looked_into = self.studio.workshop.anatomy(looking.style)
         elif act in ("smaller", "merge", "part"):
             self.rework(looking, act, event.fields)
         elif act in ("pack", "push"):
@@ -225,16 +225,16 @@ class Listeners:
 
     def rework(self, looking: Looking, act: str, fields: Mapping[str, str]) -> None:
         """Make another style of the one that is open, and open that; the worker does it, which takes seconds."""
-        library, rank = self.studio.library, _whole(fields.get("rank", ""))
+        workshop, rank = self.studio.workshop, _whole(fields.get("rank", ""))
         if act == "smaller":
-            looking.style = library.smaller(looking.style, rank or 1)
+            looking.style = workshop.smaller(looking.style, rank or 1)
         elif act == "part":
-            looking.style = library.part(looking.style, str(fields.get("keep", "")))
+            looking.style = workshop.part(looking.style, str(fields.get("keep", "")))
         else:
             strengths = [_strength(fields.get(name, "")) for name in ("strength", "other_strength")]
             pairs = zip((looking.style, str(fields.get("other", ""))), strengths, strict=True)
-            looking.style = library.merged(list(pairs), rank)
-        looking.note = TEXTS.library.reworked.format(name=library.view(looking.style).card.name)
+            looking.style = workshop.merged(list(pairs), rank)
+        looking.note = TEXTS.library.reworked.format(name=self.studio.library.view(looking.style).card.name)
 
     def share(self, looking: Looking, act: str, fields: Mapping[str, str]) -> None:
         """Pack the style that is open, or send what was packed to the hub."""

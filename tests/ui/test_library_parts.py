@@ -298,16 +298,17 @@ def test_a_name_and_tags_are_those_of_the_style_they_were_entered_for_whatever_i
 
 def test_the_forms_reach_the_library_as_they_were_filled_in() -> None:
     asked: list[object] = []
-    library = SimpleNamespace(
+    workshop = SimpleNamespace(
         smaller=lambda style, rank: asked.append((style, rank)) or "style-2",
         merged=lambda parts, rank: asked.append((parts, rank)) or "style-3",
-        view=lambda style: StyleView(replace(CARD, name=style), {}, {}, None),
     )
+    library = SimpleNamespace(view=lambda style: StyleView(replace(CARD, name=style), {}, {}, None))
     sharing = SimpleNamespace(
         pack=lambda style, choices: asked.append(choices) or PackedView(style, {}, ()),
         push=lambda style, choices, private: asked.append((choices.repo, private)) or "https://hub/me/ink",
     )
-    listeners = Listeners(SimpleNamespace(studio=SimpleNamespace(library=library, sharing=sharing)), *[None] * 5)  # type: ignore[arg-type]
+    studio = SimpleNamespace(library=library, workshop=workshop, sharing=sharing)
+    listeners = Listeners(SimpleNamespace(studio=studio), *[None] * 5)  # type: ignore[arg-type]
     looking = Looking(style="run-1")
     listeners.rework(looking, "smaller", {"rank": "4"})
     assert (looking.style, looking.note) == ("style-2", "style-2 is in the library.")

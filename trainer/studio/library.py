@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from trainer import config as configs
 from trainer.atomic import replace_file
-from trainer.bases.families import BUNDLED, title_of
+from trainer.bases.families import title_of
 from trainer.config import FileLayout, RunConfig
 from trainer.errors import AdapterFileError, ImageError, PatinaError, StudioError
 from trainer.safetensors_file import Header, copy_with_metadata, read_header
@@ -25,8 +25,8 @@ from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder, new_id
 from trainer.studio.runs import Runs
 from trainer.studio.store import RunRow, State, Store
-from trainer.studio.views import AnatomyView, ComparedView, LayerView, SharedDirections, StyleCard, StyleView
-from trainer.studio.worker.protocol import Compare, Convert, Dissect, FileRequest, Inspect, Rework
+from trainer.studio.views import StyleCard, StyleView
+from trainer.studio.worker.protocol import Convert, FileRequest, Inspect
 from trainer.styles.alpha import KEY, Alpha
 from trainer.styles.headers import Headers
 from trainer.styles.metadata import copy_titled, family_of, rank_of, strength_of
@@ -38,8 +38,6 @@ LONGEST_TAG = 40
 _LINKED = "linked-"
 THUMBNAIL = "thumbnail.png"
 """Beside a style's file: the picture that the file brought along."""
-_TOO_LONG = ("patina.config", "ss_tag_frequency", "ss_dataset_dirs", "ss_datasets", "ss_bucket_info")
-"""Metadata too long to be put side by side."""
 Ask = Callable[[FileRequest], Mapping[str, Any]]
 
 logger = logging.getLogger(__name__)
@@ -244,97 +242,6 @@ class Library:
         if copied is not None:
             unpack_thumbnail(copied, folder)
         return style_id
-
-    def smaller(self, style_id: str, rank: int) -> str:
-        """A new style with the strongest directions alone of another's layers; returns its id. Takes seconds.
-
-        Raises:
-            PatinaError: as of `trainer.workbench.resize.resize`.
-        """
-        card = self.card(style_id)
-        return self._reworked([(card, 1.0)], rank, f"{card.name} {rank}")
-
-    def merged(self, parts: Sequence[tuple[str, float]], rank: int | None = None) -> str:
-        """A new style that is others at once, each an id with its strength; returns its id. Takes seconds.
-
-        Args:
-            rank: most directions of a layer; None keeps all, which is exact.
-
-        Raises:
-            PatinaError: as of `trainer.workbench.merge.merge`.
-        """
-        cards = [(self.card(style_id), strength) for style_id, strength in parts]
-        return self._reworked(cards, rank, " + ".join(card.name for card, _ in cards))
-
-    def part(self, style_id: str, keep: str) -> str:
-        """A new style with some of another's layers; returns its id. Takes seconds.
-
-        Args:
-            keep: ``style``, ``content`` or a named target, as of `trainer.workbench.split.split`.
-
-        Raises:
-            PatinaError: as of that function.
-        """
-        card = self.card(style_id)
-        return self._reworked([(card, 1.0)], None, f"{card.name} {keep}", keep)
-
-    def compared(self, first: str, second: str) -> ComparedView:
-        """What differs between two styles. Takes seconds.
-
-        Raises:
-            PatinaError: there is no such style, or its file cannot be read.
-        """
-        one, other = self.card(first), self.card(second)
-        found = self._ask(Compare(ask=new_id("compare"), first=str(one.file), second=str(other.file)))
-        told = {key: tuple(values) for key, values in found["settings"].items() if not key.startswith(_TOO_LONG)}
-        return ComparedView(
-            styles=(first, second),
-            names=(one.name, other.name),
-            norms=(found["norms"][0], found["norms"][1]),
-            angle=found["angle"],
-            shared=len(found["layers"]),
-            alone=(len(found["only_first"]), len(found["only_second"])),
-            settings=told,
-            notes=tuple(found["notes"]),
-            shared_directions=tuple(
-                SharedDirections(each["kind"], each["layers"], tuple(map(tuple, each["similarity"])), each["by_chance"])
-                for each in found["shared_directions"]
-            ),
-        )
-
-    def anatomy(self, style_id: str) -> AnatomyView:
-        """What a style does to each layer, beside its base's weights where that is on this machine. Takes seconds.
-
-        Raises:
-            PatinaError: there is no such style, or its change depends on the base.
-        """
-        card = self.card(style_id)
-        # A file from elsewhere may name any path as its base; only runs' own are opened.
-        base = "bundled" if card.family == BUNDLED.key else card.base if card.origin == "trained" else ""
-        try:
-            found = self._ask(Dissect(ask=new_id("dissect"), path=str(card.file), base=base))
-        except PatinaError as error:
-            raise type(error)(str(error).replace(str(card.file), card.name)) from None
-        layers = tuple(LayerView(**{**each, "sizes": tuple(each["sizes"])}) for each in found["layers"])
-        return AnatomyView(style_id, layers, found["smaller"], found["kept"], found["energy"])
-
-    def _reworked(self, cards: Sequence[tuple[StyleCard, float]], rank: int | None, name: str, keep: str = "") -> str:
-        self._home.require_space(sum(card.size_bytes for card, _ in cards), "This style")
-        ask = new_id("rework")
-        target = self._home.downloads / ask / "style.safetensors"
-        target.parent.mkdir(parents=True)
-        sources = tuple((str(card.file), strength) for card, strength in cards)
-        try:
-            self._ask(Rework(ask=ask, sources=sources, rank=rank, target=str(target), name=name[:80], keep=keep))
-            return self.add(target, name[:80])
-        except PatinaError as error:
-            text = str(error)
-            for card, _ in cards:
-                # Where the studio keeps its files says nothing to whoever chose a style.
-                text = text.replace(str(card.file), card.name)
-            raise type(error)(text) from None
-        finally:
-            shutil.rmtree(target.parent, ignore_errors=True)
 
     def download(self, style_id: str, layout: FileLayout = "kohya", *, half: bool = False) -> Path:
         """The style's file under its name, in the wanted layout; another one than its own takes seconds.

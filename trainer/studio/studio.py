@@ -26,6 +26,7 @@ from trainer.studio.shelves import Shelves
 from trainer.studio.store import Store
 from trainer.studio.trash import Trash
 from trainer.studio.worker.supervisor import Supervisor
+from trainer.studio.workshop import Workshop
 
 
 class Studio:
@@ -43,6 +44,7 @@ class Studio:
         runs: the queue and everything that was started.
         pictures: previews and the gallery.
         library: finished and imported styles.
+        workshop: new styles of those, and what is known of their layers.
         preferences: prompts and folders that people told the studio to keep.
         sharing: what is published of a style.
         shelves: what lies in folders that people named.
@@ -82,6 +84,7 @@ class Studio:
         self.captioning = Captioning(self.home, store, images, supervisor, self.preferences)
         self.runs = Runs(self.home, store, self.drafts, supervisor, images.first)
         self.library = Library(database, self.home, store, self.runs, supervisor.ask, self.shelves.styles)
+        self.workshop = Workshop(self.home, self.library, supervisor.ask)
         self.trash = Trash(self.preferences, self.runs, self.library)
         self.sharing = Sharing(self.home, self.library)
         self.pictures = Pictures(self.home, store, jobs, self.library, supervisor)

@@ -20,6 +20,7 @@ from trainer.studio.sharing import Sharing
 from trainer.studio.store import State
 from trainer.studio.worker.protocol import Compare, Convert, Dissect, FileRequest, Rework
 from trainer.studio.worker.rework import compared, dissected, reworked
+from trainer.studio.workshop import Workshop
 from trainer.styles.inspect import inspect_file
 from trainer.styles.read import read_style
 from trainer.styles.write import write_again, write_style
@@ -47,6 +48,11 @@ def library(parts: Parts) -> Library:
     return Library(parts.store.db, parts.home, parts.store, parts.runs, worker)
 
 
+@pytest.fixture
+def workshop(parts: Parts, library: Library) -> Workshop:
+    return Workshop(parts.home, library, worker)
+
+
 def added(library: Library, folder: Path, name: str, seed: int = 0, **metadata: str) -> str:
     rng = torch.Generator().manual_seed(seed)
     layer = LayerWeights(torch.randn(4, 16, generator=rng), torch.randn(16, 4, generator=rng), 4.0)
@@ -54,11 +60,13 @@ def added(library: Library, folder: Path, name: str, seed: int = 0, **metadata: 
     return library.add(folder / f"{name}.safetensors")
 
 
-def test_a_smaller_and_a_merged_copy_are_styles_of_their_own(library: Library, tmp_path: Path) -> None:
+def test_a_smaller_and_a_merged_copy_are_styles_of_their_own(
+    library: Library, workshop: Workshop, tmp_path: Path
+) -> None:
     ink, wash = added(library, tmp_path, "Ink", 1), added(library, tmp_path, "Wash", 2)
-    small = library.card(library.smaller(ink, 2))
+    small = library.card(workshop.smaller(ink, 2))
     assert (small.name, small.rank) == ("Ink 2", 2)
-    both = library.card(library.merged([(ink, 0.5), (wash, 1.0)]))
+    both = library.card(workshop.merged([(ink, 0.5), (wash, 1.0)]))
     assert (both.name, both.rank, both.family) == ("Ink + Wash", 8, "sd1")
     assert {card.name for card in library.cards()} == {"Ink", "Wash", "Ink 2", "Ink + Wash"}
     layer = read_style(both.file).layers[PATH]
@@ -67,25 +75,27 @@ def test_a_smaller_and_a_merged_copy_are_styles_of_their_own(library: Library, t
     torch.testing.assert_close(layer.scale * (layer.up @ layer.down), wanted)
 
 
-def test_a_part_is_a_style_of_its_own_and_two_styles_are_compared(library: Library, tmp_path: Path) -> None:
+def test_a_part_is_a_style_of_its_own_and_two_styles_are_compared(
+    library: Library, workshop: Workshop, tmp_path: Path
+) -> None:
     ink, wash = added(library, tmp_path, "Ink", 1), added(library, tmp_path, "Wash", 2, trigger="wash style")
     layer, inner = read_style(library.card(ink).file).layers[PATH], PATH.replace("attn2", "attn1")
     other = LayerWeights(layer.down, -layer.up, layer.alpha)
     write_style(tmp_path / "Both.safetensors", {PATH: layer, inner: other}, metadata={"patina.family": "sd1"})
-    part = library.card(library.part(library.add(tmp_path / "Both.safetensors"), "self"))
+    part = library.card(workshop.part(library.add(tmp_path / "Both.safetensors"), "self"))
     assert part.name == "Both self"
     assert read_style(part.file).layers.keys() == {inner}
     with pytest.raises(ConfigError, match="matches no layer of Ink"):
-        library.part(ink, "self")
-    found = library.compared(ink, wash)
+        workshop.part(ink, "self")
+    found = workshop.compared(ink, wash)
     assert (found.names, found.shared, found.alone) == (("Ink", "Wash"), 1, (0, 0))
     one, two = (read_style(library.card(style).file).layers[PATH] for style in (ink, wash))
     a, b = (layer.scale * (layer.up @ layer.down) for layer in (one, two))
     assert found.norms == pytest.approx((float(a.norm()), float(b.norm())), rel=1e-4)
     assert math.cos(found.angle) == pytest.approx(float((a * b).sum() / a.norm() / b.norm()), abs=1e-4)
     assert found.settings["trigger"] == (None, "wash style")
-    assert library.compared(ink, ink).angle == pytest.approx(0.0, abs=1e-3)
-    (same,), (apart,) = library.compared(ink, ink).shared_directions, found.shared_directions
+    assert workshop.compared(ink, ink).angle == pytest.approx(0.0, abs=1e-3)
+    (same,), (apart,) = workshop.compared(ink, ink).shared_directions, found.shared_directions
     assert same.kind == "attn2.to_q"
     torch.testing.assert_close(torch.tensor(same.similarity).diagonal(), torch.ones(4))
     left = [torch.linalg.svd(update).U[:, 0] for update in (a, b)]
@@ -93,10 +103,10 @@ def test_a_part_is_a_style_of_its_own_and_two_styles_are_compared(library: Libra
 
 
 def test_what_is_inside_agrees_with_direct_computation_and_a_file_cannot_name_a_folder_to_open(
-    library: Library, tmp_path: Path
+    library: Library, workshop: Workshop, tmp_path: Path
 ) -> None:
     ink = added(library, tmp_path, "Ink", 1, ss_sd_model_name=str(tmp_path))
-    found = library.anatomy(ink)
+    found = workshop.anatomy(ink)
     (layer,) = found.layers
     own = read_style(library.card(ink).file).layers[PATH]
     sizes = torch.linalg.svdvals(own.scale * own.up @ own.down)
@@ -108,12 +118,12 @@ def test_what_is_inside_agrees_with_direct_computation_and_a_file_cannot_name_a_
 
 
 def test_a_refusal_names_the_style_and_not_where_the_studio_keeps_it(
-    library: Library, parts: Parts, tmp_path: Path
+    library: Library, workshop: Workshop, parts: Parts, tmp_path: Path
 ) -> None:
     ink = added(library, tmp_path, "Ink", 1)
     other = added(library, tmp_path, "Other", 2, **{"patina.family": "sdxl"})
     with pytest.raises(AdapterFileError, match=r"^Ink is made for Stable Diffusion 1 and Other for"):
-        library.merged([(ink, 1.0), (other, 1.0)])
+        workshop.merged([(ink, 1.0), (other, 1.0)])
     assert list(parts.home.downloads.iterdir()) == []
     assert len(library.cards()) == 2
 
