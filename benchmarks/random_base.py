@@ -14,6 +14,7 @@ from trainer.bases.families import SD1, SDXL, Family
 from trainer.bases.lean import make_lean
 from trainer.bases.process import Diffusion
 from trainer.bases.quantised import Quantize, quantise
+from trainer.bases.quiet import quiet_libraries
 from trainer.bases.single_file import CLIP_TOKENIZER, CONFIGS
 
 FAMILIES: dict[str, Family] = {"sd1": SD1, "sdxl": SDXL}
@@ -51,6 +52,7 @@ _TINY: dict[str, dict[str, dict[str, Any]]] = {
 _TINY_VAE = {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1, "sample_size": 64}
 
 
+@quiet_libraries()
 def random_base(
     key: str, *, device: torch.device, dtype: torch.dtype, tiny: bool = False, quantize: Quantize | None = None
 ) -> Base:
