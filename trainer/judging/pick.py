@@ -36,7 +36,7 @@ class Candidate:
     """One checkpoint at one strength with its scores, one number a picture where a tuple.
 
     Attributes:
-        style: 0 as the base draws, 1 as the training images.
+        style: 0 as the base draws, 1 as the training images (`trainer.judging.scores.StyleScale.score`).
         subject: 0 to 1, the chance that its prompt explains the picture best.
         nearness: to the nearest training image, 1 is usual (`trainer.judging.scores.Copy`).
         nearest: index of that image.
@@ -244,7 +244,9 @@ def _style_words(one: Candidate, chosen: Pick) -> str:
     strongest = max(c.style_mean for c in chosen.front)
     if one.style_mean >= 0.95 * strongest:
         return "as close to your images as any"
-    return f"{round(100 * max(0.0, min(one.style_mean, 1.0)))}% of the way from the base to your images"
+    # The score is the square of the way.
+    way = max(0.0, min(one.style_mean, 1.0)) ** 0.5
+    return f"{round(100 * way)}% of the way from the base to your images"
 
 
 def _subject_words(one: Candidate) -> str:

@@ -106,6 +106,11 @@ def test_the_sentence_names_step_strength_and_the_image_that_is_copied() -> None
     assert "Step 400 at 1 begins to copy owl.png." in text
 
 
+def test_the_sentence_says_the_way_and_the_score_is_its_square() -> None:
+    weak, strong = candidate(100, 0.5, 0.25, 0.95), candidate(400, 1.0, 0.9, 0.2)
+    assert "50% of the way from the base to your images" in sentence(pick([weak, strong]), [weak, strong], ["a.png"])
+
+
 def test_an_overfitted_run_is_caught_by_what_it_knows_by_heart_and_the_image_is_named() -> None:
     """Its pictures of unseen subjects score as well as ever; what its captions bring back tells."""
 
