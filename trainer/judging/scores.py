@@ -34,15 +34,13 @@ class StyleScale:
         return cls(style_distance(base_pictures, references), float(own_distance(references).median()))
 
     def score(self, pictures: Features, references: Features) -> Tensor:
-        """How far each picture went from the base's ways to those of the training images, (P,).
+        """How much of the way from the base to the training images each picture went, (P,).
 
-        0 is drawn as the base draws, 1 as near as the training images are to each other; it can leave that range. It is
-        the square of the way: the first half of it is seen by nobody, and the square is what a network that tells sets
-        of icons apart gave to the pictures of fifteen runs (docs/judging.md).
+        0 is drawn as the base draws, 1 as near as the training images are to each other; it can leave that range.
         """
         distance = style_distance(pictures, references)
-        way = (self.zero - distance) / (self.zero - self.ceiling).mean().clamp(min=1e-8)
-        return way * way.abs()
+        way = (self.zero - self.ceiling).mean().clamp(min=1e-8)
+        return (self.zero - distance) / way
 
 
 def margins(errors: Tensor) -> Tensor:

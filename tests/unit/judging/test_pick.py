@@ -10,7 +10,7 @@ from trainer.judging.pick import Candidate, front, joint, pick, sentence
 
 
 def candidate(step: int, strength: float, style: float, subject: float, **other: object) -> Candidate:
-    """Ten pictures whose scores scatter a little around what is asked for."""
+    """Ten pictures whose scores scatter a little around what is asked for; ``style`` is their part of the way."""
     scatter = [0.01 * (i % 5 - 2) for i in range(10)]
     given: dict[str, object] = {
         "style": tuple(style + s for s in scatter),
@@ -107,7 +107,9 @@ def test_the_sentence_names_step_strength_and_the_image_that_is_copied() -> None
 
 
 def test_the_sentence_says_the_way_and_the_score_is_its_square() -> None:
-    weak, strong = candidate(100, 0.5, 0.25, 0.95), candidate(400, 1.0, 0.9, 0.2)
+    weak, strong = candidate(100, 0.5, 0.5, 0.95), candidate(400, 1.0, 0.9, 0.2)
+    assert weak.style_mean == pytest.approx(0.25)
+    assert candidate(100, 0.5, -0.5, 0.95).style_mean == pytest.approx(-0.25)
     assert "50% of the way from the base to your images" in sentence(pick([weak, strong]), [weak, strong], ["a.png"])
 
 
