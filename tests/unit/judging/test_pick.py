@@ -49,7 +49,7 @@ def test_of_candidates_within_noise_the_earlier_and_weaker_wins() -> None:
     late = Candidate(
         step=400,
         strength=1.0,
-        style=tuple(s + d for s, d in zip(early.style, [0.3, -0.28] * 5, strict=True)),
+        style=tuple(s + d for s, d in zip(early.style, [0.29, -0.28] * 5, strict=True)),
         subject=early.subject,
         nearness=early.nearness,
         nearest=early.nearest,
@@ -106,10 +106,10 @@ def test_the_sentence_names_step_strength_and_the_image_that_is_copied() -> None
     assert "Step 400 at 1 begins to copy owl.png." in text
 
 
-def test_the_sentence_says_the_way_and_the_score_is_its_square() -> None:
-    weak, strong = candidate(100, 0.5, 0.5, 0.95), candidate(400, 1.0, 0.9, 0.2)
-    assert weak.style_mean == pytest.approx(0.25)
-    assert candidate(100, 0.5, -0.5, 0.95).style_mean == pytest.approx(-0.25)
+def test_the_sentence_says_the_way_and_the_score_is_its_cube() -> None:
+    weak, strong = candidate(100, 0.5, 0.5, 0.95), candidate(400, 1.0, 0.9, 0.1)
+    assert weak.style_mean == pytest.approx(0.125)
+    assert candidate(100, 0.5, -0.5, 0.95).style_mean == pytest.approx(-0.125)
     assert "50% of the way from the base to your images" in sentence(pick([weak, strong]), [weak, strong], ["a.png"])
 
 
