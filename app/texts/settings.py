@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from trainer.config import settings
 
-ELSEWHERE = frozenset({"name", "trigger", "base.source", "data.images", "data.repeats", "train.preset"})
+ELSEWHERE = frozenset({"name", "trigger", "base.source", "data.images", "data.repeats", "data.focus", "train.preset"})
 """Settings that the Train tab asks for in the open, in texts of its own."""
 
 NAMES = {

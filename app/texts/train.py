@@ -21,6 +21,8 @@ class EditorTexts:
     keys: str = "Page up and page down change the image; so do the arrow keys outside the caption."
     times: str = "How often it is learned, beside the others"
     crop_help: str = "Drag over the picture to choose the part that is learned."
+    focus: str = "What stays in sight of {name}"
+    focus_help: str = "The shape that fits best leaves the veiled part out: drag the dot to what should stay in sight."
     crop: str = "Use this part"
     whole: str = "Use the whole image"
     remove: str = "Remove"
@@ -40,8 +42,8 @@ class TrainTexts:
     set_option: str = "{name}: {images}"
     take_set: str = "Add them"
     drop_hint: str = (
-        "PNG, JPEG, HEIC, WebP, GIF, BMP or TIFF; text files of the same name become captions. "
-        "Ten to thirty images suit most styles."
+        "PNG, JPEG, HEIC, WebP, GIF, BMP or TIFF; text files of the same name become captions, "
+        "cat-mask.png is the mask of cat.png. Ten to thirty images suit most styles."
     )
     sending: str = "Sending {done} of {total} files"
     reading: str = "Reading the images"
@@ -97,6 +99,7 @@ class TrainTexts:
             "caption_encoding": ("caption read as Chinese", "captions read as Chinese"),
             "not_read": ("not read", "not read"),
             "repeats": ("note", "notes"),
+            "mask": ("mask", "masks"),
         }
     )
     summary: str = "{images}: {facts}."
@@ -214,6 +217,7 @@ class TrainTexts:
     base_other: str = "Another model"
     base_other_hint: str = "A Hugging Face id, a folder, or a .safetensors file on this machine."
     editor: EditorTexts = field(default_factory=EditorTexts)
+    bad_focus: str = "Drag the dot over the picture to say what should stay in sight."
     bad_crop: str = "Drag over the picture first to choose a part of it."
     finding: str = "{message}: {action}."
     base_here: str = "On this machine"

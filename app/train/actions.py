@@ -25,6 +25,7 @@ from app.uploads import arrived, folders_of
 from trainer.bases.families import FAMILIES
 from trainer.captioning.style_words import STYLE_WORDS
 from trainer.data.captions import compose
+from trainer.data.folder import masked_by
 from trainer.errors import StudioError
 from trainer.studio.drafts import DEFAULT_NAME
 
@@ -202,6 +203,14 @@ class Actions:
 
     def click_uncrop(self, run: str, data: Mapping[str, Any]) -> Answer:
         self.studio.drafts.crop_image(run, str(data["image"]), None)
+        return STAY
+
+    def click_focus(self, run: str, data: Mapping[str, Any]) -> Answer:
+        try:
+            x, y = (float(share) for share in data["at"])
+        except (KeyError, TypeError, ValueError):
+            raise StudioError(TEXTS.train.bad_focus) from None
+        self.studio.drafts.focus_image(run, str(data["image"]), (x, y))
         return STAY
 
     # ---- captions
@@ -412,7 +421,7 @@ def untouched(summary: RunSummary) -> bool:
 
 
 def in_parts(paths: Sequence[Path]) -> list[list[Path]]:
-    """An upload in parts, so that one can say how far it is; a caption file stays with its image."""
+    """An upload in parts, so that one can say how far it is; captions and masks stay with their images."""
     if any(path.suffix == ".jsonl" for path in paths):
         return [list(paths)]
     parts: list[list[Path]] = [[]]
@@ -424,7 +433,7 @@ def in_parts(paths: Sequence[Path]) -> list[list[Path]]:
 
 
 def _stem(path: Path) -> str:
-    return path.stem.casefold()
+    return (masked_by(path) or path.stem).casefold()
 
 
 def _writer_of(fields: Mapping[str, Any]) -> tuple[str, str]:

@@ -141,6 +141,7 @@ def _summary(draft: DraftView) -> Markup:
 def _image(image: ImageView) -> Markup:
     words = TEXTS.train
     left, top, right, bottom = image.crop
+    shares = (left / image.width, top / image.height, right / image.width, bottom / image.height)
     # What lies outside the crop is veiled; places are shares of the picture, so any thumbnail size fits.
     veil = (
         f"left:{100 * left / image.width:.2f}%;top:{100 * top / image.height:.2f}%;"
@@ -191,6 +192,7 @@ def _image(image: ImageView) -> Markup:
         data_name=image.name,
         data_large=picture_url(image.path, 1024),
         data_part=image.part,
+        data_crop=None if whole else ",".join(f"{share:.5f}" for share in shares),
         data_times=image.repeats,
     )
 

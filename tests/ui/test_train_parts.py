@@ -367,7 +367,7 @@ def test_an_upload_is_taken_in_and_its_copy_removed(
     assert not broken.exists()
 
 
-def test_an_upload_is_read_in_parts_that_keep_captions_with_their_images(
+def test_an_upload_is_read_in_parts_that_keep_captions_and_masks_with_their_images(
     actions: Actions, run: str, patina_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = patina_home / "uploads" / "many"
@@ -375,6 +375,7 @@ def test_an_upload_is_read_in_parts_that_keep_captions_with_their_images(
     for index in range(12):
         Image.new("RGB", (64, 64), (20 * index, 9, 9)).save(folder / f"{index:02d}.png")
         (folder / f"{index:02d}.txt").write_text(f"number {index}", encoding="utf-8")
+    Image.new("L", (64, 64), 255).save(folder / "03-mask.png")
     told: list[tuple[int, int]] = []
     add = actions.studio.drafts.add_images
 
@@ -386,9 +387,12 @@ def test_an_upload_is_read_in_parts_that_keep_captions_with_their_images(
     # As a browser sends them: in no order.
     paths = sorted(folder.iterdir(), key=lambda path: path.name[::-1])
     actions.upload(run, [{"path": str(path), "name": path.name} for path in paths])
-    assert told == [(0, 24), (8, 24), (16, 24)]
+    assert told == [(0, 25), (9, 25), (17, 25)]
     assert actions.reading == {}
-    made = {image.name: image.caption for image in actions.studio.drafts.view(run).images}
+    images = actions.studio.drafts.view(run).images
+    assert [image.name for image in images if any(f.kind == "mask" for f in image.findings)] == ["03.png"]
+    made = {image.name: image.caption for image in images}
+    assert "03-mask.png" not in made
     assert all(made[f"{index:02d}.png"] == f"number {index}" for index in range(12))
 
 

@@ -152,6 +152,21 @@ def test_an_image_is_looked_at_closely_cropped_by_dragging_and_left_with_a_key(d
     window.get_by_role("button", name="Use this part").click()
     expect(window.get_by_role("button", name="Use the whole image")).to_be_visible()
     until(lambda: shape()[0] < whole[0] * 0.7)
+    # What its shape in training cuts off follows the dot.
+    cut = draft.locator(".thumbs .crop")
+    expect(cut).to_have_count(1)
+    dot = window.get_by_role("button", name="What stays in sight of apple.png")
+    middle, corner = dot.bounding_box(), window.locator("img").bounding_box()
+    assert middle is not None
+    assert corner is not None
+    draft.mouse.move(middle["x"] + middle["width"] / 2, middle["y"] + middle["height"] / 2)
+    draft.mouse.down()
+    draft.mouse.move(corner["x"], corner["y"], steps=3)
+    draft.mouse.up()
+    expect(cut).to_have_attribute("style", re.compile(r"left:0\.00%;top:0\.00%"))
+    dot.press("ArrowDown")
+    dot.press("ArrowRight")
+    expect(cut).not_to_have_attribute("style", re.compile(r"left:0\.00%;top:0\.00%"))
     window.get_by_role("button", name="Use the whole image").click()
     until(lambda: shape() == whole)
     window.get_by_role("button", name="Close").click()

@@ -51,15 +51,21 @@ def list_images(folder: Path) -> tuple[list[Path], list[Finding]]:
 MASK_ENDING = "-mask"
 
 
+def masked_by(file: Path) -> str:
+    """The name, without ending, of the image that a file is a mask of by its own name; empty where it is none."""
+    is_mask = file.suffix.lower() == ".png" and file.stem.endswith(MASK_ENDING)
+    return file.stem.removesuffix(MASK_ENDING) if is_mask else ""
+
+
 def without_masks(files: Sequence[Path]) -> tuple[list[Path], dict[Path, Path]]:
     """Files that are images, and by image the file beside it that is its mask: ``cat-mask.png`` of ``cat.jpg``."""
     images = {file.with_suffix(""): file for file in files}
     masks: dict[Path, Path] = {}
     for file in files:
-        if file.suffix.lower() == ".png" and file.stem.endswith(MASK_ENDING):
-            image = images.get(file.with_name(file.stem.removesuffix(MASK_ENDING)))
-            if image is not None:
-                masks[image] = file
+        stem = masked_by(file)
+        image = images.get(file.with_name(stem)) if stem else None
+        if image is not None:
+            masks[image] = file
     taken = set(masks.values())
     return [file for file in files if file not in taken], masks
 

@@ -121,7 +121,8 @@ class Drafts:
     ) -> AddReport:
         """Take uploaded files into a draft: decoded and re-encoded in a child process with limits.
 
-        ``.txt`` files among them become captions of the images of the same name. Takes up to seconds.
+        ``.txt`` files among them become captions of the images of the same name, ``cat-mask.png`` the mask of ``cat``.
+        Takes up to seconds.
 
         Args:
             folders: by file, the name of the folder that it came from, which may say how often its images come.
@@ -146,16 +147,18 @@ class Drafts:
         return list(found.values())
 
     def add_set(self, run_id: str, source: str) -> None:
-        """Add the images of another run, with their captions, parts and how often they come.
+        """Add the images of another run, with their captions, masks and parts, and how often they come.
 
         Raises:
             StudioError: there is no such run, or they would be too many.
         """
         self._draft(run_id)
-        other = repeat_counts(self._config(self._store.get(source)).data.repeats)
-        own = repeat_counts(self._config(self._store.get(run_id)).data.repeats)
+        other, own = (self._config(self._store.get(run)).data for run in (source, run_id))
         self._images.copy(source, run_id)
-        self.update(run_id, {"data.repeats": self._repeats(run_id, {**other, **own})})
+        repeats = {**repeat_counts(other.repeats), **repeat_counts(own.repeats)}
+        focus = {**focus_points(other.focus), **focus_points(own.focus)}
+        told = {"data.repeats": self._repeats(run_id, repeats), "data.focus": self._focus(run_id, focus)}
+        self.update(run_id, told)
 
     def remove_image(self, run_id: str, image_id: str) -> None:
         """Take an image out of a draft; `restore_image` brings it back with its caption."""
@@ -171,6 +174,17 @@ class Drafts:
         """Use a part of an image; see `DraftImages.crop`."""
         self._draft(run_id)
         self._images.crop(run_id, image_id, box)
+
+    def focus_image(self, run_id: str, image_id: str, point: tuple[float, float]) -> None:
+        """Keep a point of an image in the middle where the image is cut, as far as the image goes.
+
+        Args:
+            point: shares of its width and height from the upper left corner; what is outside is moved to its edge.
+        """
+        run = self._draft(run_id)
+        x, y = (min(1.0, max(0.0, share)) for share in point)
+        asked = {**focus_points(self._config(run).data.focus), image_id: (x, y)}
+        self.update(run_id, {"data.focus": self._focus(run_id, asked)})
 
     def repeat_image(self, run_id: str, image_id: str, times: int) -> None:
         """Have an image come so often beside the others; how long it trains is set by the steps.
@@ -241,6 +255,7 @@ class Drafts:
                 token_limit=limit,
                 focus=focus_points(config.data.focus),
                 repeats=repeat_counts(config.data.repeats),
+                masks=config.data.masks,
             )
             for removed in (False, True)
         ]
@@ -321,6 +336,7 @@ class Drafts:
         config.data.images = str(self._home.images(run_id))
         config.data.repeats = self._repeats(run_id, repeat_counts(config.data.repeats))
         config.data.focus = self._focus(run_id, focus_points(config.data.focus))
+        self._images.lay_masks(run_id, config.data.masks)
         return config
 
     def _problem(self, info: BaseInfo, images: int) -> str:

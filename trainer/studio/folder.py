@@ -144,6 +144,10 @@ class StudioFolder:
         """Images as they were before a person chose a part of them."""
         return self.run(run_id) / "whole"
 
+    def masks(self, run_id: str) -> Path:
+        """Which parts of the images count."""
+        return self.run(run_id) / "masks"
+
     def preview(self, job_id: str) -> Path:
         """The folder of a preview's pictures."""
         return self.previews / job_id

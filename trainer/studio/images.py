@@ -22,14 +22,15 @@ from PIL import Image
 from trainer.atomic import replace_file, write_file
 from trainer.data.captions import Caption, UploadedCaptions, is_caption, unmatched
 from trainer.data.decoder import Decoder, Seen, Source
-from trainer.data.doctor import Candidate, CountTokens, Focus, file_findings, judge
+from trainer.data.doctor import Candidate, CountTokens, Focus, Masks, file_findings, judge
 from trainer.data.duplicates import Fingerprint, fingerprint
-from trainer.data.folder import natural_key
+from trainer.data.folder import masked_by, natural_key
 from trainer.data.suffixes import IMAGE_SUFFIXES
 from trainer.errors import ImageError, StudioError
 from trainer.findings import Finding
 from trainer.studio.database import Database
 from trainer.studio.folder import StudioFolder
+from trainer.studio.masks import DraftMasks, transparency
 from trainer.studio.views import ImageView
 
 MAX_SIDE = 2048
@@ -64,6 +65,7 @@ class DraftImages:
     def __init__(self, database: Database, home: StudioFolder) -> None:
         self._db = database
         self._home = home
+        self._masks = DraftMasks(home)
 
     def images(self, run_id: str, *, removed: bool = False) -> list[DraftImage]:
         """The images in their order; with ``removed`` those that were taken out."""
@@ -95,6 +97,7 @@ class DraftImages:
         token_limit: int,
         focus: Focus | None = None,
         repeats: Mapping[str, int] | None = None,
+        masks: Masks = "files",
     ) -> list[ImageView]:
         """Every image with its crop and findings, from what was noted at the upload: no image is opened.
 
@@ -103,6 +106,7 @@ class DraftImages:
             resolution, multiple, buckets, trigger, count_tokens, token_limit, focus: as in
                 `trainer.data.doctor.judge`.
             repeats: how often an image comes; once where it is not there. As of ``focus``, by id or name.
+            masks: as in `trainer.data.doctor.examine`.
         """
         images = self.images(run_id, removed=removed)
         candidates = []
@@ -121,6 +125,7 @@ class DraftImages:
             focus=told_by_id(images, focus or {}),
         )
         often = told_by_id(images, repeats or {})
+        masked = {image.id: self._masks.finding(run_id, image.id, image.name, masks) for image in images}
         return [
             ImageView(
                 id=image.id,
@@ -131,7 +136,11 @@ class DraftImages:
                 caption=image.caption,
                 crop=verdict.example.crop,
                 bucket=verdict.example.bucket,
-                findings=tuple(replace(finding, image=image.id) for finding in verdict.findings),
+                findings=tuple(
+                    replace(finding, image=image.id)
+                    for finding in (*verdict.findings, masked[image.id])
+                    if finding is not None
+                ),
                 removed=image.removed,
                 part=self.is_part(run_id, image.id),
                 repeats=often.get(image.id, 1),
@@ -145,6 +154,7 @@ class DraftImages:
         """Take files in: decoded in a child process with limits, re-encoded, upright.
 
         Captions come from text files and ``metadata.jsonl`` among the files, else from meaningful names.
+        ``cat-mask.png`` is the mask of an image ``cat`` that comes along or is there.
         The same file twice is taken once. Returns the new ids, and (name, sentence) for what was refused.
 
         Raises:
@@ -157,6 +167,9 @@ class DraftImages:
             if file not in images and not is_caption(file)
         ]
         present = {image.id: image for image in [*self.images(run_id), *self.images(run_id, removed=True)]}
+        stems = {file.stem for file in images} | {Path(image.name).stem for image in present.values()}
+        masks = [file for file in images if masked_by(file) in stems]
+        images = [file for file in images if file not in masks]
         self._require_room(len(present) + len(images))
         self._home.require_space(sum(file.stat().st_size for file in images) * 4, "Adding these images")
         texts = UploadedCaptions(files)
@@ -165,7 +178,11 @@ class DraftImages:
         folder.mkdir(parents=True, exist_ok=True)
         names = {image.id: image.name for image in present.values()}
         added: list[str] = []
-        with Decoder(background=background) as decoder:
+        with (
+            Decoder(background=background) as decoder,
+            Decoder(background="white") as over_white,
+            Decoder(background="black") as over_black,
+        ):
             for file in images:
                 try:
                     source = Source.read(file)
@@ -181,6 +198,9 @@ class DraftImages:
                     names[image_id] = file.name
                     picture, seen = decoder.copy(source, max_side=MAX_SIDE)
                     replace_file(folder / f"{image_id}.png", partial(picture.save, format="PNG"))
+                    if seen.facts.transparent:
+                        opaque = transparency(source, over_white, over_black, max_side=MAX_SIDE)
+                        self._masks.keep(run_id, image_id, "alpha", opaque)
                 except (ImageError, OSError) as error:
                     is_ours = isinstance(error, ImageError)
                     sentence = str(error) if is_ours else f"{file.name} could not be kept ({error})."
@@ -190,6 +210,7 @@ class DraftImages:
                 found = [*file_findings(file.name, seen.facts, background=background), *notes]
                 self._insert(run_id, image_id, file.name, caption, source.sha256, seen, found)
                 added.append(image_id)
+            refused += self._take_masks(run_id, masks, decoder)
         refused += self._caption_present(run_id, texts.left_over(images))
         return added, refused
 
@@ -214,16 +235,11 @@ class DraftImages:
         if image is None:
             raise StudioError("This image is not there any more. Reload the page.")
         path, whole = self.path(run_id, image_id), self._home.whole_images(run_id) / f"{image_id}.png"
-        if box is None:
-            if whole.is_file():
-                whole.replace(path)
-        else:
-            with Image.open(path, formats=("PNG",)) as opened:
-                part = opened.crop(_pixels(box, opened.size))
-            if not whole.is_file():
-                whole.parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, whole)
-            replace_file(path, partial(part.save, format="PNG"))
+        for file, kept_whole in ((path, whole), *self._masks.layers(run_id, image_id)):
+            if box is not None:
+                _crop_file(file, kept_whole, box)
+            elif kept_whole.is_file():
+                kept_whole.replace(file)
         with Image.open(path, formats=("PNG",)) as opened:
             look, (width, height) = fingerprint(opened.convert("RGB")), opened.size
         row = self._db.one("SELECT findings FROM images WHERE run = ? AND id = ?", (run_id, image_id))
@@ -307,12 +323,46 @@ class DraftImages:
                 self._home.whole_images(target).mkdir(exist_ok=True)
                 name = f"{image.id}.png"
                 shutil.copyfile(self._home.whole_images(source) / name, self._home.whole_images(target) / name)
+            self._masks.copy(source, target, image.id)
         self._db.write(
             "INSERT INTO images SELECT ?, id, name, ordinal + 1 + (SELECT coalesce(max(ordinal), -1) FROM images"
             " WHERE run = ?), caption, 0, width, height, source_sha256, findings FROM images"
             " WHERE run = ? AND removed = 0 AND id NOT IN (SELECT id FROM images WHERE run = ?)",
             (target, target, source, target),
         )
+
+    def lay_masks(self, run_id: str, masks: Masks) -> None:
+        """Put the masks that count where a run looks for them."""
+        self._masks.lay_out(run_id, [image.id for image in self.images(run_id)], masks)
+
+    def _take_masks(self, run_id: str, files: Sequence[Path], decoder: Decoder) -> list[tuple[str, str]]:
+        """Keep the masks of images that are there; a sentence for each that cannot be used."""
+        by_stem = {Path(image.name).stem: image for image in self.images(run_id)}
+        refused = []
+        for file in files:
+            try:
+                self._take_mask(run_id, file, by_stem.get(masked_by(file)), decoder)
+            except ImageError as error:
+                refused.append((file.name, str(error)))
+            except OSError as error:
+                refused.append((file.name, f"{file.name} could not be kept ({error})."))
+        return refused
+
+    def _take_mask(self, run_id: str, file: Path, image: DraftImage | None, decoder: Decoder) -> None:
+        if image is None:
+            raise ImageError(f"{file.name} is the mask of an image that was not taken, so it was left out.")
+        if self.is_part(run_id, image.id):
+            raise ImageError(
+                f"{file.name} came after a part of {image.name} was chosen: use the whole image, then add it again."
+            )
+        mask, seen = decoder.copy(Source.read(file), max_side=MAX_SIDE)
+        width, height = seen.facts.width, seen.facts.height
+        if (width, height) != (image.width, image.height):
+            raise ImageError(
+                f"{file.name} is {width} x {height} pixels, but its image is {image.width} x {image.height}: give the "
+                "mask the image's size."
+            )
+        self._masks.keep(run_id, image.id, "mask", mask)
 
     def _require_room(self, count: int) -> None:
         if count > MAX_IMAGES:
@@ -417,6 +467,16 @@ def _whole_characters(text: str) -> str:
     A page or a program can send them, and no file can hold them.
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _crop_file(file: Path, whole: Path, box: tuple[float, float, float, float]) -> None:
+    """Leave a part of a picture; what it was before anything was cut off lies at ``whole``."""
+    with Image.open(file, formats=("PNG",)) as opened:
+        part = opened.crop(_pixels(box, opened.size))
+    if not whole.is_file():
+        whole.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, whole)
+    replace_file(file, partial(part.save, format="PNG"))
 
 
 def _pixels(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:

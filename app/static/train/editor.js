@@ -12,8 +12,21 @@ export const partOf = (box, from, to) => {
   return [across[0], down[0], across[1], down[1]];
 };
 
+// A crop of the same size around a point, both in shares of the picture, moved inside where it would leave it.
+export const cropAround = ([left, top, right, bottom], { x, y }) => {
+  const place = (at, size) => Math.min(1 - size, Math.max(0, at - size / 2));
+  const [width, height] = [right - left, bottom - top];
+  const [across, down] = [place(x, width), place(y, height)];
+  return [across, down, across + width, down + height];
+};
+const middleOf = ([left, top, right, bottom]) => ({ x: (left + right) / 2, y: (top + bottom) / 2 });
+const boxOf = ([left, top, right, bottom]) =>
+  `left:${100 * left}%;top:${100 * top}%;width:${100 * (right - left)}%;height:${100 * (bottom - top)}%`;
+
 // Which image is next, `by` places on; the last leads to the first.
 export const placeAfter = (at, by, count) => (count ? (((at + by) % count) + count) % count : -1);
+
+const ARROWS = { ArrowLeft: [-0.02, 0], ArrowRight: [0.02, 0], ArrowUp: [0, -0.02], ArrowDown: [0, 0.02] };
 
 export const attach = (gradio) => {
   const enter = attachPanel(gradio);
@@ -22,6 +35,8 @@ export const attach = (gradio) => {
   let id = "";
   let shownId = "";
   let part = null;
+  let cut = null;
+  let moving = false;
 
   const items = () => [...element.querySelectorAll("[data-editable]")];
   const at = () => items().findIndex((item) => item.dataset.editable === id);
@@ -29,9 +44,21 @@ export const attach = (gradio) => {
     part = next;
     setShown(parts.part, Boolean(part));
     parts.crop.disabled = !part;
-    if (!part) return;
-    const [left, top, right, bottom] = part.map((share) => share * 100);
-    parts.part.style.cssText = `left:${left}%;top:${top}%;width:${right - left}%;height:${bottom - top}%`;
+    if (part) parts.part.style.cssText = boxOf(part);
+    showCut();
+  };
+  // What the shape of the picture in training leaves of it, with the dot that moves it.
+  const showCut = () => {
+    for (const each of [parts.cut, parts.focus]) setShown(each, Boolean(cut && !part));
+    setShown(parts.focusHelp, Boolean(cut));
+    if (!cut) return;
+    parts.cut.style.cssText = boxOf(cut);
+    const { x, y } = middleOf(cut);
+    parts.focus.style.cssText = `left:${100 * x}%;top:${100 * y}%`;
+  };
+  const keepFocus = () => {
+    const { x, y } = middleOf(cut);
+    trigger("click", { act: "focus", image: id, at: [x, y] });
   };
   // The caption's own field, in the card below, tells the server.
   const field = () => document.querySelector(`[data-set=caption][data-image="${CSS.escape(id)}"]`);
@@ -56,7 +83,7 @@ export const attach = (gradio) => {
     }
     const { words, most } = element.querySelector("[data-words]").dataset;
     const said = JSON.parse(words);
-    const { name, large } = list[place].dataset;
+    const { name, large, crop } = list[place].dataset;
     parts.dialog.setAttribute("aria-label", fill(said.edit, { name }));
     setText(parts.name, name);
     setText(parts.place, fill(said.place, { number: place + 1, count: list.length }));
@@ -66,6 +93,10 @@ export const attach = (gradio) => {
       parts.picture.src = large;
       select(null);
     }
+    if (!moving) cut = crop ? crop.split(",").map(Number) : null;
+    showCut();
+    parts.focus.setAttribute("aria-label", fill(said.focus, { name }));
+    setText(parts.focusHelp, said.focus_help);
     // What is being written stays, but for another image.
     if (shownId !== id || document.activeElement !== parts.caption) parts.caption.value = field()?.value ?? "";
     if (shownId !== id || document.activeElement !== parts.times) parts.times.value = list[place].dataset.times;
@@ -118,6 +149,21 @@ export const attach = (gradio) => {
     if (id) draw();
     else parts.dialog.close();
   });
+  parts.focus.addEventListener("keydown", (event) => {
+    const [across, down] = ARROWS[event.key] ?? [0, 0];
+    if (!across && !down) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const { x, y } = middleOf(cut);
+    cut = cropAround(cut, { x: x + across, y: y + down });
+    moving = true;
+    showCut();
+  });
+  parts.focus.addEventListener("keyup", (event) => {
+    if (!ARROWS[event.key]) return;
+    moving = false;
+    keepFocus();
+  });
   parts.dialog.addEventListener("keydown", (event) => {
     const writing = event.target === parts.caption || event.target === parts.times;
     const by = { PageUp: -1, PageDown: 1, ...(writing ? {} : { ArrowLeft: -1, ArrowRight: 1 }) }[event.key];
@@ -130,13 +176,25 @@ export const attach = (gradio) => {
   const point = (event) => ({ x: event.clientX, y: event.clientY });
   parts.stage.addEventListener("pointerdown", (event) => {
     event.preventDefault();
-    from = point(event);
+    moving = event.target === parts.focus;
+    if (moving) parts.focus.focus();
+    else from = point(event);
     parts.stage.setPointerCapture(event.pointerId);
   });
   parts.stage.addEventListener("pointermove", (event) => {
+    if (moving && event.buttons) {
+      const box = parts.picture.getBoundingClientRect();
+      cut = cropAround(cut, { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height });
+      showCut();
+    }
     if (from) select(partOf(parts.picture.getBoundingClientRect(), from, point(event)));
   });
-  parts.stage.addEventListener("pointerup", () => { from = null; });
+  parts.stage.addEventListener("pointerup", () => {
+    from = null;
+    if (!moving) return;
+    moving = false;
+    keepFocus();
+  });
   watch("value", () => { if (parts.dialog.open) draw(); });
 };
 
@@ -145,6 +203,9 @@ const build = () => {
   const parts = {
     picture: make("img", { draggable: "false" }),
     part: make("i", { class: "editor-part", hidden: true }),
+    cut: make("i", { class: "editor-part", hidden: true }),
+    focus: make("button", { type: "button", class: "editor-focus", hidden: true }),
+    focusHelp: make("p", { class: "editor-help", hidden: true }),
     name: make("h2"),
     place: make("span", { class: "editor-place", role: "status" }),
     label: make("span"),
@@ -156,13 +217,13 @@ const build = () => {
     before: button("plain"), next: button("plain"), crop: button("plain"), whole: button("plain"),
     remove: button("plain"), close: button("plain"),
   };
-  parts.stage = make("div", { class: "editor-stage" }, parts.picture, parts.part);
+  parts.stage = make("div", { class: "editor-stage" }, parts.picture, parts.cut, parts.part, parts.focus);
   const side = make("div", { class: "editor-side" },
     make("header", {}, parts.name, parts.place),
     make("label", {}, parts.label, parts.caption), parts.keys,
     make("div", { class: "editor-line" }, parts.before, parts.next),
     make("label", { class: "editor-count" }, parts.timesLabel, parts.times),
-    parts.help, make("div", { class: "editor-line" }, parts.crop, parts.whole),
+    parts.focusHelp, parts.help, make("div", { class: "editor-line" }, parts.crop, parts.whole),
     make("div", { class: "editor-line end" }, parts.remove, parts.close));
   parts.dialog = make("dialog", { class: "editor" }, make("div", { class: "editor-show" }, parts.stage), side);
   document.querySelector(".gradio-container").append(parts.dialog);

@@ -391,7 +391,13 @@ def test_an_image_comes_more_often_when_asked_and_its_run_is_told(parts: Parts, 
     assert parts.drafts.ready(draft).data.focus == [f"{car}=0.75,0.5"]
     parts.drafts.update(draft, {"data.focus": ["blue-car.png=0.25,0.5", "nowhere.png=0.1,0.1"]})
     assert parts.drafts.ready(draft).data.focus == [f"{car}=0.25,0.5"]
-    assert parts.drafts.ready(parts.drafts.duplicate(draft)).data.focus == [f"{car}=0.25,0.5"]
+    other = parts.drafts.duplicate(draft)
+    assert parts.drafts.ready(other).data.focus == [f"{car}=0.25,0.5"]
+    parts.drafts.focus_image(other, car, (1.5, 0.75))
+    assert parts.drafts.ready(other).data.focus == [f"{car}=1,0.75"]
+    empty = parts.drafts.create()
+    parts.drafts.add_set(empty, other)
+    assert parts.drafts.ready(empty).data.focus == [f"{car}=1,0.75"]
     for wrong in (0, 1001):
         with pytest.raises(ConfigError, match=r"data\.repeats holds .* from 1 to 1000 times"):
             parts.drafts.repeat_image(draft, car, wrong)
