@@ -10,14 +10,15 @@ from pydantic import ValidationError
 
 from app.texts import TEXTS
 from trainer.adapters.blocks import blocks_text, read_blocks
+from trainer.adapters.targets import HALVES
 from trainer.config import BaseConfig, sentence
 from trainer.errors import ConfigError
 from trainer.preview.order import PreviewOrder, PreviewRow, PreviewSettings, StyleUse
 
 LOWEST, HIGHEST = -1.0, 2.0
 MOST_STYLES = 8
-BLOCK_SLIDERS = ("down", "mid", "up")
-"""Parts of the UNet that the form has a slider for, of `trainer.adapters.blocks`."""
+BLOCK_SLIDERS = ("down", "mid", "up", "style", "content")
+"""Parts of the UNet that the form has a slider for, of `trainer.adapters.blocks`; the last two are SDXL's alone."""
 MOST_PICTURES = 8
 
 Strengths = tuple[float, ...]
@@ -140,7 +141,8 @@ class Form:
 
     def values(self) -> dict[str, Any]:
         """The other way: what `read_form` reads."""
-        settings = self.settings
+        settings, blocks = self.settings, read_blocks(self.blocks)
+        above = blocks.get("up", 1.0)
         return {
             "prompt": self.prompt,
             "mixer": self.mix.value(),
@@ -152,7 +154,7 @@ class Form:
             "width": str(settings.width or ""),
             "height": str(settings.height or ""),
             "count": self.count,
-            **{f"block_{name}": read_blocks(self.blocks).get(name, 1.0) for name in BLOCK_SLIDERS},
+            **{f"block_{name}": blocks.get(name, above if name in HALVES else 1.0) for name in BLOCK_SLIDERS},
             "base": self.base.source,
             "change": settings.change,
         }
@@ -162,8 +164,9 @@ def read_form(values: Mapping[str, Any], base: BaseConfig) -> Form:
     """The page's values as a form; empty numbers mean what suits the base.
 
     Args:
-        values: as `Form.values` gives them; ``guidance``, ``width`` and ``height`` are texts, because a field for
-            numbers cannot be told to stay empty. ``image`` is what `Pictures.begin_with` calls a picture, or empty.
+        values: as `Form.values` gives them; without SDXL's sliders where another base draws. ``guidance``, ``width``
+            and ``height`` are texts, because a field for numbers cannot be told to stay empty. ``image`` is what
+            `Pictures.begin_with` calls a picture, or empty.
 
     Raises:
         ConfigError: names the field, the value and what is allowed.

@@ -22,7 +22,9 @@ from app.subjects import with_subject
 from app.texts import TEXTS, said
 from app.units import duration
 from app.uploads import arrived
+from trainer.adapters.targets import HALVES
 from trainer.bases.families import BUNDLED
+from trainer.bases.prompts import literal
 from trainer.errors import PatinaError, StudioError
 from trainer.studio.views import JobView
 
@@ -121,7 +123,10 @@ class Listeners:
     def read(self, data: Mapping[Any, Any]) -> Form:
         """The form from a listener's inputs; errors as in `read_form` and `styles.base_named`."""
         values = {name: data[part] for name, part in self.parts.fields.items()}
-        values["image"] = data[self.parts.scene].image
+        scene: Scene = data[self.parts.scene]
+        values["image"] = scene.image
+        for block in set(HALVES) - set(scene.suits.halves):
+            values[f"block_{block}"] = None
         base = styles.base_named(self.studio, str(values["base"] or ""), Mix.read(values["mixer"]))
         return read_form(values, base)
 
@@ -129,6 +134,10 @@ class Listeners:
         """Updates that put a form's values into the page; only those named, or all."""
         values = form.values()
         return {self.parts.fields[name]: values[name] for name in names or values}
+
+    def halves(self, suits: Suits) -> Updates:
+        """The sliders that SDXL alone has, shown or not."""
+        return {self.parts.fields[f"block_{name}"]: gr.Slider(visible=name in suits.halves) for name in HALVES}
 
     def suited(self, scene: Scene, data: dict[Any, Any]) -> Updates:
         """Let steps and scheduler follow the base that the form names.
@@ -148,6 +157,7 @@ class Listeners:
                 data[scheduler] = now.scheduler
         chosen = {} if data[scheduler] == filled_in[1] else {"value": data[scheduler]}
         return {
+            **self.halves(now),
             **({} if data[steps] == filled_in[0] else {steps: data[steps]}),
             scheduler: gr.Dropdown(choices=styles.schedulers(now), **chosen),
             self.panels.parts["subjects"]: render("subjects", view.subjects(now)),
@@ -204,7 +214,7 @@ class Listeners:
         parts.die.click(None, outputs=fields["seed"], js=_ROLL)
 
         def say_words(prompt: str, event: gr.EventData) -> str:
-            words = str(event.words)
+            words = literal(str(event.words))
             if words.casefold() in prompt.casefold():
                 return prompt
             return f"{prompt.rstrip().rstrip(',')}, {words}" if prompt.strip() else words
@@ -212,7 +222,7 @@ class Listeners:
         fields["mixer"].words(say_words, inputs=fields["prompt"], outputs=fields["prompt"], **ACTION)
 
         def ask_for(prompt: str, mixer: object, event: gr.EventData) -> str:
-            return with_subject(prompt, str(event.item), [use.trigger for use in Mix.read(mixer).rows])
+            return with_subject(prompt, str(event.item), [literal(use.trigger) for use in Mix.read(mixer).rows])
 
         offered = self.panels.parts["subjects"]
         offered.click(ask_for, inputs=[fields["prompt"], fields["mixer"]], outputs=fields["prompt"], **ACTION)
@@ -222,8 +232,12 @@ class Listeners:
             return self.suited(data[parts.scene], data)
 
         following = {fields["steps"], fields["scheduler"]}
+        halves = {fields[f"block_{name}"] for name in HALVES}
         fields["base"].change(
-            other_base, inputs={parts.scene, fields["base"], *following}, outputs={offered, *following}, **ACTION
+            other_base,
+            inputs={parts.scene, fields["base"], *following},
+            outputs={offered, *following, *halves},
+            **ACTION,
         )
 
         @told
@@ -353,7 +367,11 @@ class Listeners:
         scene.suits = suits
         scheduler = form.settings.scheduler
         offered = gr.Dropdown(choices=styles.schedulers(suits, also=scheduler), value=scheduler)
-        return {**self.filled(form), self.parts.fields["scheduler"]: offered, **self.now(scene)}
+        filled = self.filled(form)
+        for name in HALVES:
+            field = self.parts.fields[f"block_{name}"]
+            filled[field] = gr.Slider(value=filled[field], visible=name in suits.halves)
+        return {**filled, self.parts.fields["scheduler"]: offered, **self.now(scene)}
 
     # ---- arriving
 
@@ -417,7 +435,7 @@ class Listeners:
     def wire_ticks(self) -> None:
         """What comes while the tab is open: pictures twice a second, names and results every other second."""
         parts, studio = self.parts, self.studio
-        mixer = parts.fields["mixer"]
+        mixer, written = parts.fields["mixer"], (parts.fields["prompt"], parts.fields["negative"])
 
         def tick(data: dict[Any, Any]) -> Any:
             scene: Scene = data[parts.scene]
@@ -430,11 +448,16 @@ class Listeners:
         def look_around(data: dict[Any, Any]) -> Any:
             scene: Scene = data[parts.scene]
             scene.sweep(studio)
-            drawn = self.offered(scene, data[mixer])
+            prompt, negative = (str(data[field] or "") for field in written)
+            drawn = {
+                **self.offered(scene, data[mixer]),
+                "tokens": render("tokens", view.tokens(prompt, negative, scene.suits)),
+            }
             return answered(self.panels.updates(Shown.parse(data[parts.page]), drawn))
 
         follow(self.shell.ticker("preview", 0.5), tick, {parts.page, parts.scene}, self.panels.all)
-        follow(self.shell.ticker("preview", 2.0), look_around, {parts.page, parts.scene, mixer}, self.panels.all)
+        looking = {parts.page, parts.scene, mixer, *written}
+        follow(self.shell.ticker("preview", 2.0), look_around, looking, self.panels.all)
 
 
 def follow(timer: gr.Timer, function: Callable[..., Any], inputs: set[Any], outputs: set[Any]) -> None:

@@ -16,6 +16,7 @@ from app.preview.styles import Suits
 from app.preview.view import begin, made_before, prompts, subjects
 from app.refresh import Panels, render
 from app.texts import TEXTS
+from trainer.adapters.targets import HALVES
 from trainer.bases.families import BUNDLED
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _controls(
         ),
         lambda: words("prompt", "placeholder"),
     )  # fmt: skip
+    panels.place("tokens")
     panels.place("prompts", first=render("prompts", prompts(())))
     panels.place("subjects", first=render("subjects", subjects(suits)))
     fields["mixer"] = gr.HTML(
@@ -133,9 +135,9 @@ def _controls(
                     partial(words, side, "placeholder"),
                 )
         for block in BLOCK_SLIDERS:
-            name = f"block_{block}"
+            name, shown = f"block_{block}", block not in HALVES or block in suits.halves
             fields[name] = says(
-                gr.Slider(0, 2, value=1, step=0.05, elem_id=f"preview-block-{block}", **words(name)),
+                gr.Slider(0, 2, value=1, step=0.05, visible=shown, elem_id=f"preview-block-{block}", **words(name)),
                 partial(words, name),
             )
     return fields, make, die

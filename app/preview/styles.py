@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from app.preview.form import Form, Mix, MixRow
 from app.preview.frames import form_of
 from app.texts import TEXTS
-from trainer.bases.families import FAMILIES
+from trainer.adapters.targets import HALVES
+from trainer.bases.describe import BaseInfo
+from trainer.bases.families import FAMILIES, SDXL
 from trainer.config import BaseConfig
 from trainer.config.schedulers import SCHEDULERS, Scheduler
 from trainer.errors import ConfigError, PatinaError, StudioError
@@ -44,6 +46,8 @@ class Suits:
         scheduler, steps: its family's.
         schedulers: those that it can draw with.
         subjects: what it says that it draws well.
+        halves: blocks that are known to hold style and content apart.
+        info: what tokens are counted with; None where the base cannot be told.
     """
 
     source: str = ""
@@ -51,6 +55,8 @@ class Suits:
     steps: int = 20
     schedulers: tuple[Scheduler, ...] = tuple(SCHEDULERS)
     subjects: tuple[str, ...] = ()
+    halves: tuple[str, ...] = ()
+    info: BaseInfo | None = None
 
 
 def suits(studio: Studio, source: str) -> Suits:
@@ -59,7 +65,8 @@ def suits(studio: Studio, source: str) -> Suits:
     if found.family is None:
         return Suits(source)
     family = FAMILIES[found.family]
-    return Suits(source, family.scheduler, family.steps, found.schedulers, found.subjects)
+    halves = tuple(HALVES) if family is SDXL else ()
+    return Suits(source, family.scheduler, family.steps, found.schedulers, found.subjects, halves, found)
 
 
 def schedulers(suits: Suits, also: Scheduler | None = None) -> list[tuple[str, str]]:

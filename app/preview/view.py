@@ -22,6 +22,7 @@ from app.preview.styles import Suits
 from app.subjects import known
 from app.texts import TEXTS, said
 from app.units import duration
+from trainer.bases.tokens import counted_prompt
 from trainer.config.schedulers import SCHEDULERS
 from trainer.preview.order import PreviewOrder, is_live, step_of
 from trainer.studio.views import JobView
@@ -200,6 +201,27 @@ def subjects(suits: Suits) -> Markup | None:
 
 
 # ---- what to begin with
+
+
+def tokens(prompt: str, negative: str, suits: Suits) -> Markup | None:
+    """How many tokens the prompt has in each of the base's windows, and whether the end of a prompt is not read."""
+    if suits.info is None or not (prompt.strip() or negative.strip()):
+        return None
+    words = TEXTS.preview
+    asked, kept_out = (counted_prompt(text, suits.info) for text in (prompt, negative))
+    limit = asked.window_limit if len(asked.windows) == 1 else asked.limit
+    lost = [
+        sentence.format(limit=count.limit)
+        for sentence, count in ((words.prompt_lost, asked), (words.negative_lost, kept_out))
+        if count.lost
+    ]
+    return el(
+        "p",
+        el("span", words.tokens.format(count=asked.written, limit=limit)),
+        [el("b", sentence) for sentence in lost],
+        class_="tokens over" if lost else "tokens",
+        title=words.tokens_hint.format(window=asked.window_limit, limit=asked.limit),
+    )
 
 
 def prompts(kept: Sequence[str]) -> Markup:

@@ -23,6 +23,7 @@ from app.train.settings import form_fields
 from app.train.writer import question
 from app.uploads import arrived, folders_of
 from trainer.bases.families import FAMILIES
+from trainer.bases.prompts import literal
 from trainer.captioning.style_words import STYLE_WORDS
 from trainer.data.captions import compose
 from trainer.data.folder import masked_by
@@ -292,7 +293,7 @@ class Actions:
     def click_subject(self, run: str, data: Mapping[str, Any]) -> Answer:
         settings = self.studio.drafts.view(run).settings
         prompts = list(at(settings, "samples.prompts") or ())
-        prompt = compose(str(data["item"]), str(settings.get("trigger") or ""))
+        prompt = compose(str(data["item"]), literal(str(settings.get("trigger") or "")))
         if prompt not in prompts:
             self.studio.drafts.update(run, {"samples.prompts": [*prompts, prompt]})
         return STAY

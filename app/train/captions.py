@@ -53,7 +53,7 @@ def _wrong_captions(images: Sequence[ImageView], tokens: Mapping[str, TokenCount
     """A sentence for each thing that is wrong with the captions, with how many it concerns."""
     words = TEXTS.train
     missing = sum(not image.caption.strip() for image in images)
-    over = [count.limit for count in tokens.values() if count.total > count.limit]
+    over = [count.limit for count in tokens.values() if count.lost]
     foreign = sum(_is_foreign(image.caption) for image in images)
     said = []
     if missing:
@@ -75,7 +75,7 @@ def _caption(image: ImageView, tokens: TokenCount | None) -> Markup:
     missing = not image.caption.strip()
     count: Markup | None = None
     if tokens is not None:
-        over = tokens.total > tokens.limit
+        over = tokens.lost > 0
         wrong = words.row_missing if missing else words.row_long if over else ""
         if not wrong and _is_foreign(image.caption):
             wrong = words.row_not_english
@@ -110,8 +110,7 @@ def _count(tokens: TokenCount) -> str:
     """How many tokens a caption has of those that are read, and what each window holds where it takes several."""
     if len(tokens.windows) == 1:
         return TEXTS.train.tokens.format(count=tokens.total, limit=tokens.window_limit)
-    parts = " + ".join(map(str, tokens.windows))
-    return TEXTS.train.tokens_in_windows.format(parts=parts, limit=tokens.limit)
+    return TEXTS.train.tokens_in_windows.format(parts=tokens.written, limit=tokens.limit)
 
 
 def _caption_tools(trigger: str) -> Markup:

@@ -31,7 +31,7 @@ from app.preview.listeners import Listeners
 from app.preview.scene import FAST_SECONDS, UNDO_SECONDS, Pace, Scene
 from app.preview.sheet import Axis, sheet_order, title_of
 from app.preview.styles import Suits, schedulers, suits
-from app.preview.view import caption, detail, file_stem, results, sheet, subjects, viewer
+from app.preview.view import caption, detail, file_stem, results, sheet, subjects, tokens, viewer
 from app.shell import Visit
 from app.subjects import with_subject
 from trainer.bases.describe import BaseInfo, Bases
@@ -521,6 +521,19 @@ def test_the_bundled_base_brings_its_scheduler_steps_and_subjects() -> None:
     assert {key for _, key in schedulers(found, also="pndm")} == offered | {"pndm"}
 
 
+def test_the_tokens_of_a_prompt_are_counted_by_windows_and_a_lost_end_is_said() -> None:
+    found = suits(cast(Any, SimpleNamespace(bases=Bases())), "bundled")
+    assert tokens("", "", found) is tokens("a cat", "", Suits()) is None
+    short = str(tokens("a (cat:1.2), \\(ink style\\)", "", found))
+    assert "8 of 14 tokens" in short
+    assert "over" not in short
+    assert "2 + 1 of 42 tokens" in str(tokens("a cat BREAK fox", "", found))
+    for prompts in (("fox " * 50, ""), ("fox", "fox BREAK " * 4)):
+        lost = str(tokens(*prompts, found))
+        assert "tokens over" in lost
+        assert ("negative prompt" in lost) == bool(prompts[1])
+
+
 def test_of_a_base_that_cannot_be_told_everything_is_offered_and_nothing_promised(tmp_path: Path) -> None:
     bases = cast(Any, SimpleNamespace(bases=Bases()))
     found = suits(bases, str(tmp_path))
@@ -529,7 +542,7 @@ def test_of_a_base_that_cannot_be_told_everything_is_offered_and_nothing_promise
 
 
 def test_what_suits_a_base_already_is_not_put_over_what_is_typed_meanwhile() -> None:
-    names = ("base", "steps", "scheduler")
+    names = ("base", "steps", "scheduler", "block_style", "block_content")
     panels = SimpleNamespace(all=set(), parts={"subjects": "subjects"})
     parts = SimpleNamespace(scene="scene", modes="modes", panels=panels, fields={name: name for name in names})
     tab = Listeners(cast(Any, SimpleNamespace(studio=SimpleNamespace(bases=Bases()))), cast(Any, parts))
@@ -539,6 +552,9 @@ def test_what_suits_a_base_already_is_not_put_over_what_is_typed_meanwhile() -> 
     sent = tab.suited(scene, {**typed, "steps": 3})
     assert "steps" not in sent
     assert "value" not in sent["scheduler"].constructor_args
+    assert sent["block_style"].constructor_args["visible"] is False
+    sent = tab.suited(Scene(suits=replace(scene.suits, halves=("style", "content"))), {**typed})
+    assert sent["block_style"].constructor_args["visible"] is True
 
 
 def test_sliders_of_blocks_weigh_every_style_of_an_order_and_come_back_with_it() -> None:
@@ -557,6 +573,12 @@ def test_sliders_of_blocks_weigh_every_style_of_an_order_and_come_back_with_it()
     plain = read_form({**values, "block_mid": 1, "block_up": 1}, BaseConfig())
     assert plain.blocks == ""
     assert scene_of(plain.order(order.rows, "")) != scene_of(order)
+    # Of SDXL the block of style can count alone, whatever else lies above.
+    values = {"block_up": 0, "block_style": 1, "block_content": 0}
+    alone = read_form({"prompt": "a cat", "mixer": mixer, **values}, BaseConfig())
+    assert alone.blocks == "up=0, style=1"
+    assert {key: value for key, value in alone.values().items() if key in values} == values
+    assert suits(cast(Any, SimpleNamespace(bases=Bases())), "bundled").halves == ()
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from tiny_families import build, save_folder
 
 from trainer.bases.base import Base, SizeFacts, TextFeatures
 from trainer.bases.open import load_base
-from trainer.bases.prompts import read_weights
+from trainer.bases.prompts import literal, read_weights
 from trainer.bases.windows import split
 from trainer.config import BaseConfig
 from trainer.data.dataset import Dataset
+from trainer.preview.generate import cut_short
 from trainer.training.batches import Batches, TrainingImage, join
 
 COMMA = 7
@@ -173,6 +174,23 @@ def test_weights_multiply_states_and_leave_their_mean(base: Base) -> None:
     # A row without weights beside it is untouched.
     both = base.encode_prompts(["a (red:1.4) fox", "a red fox"]).hidden
     torch.testing.assert_close(both[1], base.encode_texts(["a red fox"]).hidden[0])
+
+
+def test_what_of_a_prompt_is_not_read_is_counted_and_said(base: Base) -> None:
+    limit = base.token_limit
+    assert base.unread("fox " * limit) == 0
+    assert base.unread(f"({'fox ' * (limit + 4)}:1.2)") == 4
+    cut = "fox BREAK a big fox BREAK fox BREAK red fox"
+    assert base.unread(cut) == 2
+    assert torch.equal(base.encode_prompts([cut]).hidden, base.encode_prompts([cut.rpartition(" BREAK ")[0]]).hidden)
+    (said,) = cut_short(base, ["a fox", cut, cut, "(a) " * 3])
+    assert said.startswith(f"The last 2 tokens of a prompt are not read, as the base reads {limit} in 3 windows: fox")
+
+
+@given(st.text(st.sampled_from("ab ()[]\\:1.,")))
+def test_a_trigger_with_brackets_can_be_written_so_that_it_stays_as_it_is(words: str) -> None:
+    (part,) = read_weights(literal(words))
+    assert (part.text, part.weight) == (words, 1.0)
 
 
 def told(base: Base, features: TextFeatures, count: int) -> Any:

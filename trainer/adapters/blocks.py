@@ -42,8 +42,10 @@ def read_blocks(text: str, setting: str = "blocks") -> dict[str, float]:
 
 
 def blocks_text(factors: Mapping[str, float]) -> str:
-    """Factors as `read_blocks` reads them; empty where all are 1."""
-    return ", ".join(f"{name}={factor:g}" for name, factor in factors.items() if factor != 1)
+    """Factors as `read_blocks` reads them, without those that change nothing; empty where all are 1."""
+    # What is said of SDXL's two blocks, which lie above, counts in place of what is said of all that lies there.
+    said = {name: factors.get("up", 1.0) if name in HALVES else 1.0 for name in factors}
+    return ", ".join(f"{name}={factor:g}" for name, factor in factors.items() if factor != said[name])
 
 
 def factor_of(path: str, factors: Mapping[str, float]) -> float:

@@ -312,6 +312,10 @@ class Base(ABC):
         tokenizer = next(iter(self.tokenizers.values()))
         return len(tokenizer(text, truncation=False, verbose=False).input_ids) - 2
 
+    def unread(self, prompt: str) -> int:
+        """How many tokens at a prompt's end are beyond what the base reads."""
+        return max(0, self.count_tokens(prompt) - self.token_limit)
+
     def encode_negatives(self, texts: Sequence[str]) -> TextFeatures:
         """Negative prompts as the family's pipelines encode them: where the base asks for it, an empty one is zeros.
 

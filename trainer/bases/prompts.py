@@ -60,6 +60,11 @@ def read_weights(prompt: str) -> list[Part]:
     return joined or [Part("")]
 
 
+def literal(words: str) -> str:
+    """Words as a prompt has to write them, so that their brackets stay: a trigger such as ``ink (style)``."""
+    return re.sub(r"([()\[\]\\])", r"\\\1", words)
+
+
 def _multiply(parts: list[Part], factor: float) -> None:
     for part in parts:
         if part.weight is not None:

@@ -7,12 +7,14 @@ into words, numbers digit by digit, and marks; each word is then merged from its
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.bases.describe import BaseInfo
+from trainer.bases.prompts import read_weights
 from trainer.bases.sources import BUNDLED_FOLDER
 from trainer.bases.windows import MOST_WINDOWS, split
 
@@ -32,26 +34,48 @@ def token_count(text: str, info: BaseInfo) -> int:
 
 @dataclass(frozen=True)
 class TokenCount:
-    """The tokens of a text, without marks: of each window that it takes, and how many are read of any text."""
+    """The tokens of a text, without marks.
+
+    Attributes:
+        windows: in each window that is read.
+        limit, window_limit: how many are read of any text, and at once.
+        lost: beyond the last window, which nobody reads.
+    """
 
     windows: tuple[int, ...]
     limit: int
     window_limit: int
+    lost: int = 0
+
+    @property
+    def written(self) -> str:
+        """Such as ``72 + 12``: by windows, what nobody reads with the last."""
+        return " + ".join(map(str, (*self.windows[:-1], self.windows[-1] + self.lost)))
 
     @property
     def total(self) -> int:
         """Tokens of the whole text, whether they are read or not."""
-        return sum(self.windows)
+        return sum(self.windows) + self.lost
 
 
 def counted(text: str, info: BaseInfo) -> TokenCount:
-    """A text's tokens as the base's windows hold them (`trainer.bases.windows`); what is beyond them is in the last."""
+    """A caption's tokens as the base's windows hold them (`trainer.bases.windows`)."""
+    return _counted([text], info)
+
+
+def counted_prompt(prompt: str, info: BaseInfo) -> TokenCount:
+    """As `counted`, of a prompt: brackets and numbers that weigh words are no tokens, and ``BREAK`` ends a window."""
+    return _counted([None if part.weight is None else part.text for part in read_weights(prompt)], info)
+
+
+def _counted(parts: Sequence[str | None], info: BaseInfo) -> TokenCount:
     size = window_limit(info)
     tokenizer = _tokenizer(_folder(info))
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    windows = [len(window.tokens) for window in split([(ids, 1.0)], size, tokenizer.token_to_id(",</w>"))]
-    windows[-1] += len(ids) - sum(windows)
-    return TokenCount(tuple(windows), MOST_WINDOWS * size, size)
+    encoded = [None if part is None else tokenizer.encode(part, add_special_tokens=False).ids for part in parts]
+    pieces = [None if ids is None else (ids, 1.0) for ids in encoded]
+    windows = [len(window.tokens) for window in split(pieces, size, tokenizer.token_to_id(",</w>"))]
+    total = sum(len(ids) for ids in encoded if ids is not None)
+    return TokenCount(tuple(windows), MOST_WINDOWS * size, size, total - sum(windows))
 
 
 def token_limit(info: BaseInfo) -> int:

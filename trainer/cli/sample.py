@@ -131,9 +131,13 @@ def sample(
         factors = read_blocks(blocks, "--blocks")
 
         quiet_libraries()
+        from trainer.preview.generate import cut_short
+
         model, bank = _open([style for style, _ in styles], base, kept, place, told)
         for name in bank.names:
             bank.weigh(name, factors)
+        for unread in cut_short(model, [*prompt, negative]):
+            typer.echo(unread, err=True)
         pictures = _draw(model, bank, rows, settings)
         for path in _save(pictures, rows, settings, columns, prompt, model, bank, target):
             typer.echo(path)

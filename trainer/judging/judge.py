@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainer.adapters.bank import Bank
 from trainer.bases.base import Base
+from trainer.bases.prompts import literal
 from trainer.config.schedulers import Scheduler
 from trainer.data.captions import compose
 from trainer.judging.eye import STYLE_LEVELS, SUBJECT_LEVELS, Eye
@@ -67,7 +68,7 @@ class Questions:
     @property
     def prompts(self) -> list[str]:
         """Each picture's prompt."""
-        return [compose(subject, self.trigger) for subject in self.plain]
+        return [compose(subject, literal(self.trigger)) for subject in self.plain]
 
     def passes(self, candidates: int, images: int) -> int:
         """Rows through the denoiser for so many candidates, with so many training images beside them.

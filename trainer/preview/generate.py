@@ -5,7 +5,7 @@ Shapes: B rows of a batch, C latent channels, h x w latent cells, L tokens, D te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +72,16 @@ class Canvas:
                 )
         guidance = base.family.guidance if settings.guidance is None else settings.guidance
         return cls(width, height, guidance, settings.steps, settings.scheduler, settings.image, settings.change)
+
+
+def cut_short(base: Base, prompts: Iterable[str]) -> list[str]:
+    """A sentence for each prompt whose end the base does not read."""
+    return [
+        f"The last {count} tokens of a prompt are not read, as the base reads {base.token_limit} in {base.windows} "
+        f"windows: {prompt[:60]} ..."
+        for prompt in dict.fromkeys(prompts)
+        if (count := base.unread(prompt))
+    ]
 
 
 def generate(

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 from PIL.Image import Image
 
 from trainer.atomic import replace_file
+from trainer.bases.prompts import literal
 from trainer.config import RunConfig
 from trainer.data.captions import compose
 from trainer.data.dataset import Dataset
 from trainer.events import Emit, Notice, Sampled
-from trainer.preview.generate import Canvas, generate
+from trainer.preview.generate import Canvas, cut_short, generate
 from trainer.preview.order import PreviewRow, PreviewSettings
 from trainer.preview.png import parameters_of, save_png
 from trainer.preview.sheet import contact_sheet, mosaic
@@ -65,6 +66,9 @@ class Pictures:
             guidance=config.samples.guidance,
             scheduler=config.samples.scheduler or trainer.base.family.scheduler,
         )
+        rows = [self._row(prompt, strength=1.0) for prompt in [*self.sample_prompts, *self.sheet_prompts]]
+        for sentence in cut_short(trainer.base, [text for row in rows for text in (row.prompt, row.negative)]):
+            emit(Notice(level="warning", text=sentence))
 
     def samples(self, step: int) -> None:
         """One picture for each sample prompt, as ``samples/000200-0.png`` and an event; step 0 is the base."""
@@ -130,7 +134,7 @@ class Pictures:
 
     def _row(self, prompt: str, strength: float) -> PreviewRow:
         samples = self.config.samples
-        text = prompt if samples.prompts else compose(prompt, self.config.trigger)
+        text = prompt if samples.prompts else compose(prompt, literal(self.config.trigger))
         if samples.prefix:
             text = f"{samples.prefix.rstrip(' ,')}, {text}"
         others = len(self.trainer.bank.names) - 1

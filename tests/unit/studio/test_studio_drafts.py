@@ -350,7 +350,7 @@ def test_tokens_of_published_bases_are_counted_by_the_shared_vocabulary() -> Non
 
     from trainer.bases.describe import BaseInfo
     from trainer.bases.sources import BUNDLED_FOLDER
-    from trainer.bases.tokens import counted, token_count, token_limit
+    from trainer.bases.tokens import counted, counted_prompt, token_count, token_limit
 
     folder = BUNDLED_FOLDER.parent / "configs" / "clip_tokenizer"
     tokenizer = CLIPTokenizer.from_pretrained(folder)
@@ -360,7 +360,11 @@ def test_tokens_of_published_bases_are_counted_by_the_shared_vocabulary() -> Non
     assert token_limit(info) == 225
     # The borders between windows: behind the last comma, then wherever a window is full.
     assert counted("a big red ripe apple, " * 14, info).windows == (72, 12)
-    assert counted("apple " * 300, info).windows == (75, 75, 150)
+    long = counted("apple " * 300, info)
+    assert (long.windows, long.lost, long.total) == ((75, 75, 75), 75, 300)
+    assert long.written == "75 + 75 + 150"
+    asked = counted_prompt("(apple:1.3) and [a \\(pear\\)] BREAK " + "apple, BREAK " * 3, info)
+    assert (asked.windows, asked.lost) == ((6, 2, 2), 2)
 
 
 def test_half_a_character_in_a_caption_is_put_together_or_marked(parts: Parts, uploads: list[Path]) -> None:

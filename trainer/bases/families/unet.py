@@ -89,6 +89,11 @@ class StableDiffusionBase(Base):
     def encode_prompts(self, prompts: Sequence[str]) -> TextFeatures:
         return self._encode([read_weights(prompt) for prompt in prompts], self.windows)
 
+    def unread(self, prompt: str) -> int:
+        parts, spec = read_weights(prompt), self.family.text_encoders[0]
+        whole, read = (self._windows(spec, parts, most) for most in (len(prompt) + 1, self.windows))
+        return sum(len(window.tokens) for window in whole) - sum(len(window.tokens) for window in read)
+
     def _encode(self, texts: Sequence[Sequence[Part]], most: int) -> TextFeatures:
         """Each text's windows are encoded by themselves and their states joined; pooled is what the first one says.
 
