@@ -39,7 +39,7 @@ SUBJECTS = (
     "evergreen tree",
     "crab",
 )
-PAIR = "crab"
+PAIR = "panda"
 PER_ROW = 6
 SEED = 1
 
