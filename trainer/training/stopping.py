@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from trainer.atomic import write_file
 from trainer.config.sections import StopWhen
 from trainer.errors import RunError
-from trainer.judging.pick import Candidate, joint
+from trainer.judging.pick import Candidate
 from trainer.training.pausing import Control, Session, Signal
 from trainer.training.room import if_it_fits
 from trainer.training.run_folder import RunFolder
@@ -46,7 +46,7 @@ class Look:
     def of(cls, candidate: Candidate) -> Look:
         return cls(
             step=candidate.step,
-            good=joint(candidate.style_mean, candidate.subject_mean),
+            good=candidate.joint,
             copies=candidate.excluded == "copying",
         )
 

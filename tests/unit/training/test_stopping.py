@@ -47,7 +47,7 @@ def test_a_look_is_taken_of_what_a_candidate_scores() -> None:
         step=7, strength=1.0, style=(0.5,), subject=(1.0,), nearness=(1.0,), nearest=(0,), drift=0.0, variety=1.0,
         recall=(0.99, 0.99), recalled=(0, 1), images=2,
     )  # fmt: skip
-    assert Look.of(known) == Look(7, pytest.approx(2 / 3), copies=True)
+    assert Look.of(known) == Look(7, pytest.approx(2 / 9), copies=True)
 
 
 def test_looks_that_cannot_be_read_are_a_sentence(tmp_path: Path) -> None:
