@@ -66,15 +66,12 @@ class Entry:
     """How often it is drawn in training, against 1."""
     look: str = ""
     """The look of `looks.LOOKS` that it was given; it is always called by it. Empty: as the set drew it."""
-    look_aliases: tuple[str, ...] = ()
-    """Words that nobody has heard before and that call the look too."""
 
     @property
     def styled_captions(self) -> tuple[str, ...]:
         """The captions with the look's words, or else the set's."""
         called = f"{self.look or self.set_key} style"
-        names = [f"{text}, {called}" for text in self.captions]
-        return (*names, *(f"{self.captions[0]}, {words} style" for words in self.look_aliases))
+        return tuple(f"{text}, {called}" for text in self.captions)
 
 
 @dataclass(frozen=True)

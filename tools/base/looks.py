@@ -1,4 +1,6 @@
-"""Looks of our own making: the same drawing outlined, grey, on a dark ground, ... each under a word of its own.
+"""Looks of our own making: the same drawing outlined, grey, on a dark ground, ... each under words of its own.
+
+    python -m tools.base.looks --data DATA --out DATA2 --each 5 --share 0.5
 
 A base that has seen a thing in the ways of its icon sets only keeps each way with the thing. Drawn so, every subject
 comes in looks that have nothing to do with it, and a style becomes something that any subject can have.
@@ -6,15 +8,19 @@ comes in looks that have nothing to do with it, and a style becomes something th
 
 from __future__ import annotations
 
-import hashlib
+import argparse
+import multiprocessing
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from tools.base import dataset
 from tools.base.dataset import IconData
 
 Picture = NDArray[np.float32]
@@ -23,9 +29,14 @@ INK = np.array([0.13, 0.12, 0.2], dtype=np.float32)
 NIGHT = np.array([0.1, 0.14, 0.28], dtype=np.float32)
 PAPER = np.array([0.95, 0.89, 0.77], dtype=np.float32)
 SHADE = np.array([0.72, 0.73, 0.78], dtype=np.float32)
-CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"
-ALIASES = 60
-"""Made-up names of each look."""
+SLATE = np.array([0.14, 0.24, 0.22], dtype=np.float32)
+CHALK = np.array([0.93, 0.93, 0.86], dtype=np.float32)
+BLOCK = 8
+"""Side of the squares of a mosaic, in pixels."""
+LOOKS_EACH = 5
+"""Looks of our own making that each drawing gets."""
+SHARE = 0.5
+"""Of the drawings learnt from: those in such a look."""
 SHADOW = 5
 """How far a shadow lies to the lower right, in pixels."""
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -143,28 +154,82 @@ def striped(picture: Picture) -> Picture:
     return _over(picture, INK, 0.55 * lines.astype(np.float32))
 
 
-LOOKS: dict[str, tuple[Callable[[Picture], Picture], ...]] = {
-    "outlined": (outlined,),
-    "shadowed": (shadowed,),
-    "grey": (grey,),
-    "pastel": (pastel,),
-    "pencil": (pencil,),
-    "night": (night,),
-    "paper": (paper,),
-    "vivid": (vivid,),
-    "stencil": (stencil,),
-    "poster": (poster,),
-    "misty": (misty,),
-    "striped": (striped,),
-    "outlined shadowed": (outlined, shadowed),
-    "pastel outlined": (pastel, outlined),
-    "vivid shadowed": (vivid, shadowed),
-    "grey outlined": (grey, outlined),
-    "striped outlined": (striped, outlined),
-    "vivid night": (vivid, night),
-    "poster paper": (poster, paper),
-    "grey misty": (grey, misty),
+def inked(picture: Picture) -> Picture:
+    """A heavy dark line around the thing."""
+    outside = ground(picture)
+    return _over(picture, INK, _grown(_edges(outside[..., None].astype(np.float32), 0.5), 4))
+
+
+def sticker(picture: Picture) -> Picture:
+    """A white rim around the thing, on a grey ground."""
+    outside = ground(picture)
+    return _over(picture, SHADE, 1 - _grown(~outside, 5))
+
+
+def dotted(picture: Picture) -> Picture:
+    """The thing shaded with a grid of dark dots."""
+    height, width = picture.shape[:2]
+    rows, columns = np.mgrid[:height, :width]
+    dots = (np.sin(rows * np.pi / 3) * np.sin(columns * np.pi / 3) > 0.3) & ~ground(picture)
+    return _over(picture, INK, 0.6 * dots.astype(np.float32))
+
+
+def mosaic(picture: Picture) -> Picture:
+    """Squares of one colour each."""
+    height, width = picture.shape[:2]
+    image = Image.fromarray((255 * picture).round().astype(np.uint8))
+    small = image.resize((max(width // BLOCK, 1), max(height // BLOCK, 1)), Image.Resampling.BOX)
+    return np.asarray(small.resize((width, height), Image.Resampling.NEAREST), dtype=np.float32) / 255
+
+
+def chalk(picture: Picture) -> Picture:
+    """Light lines on a dark board, nothing filled."""
+    outside = ground(picture)
+    lines = np.maximum(_grown(_edges(outside[..., None].astype(np.float32), 0.5), 1), _grown(_edges(picture, 0.12), 0))
+    return _over(np.broadcast_to(SLATE, picture.shape), CHALK, lines)
+
+
+FORMS: dict[str, Callable[[Picture], Picture]] = {
+    "outlined": outlined,
+    "inked": inked,
+    "shadowed": shadowed,
+    "striped": striped,
+    "dotted": dotted,
+    "mosaic": mosaic,
+    "misty": misty,
 }
+"""What changes how a thing is drawn."""
+COLOURS: dict[str, Callable[[Picture], Picture]] = {
+    "grey": grey,
+    "pastel": pastel,
+    "vivid": vivid,
+    "poster": poster,
+    "paper": paper,
+    "night": night,
+}
+"""What changes the colours it is drawn in."""
+ALONE: dict[str, Callable[[Picture], Picture]] = {
+    "pencil": pencil,
+    "chalk": chalk,
+    "stencil": stencil,
+    "sticker": sticker,
+}
+"""What leaves nothing for another to change."""
+AFTER = ("paper", "night")
+"""Colours of the ground, which come last: a dark line is drawn on white before the white is dark."""
+
+
+def _recipes() -> dict[str, tuple[Callable[[Picture], Picture], ...]]:
+    recipes = {name: (change,) for name, change in (FORMS | COLOURS | ALONE).items()}
+    for (colour, recolour), (form, redraw) in product(COLOURS.items(), FORMS.items()):
+        order = (redraw, recolour) if colour in AFTER or form in ("mosaic", "misty") else (recolour, redraw)
+        recipes[f"{colour} {form}"] = order
+    for colour in ("grey", "pastel", "vivid"):
+        recipes[f"{colour} outlined shadowed"] = (COLOURS[colour], outlined, shadowed)
+    return recipes
+
+
+LOOKS = _recipes()
 """What each look is called in captions, and what makes it, in order."""
 
 
@@ -176,45 +241,41 @@ def looked(image: NDArray[np.uint8], look: str) -> NDArray[np.uint8]:
     return (255 * picture).round().astype(np.uint8)
 
 
-def aliases(look: str) -> tuple[str, ...]:
-    """Made-up words that call a look besides its own name, the same at every call.
+def with_looks(data: IconData, each: int, share: float, *, processes: int | None = None) -> IconData:
+    """The same data, and each drawing to learn in ``each`` looks besides, which together take ``share`` of all looks
+    at what is learnt.
 
-    With them the base learns to heed words of a style that it does not know, which is where an adapter takes hold.
+    Which looks a drawing gets follows from its name. Those in a colour that
+    their thing does not have are left as they are. ``processes``: one per core unless told otherwise.
     """
-    drawn = random.Random(look)
-
-    def word() -> str:
-        return "".join(drawn.choice(CONSONANTS) + drawn.choice(VOWELS) for _ in range(drawn.randint(1, 3)))
-
-    return tuple(" ".join(word() for _ in range(drawn.randint(1, 2))) for _ in range(ALIASES))
-
-
-def with_looks(data: IconData, each: int, share: float) -> IconData:
-    """The same data, and each drawing in ``each`` looks besides, which together take ``share`` of all looks at them.
-
-    Which looks a drawing gets follows from its name; looks are spread evenly over drawings. Those in a colour that
-    their thing does not have are left as they are.
-    """
-    images, entries = [], []
+    orders, entries = [], []
     weight = share / (1 - share) / each
     names = sorted(LOOKS)
     for image, entry in zip(data.images, data.entries, strict=True):
-        if entry.subject not in entry.captions:
+        if entry.split != "train" or entry.subject not in entry.captions:
             continue
-        key = hashlib.sha256(f"{entry.set_key}/{entry.name}".encode()).digest()
-        first = int.from_bytes(key[:4], "big") % len(names)
-        stride = (1, 3, 7, 9, 11, 13, 17, 19)[key[4] % 8]
-        for number in range(each):
-            look = names[(first + number * stride) % len(names)]
-            images.append(looked(image, look))
-            called = aliases(look)[(key[5 + number % 8] % 3) :: 3]
-            entries.append(
-                replace(
-                    entry,
-                    name=f"{entry.name}-{look}",
-                    look=look,
-                    look_aliases=called,
-                    weight=weight * entry.weight,
-                )
-            )
+        drawn = random.Random(f"{entry.set_key}/{entry.name}")
+        for look in drawn.sample(names, each):
+            orders.append((image, look))
+            entries.append(replace(entry, name=f"{entry.name}-{look}", look=look, weight=weight * entry.weight))
+    # Not fork: the parent may hold threads of numpy or torch.
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        images = pool.starmap(looked, orders, chunksize=64)
     return IconData(np.concatenate([data.images, np.stack(images)]), (*data.entries, *entries))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that tools.base.dataset has built")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the same data with looks")
+    parser.add_argument("--each", type=int, default=LOOKS_EACH, help=f"looks of each drawing ({LOOKS_EACH})")
+    parser.add_argument("--share", type=float, default=SHARE, help=f"share of drawings in a look ({SHARE})")
+    parser.add_argument("--processes", type=int, help="one per core unless told otherwise")
+    chosen = parser.parse_args(arguments)
+    found = with_looks(dataset.load(chosen.data), chosen.each, chosen.share, processes=chosen.processes)
+    dataset.write(found, chosen.out)
+    print(f"{len(found.entries)} images, {sum(bool(entry.look) for entry in found.entries)} of them in a look")
+
+
+if __name__ == "__main__":
+    main()

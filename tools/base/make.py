@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.base import dataset, model_folder
+from tools.base import dataset, looks, model_folder
 from tools.base.classifier import Judge, train_judge
 from tools.base.device import best_device
 from tools.base.measure import measure
@@ -55,7 +55,13 @@ def make(
         data = dataset.load(data_folder)
     else:
         data = dataset.build(icons, data_folder, pixels=chosen.pixels, breadth=BREADTH)
-    learnt = data.select("train")
+    looked_folder = work / "looked"
+    if (looked_folder / dataset.ICONS).is_file():
+        looked = dataset.load(looked_folder)
+    else:
+        looked = looks.with_looks(data, looks.LOOKS_EACH, looks.SHARE)
+        dataset.write(looked, looked_folder)
+    learnt = looked.select("train")
     minutes_of = dict(zip(TRAININGS, (autoencoder_minutes, decoder_minutes, text_to_image_minutes), strict=True))
     for training, minutes in minutes_of.items():
         left = (ends - time.monotonic()) / 60

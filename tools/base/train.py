@@ -27,27 +27,31 @@ from tools.base.device import best_device
 from tools.base.diffusion import MADE_UP_SHARE
 from tools.base.grow import grown, levels
 from tools.base.learner import Learner, run
-from tools.base.looks import with_looks
 from tools.base.model_folder import Model
 from tools.base.sizes import SIZES, Size
 from tools.base.text_to_image import TextToImage
 
 SAVE_SECONDS = 120.0
-LOOKS_EACH = 3
-"""Looks of our own making that each drawing gets."""
 BASE = "base"
 TRAININGS = ("autoencoder", "decoder", "text-to-image")
 
 
-def open_model(run_folder: Path, *, start: Path | None, size: Size, data: IconData) -> Model:
-    """The run's model: as far as it is trained, or from ``start``, or new."""
+def open_model(
+    run_folder: Path, *, start: Path | None, size: Size, data: IconData, autoencoder: Path | None = None
+) -> Model:
+    """The run's model: as far as it is trained, or from ``start``, or new, then with the autoencoder of another base
+    where one is named.
+    """
     base = run_folder / BASE
     if not (base / "model_index.json").is_file():
         if start is not None:
             shutil.copytree(start, base, dirs_exist_ok=True)
         else:
             captions = [text for entry in data.entries for text in (*entry.captions, *entry.styled_captions)]
-            model_folder.save(model_folder.new(size, captions, base), base)
+            model = model_folder.new(size, captions, base)
+            if autoencoder is not None:
+                model.vae = model_folder.load(autoencoder).vae
+            model_folder.save(model, base)
     return model_folder.load(base)
 
 
@@ -60,6 +64,7 @@ def train(
     minutes: float,
     stretch: float | None = None,
     start: Path | None = None,
+    autoencoder: Path | None = None,
     batch: int | None = None,
     rate: float | None = None,
     seed: int = 0,
@@ -76,6 +81,7 @@ def train(
         minutes: of all stretches together.
         stretch: minutes of this one; unless told otherwise all that are left.
         start: a base to begin from, for a run's first stretch.
+        autoencoder: a base whose autoencoder a new one takes over.
         batch: samples of a step; unless told otherwise the size's own.
         rate: highest learning rate; unless told otherwise the training's own.
         prediction: ``epsilon`` or ``v_prediction``, with the schedule that goes with it; that of the model unless told
@@ -91,7 +97,7 @@ def train(
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("high")
     device = best_device()
-    model = open_model(out, start=start, size=size, data=data)
+    model = open_model(out, start=start, size=size, data=data, autoencoder=autoencoder)
     if training == "autoencoder" and levels(model.vae) + 1 == len(size.autoencoder_channels):
         model.vae = grown(model.vae, size)
     if prediction and prediction != model.prediction:
@@ -168,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, required=True, help="of training in all stretches together")
     parser.add_argument("--stretch", type=float, help="minutes of this stretch; unless told otherwise, all of them")
     parser.add_argument("--start", type=Path, help="base folder to begin from")
+    parser.add_argument("--autoencoder", type=Path, help="base folder whose autoencoder a new base takes over")
     parser.add_argument("--batch", type=int, help="samples of a step; the size's own unless told otherwise")
     parser.add_argument("--rate", type=float, help="highest learning rate; the training's own unless told otherwise")
     parser.add_argument("--seed", type=int, default=0)
@@ -176,14 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--prediction", choices=("epsilon", "v_prediction"), help="what to learn; the base's own unless told otherwise"
     )
     parser.add_argument("--noise-offset", type=float, default=0.0, help="shift of the noise's channels (0)")
-    parser.add_argument("--looks", type=float, default=0.0, help="share of looks of our own making (0)")
     parser.add_argument("--made-up", type=float, default=MADE_UP_SHARE, help="share of made-up styles")
     chosen = vars(parser.parse_args(arguments))
     data = dataset.load(chosen.pop("data")).select("train")
     if sets := chosen.pop("sets"):
         data = data.of_sets(*sets)
-    if share := chosen.pop("looks"):
-        data = with_looks(data, LOOKS_EACH, share)
     train(chosen.pop("training"), data, chosen.pop("out"), size=SIZES[chosen.pop("size")], **chosen)
 
 
