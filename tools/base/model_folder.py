@@ -75,18 +75,28 @@ def load(folder: Path) -> Model:
     Raises:
         OSError: a part is missing.
     """
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     return Model(
-        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval(),
+        vae=load_autoencoder(folder),
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval(),
         unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32).eval(),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         device=torch.device("cpu"),
         scheduler=scheduler_config_of(folder),
     )
+
+
+def load_autoencoder(folder: Path) -> Any:
+    """A base's ``AutoencoderKL`` alone, in fp32, from its ``vae``.
+
+    Raises:
+        OSError: it is missing.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
 
 
 def scheduler_config_of(folder: Path) -> dict[str, Any]:

@@ -96,8 +96,8 @@ class TextToImage:
             modules={"unet": self.model.unet.train(), "text_encoder": self.model.text_encoder.train()},
             total_seconds=seconds,
             peak=rate or 1e-3,
-            # Some tenth of a short training on a CPU; a few thousand steps of a long one.
-            decay=0.998 if self.model.device.type == "cpu" else 0.9995,
+            # Some tenth of a short training on a CPU; a thousand steps of a long one.
+            decay=0.998 if self.model.device.type == "cpu" else 0.999,
             seed=seed,
             batch=self.batch,
         )

@@ -50,7 +50,7 @@ def open_model(
             captions = [text for entry in data.entries for text in (*entry.captions, *entry.styled_captions)]
             model = model_folder.new(size, captions, base)
             if autoencoder is not None:
-                model.vae = model_folder.load(autoencoder).vae
+                model.vae = model_folder.load_autoencoder(autoencoder)
             model_folder.save(model, base)
     return model_folder.load(base)
 
@@ -105,7 +105,7 @@ def train(
     model.to(device)
     step: Autoencoder | Decoder | TextToImage
     if training == "autoencoder":
-        keep_to = model_folder.load(start).vae if start else None
+        keep_to = model_folder.load_autoencoder(start) if start else None
         step = Autoencoder.of(model, data, batch=batch or size.autoencoder_batch, keep_to=keep_to)
     elif training == "decoder":
         step = Decoder.of(model, data, batch=batch or size.autoencoder_batch)
