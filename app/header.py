@@ -1,6 +1,8 @@
-"""The right side of the page's header: the machine, the run in training, the language, and light or dark."""
+"""The right side of the page's header: the machine, the runs in training, the language, and light or dark."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
@@ -21,10 +23,11 @@ def wordmark() -> Markup:
     )
 
 
-def chips(machine: MachineView, active: RunSummary | None, finished: RunSummary | None = None) -> Markup:
+def chips(machine: MachineView, training: Sequence[RunSummary], finished: RunSummary | None = None) -> Markup:
     """The panel at the right; it also tells the page's title, and when a run has ended.
 
     Args:
+        training: several where there are several cards; the title tells of the first.
         finished: the run that was finished last.
     """
     words = TEXTS.frame
@@ -35,8 +38,8 @@ def chips(machine: MachineView, active: RunSummary | None, finished: RunSummary 
         [
             el("button", said(machine.name) or words.device, el("span", memory), type="button", class_="chip device",
                data_act="settings", title=words.to_settings),
-            _run(active) if active is not None else Markup(""),
-            _news(active, finished),
+            *(_run(run) for run in training),
+            _news(training, finished),
             _languages(),
             el("button", el("i"), type="button", class_="chip looks", data_looks=True, aria_label=words.light_dark,
                title=words.light_dark),
@@ -44,10 +47,10 @@ def chips(machine: MachineView, active: RunSummary | None, finished: RunSummary 
     )  # fmt: skip
 
 
-def _run(active: RunSummary) -> Markup:
+def _run(run: RunSummary) -> Markup:
     words = TEXTS.frame
-    share = active.step / active.steps if active.steps else 0.0
-    label = words.run_chip.format(name=active.name, percent=round(100 * share))
+    share = run.step / run.steps if run.steps else 0.0
+    label = words.run_chip.format(name=run.name, percent=round(100 * share))
     return el(
         "button",
         el("span", label),
@@ -55,23 +58,25 @@ def _run(active: RunSummary) -> Markup:
         type="button",
         class_="chip run",
         data_act="run",
+        data_item=run.id,
         aria_label=f"{label}: {words.to_run}",
     )
 
 
-def _news(active: RunSummary | None, finished: RunSummary | None) -> Markup:
+def _news(training: Sequence[RunSummary], finished: RunSummary | None) -> Markup:
     """For ``static/header.js``: the tab's title, and what a notification would say."""
     words = TEXTS.frame
     title = words.title
-    if active is not None and active.steps:
-        percent = round(100 * active.step / active.steps)
-        title = f"{words.run_title.format(name=active.name, percent=percent)} - {words.title}"
+    if training and training[0].steps:
+        first = training[0]
+        percent = round(100 * first.step / first.steps)
+        title = f"{words.run_title.format(name=first.name, percent=percent)} - {words.title}"
     return el(
         "span",
         hidden=True,
         lang=language(),
         data_title=title,
-        data_alive=active.id if active is not None else "",
+        data_alive=" ".join(run.id for run in training),
         data_finished=finished.id if finished is not None else "",
         data_said=words.ended.format(name=finished.name) if finished is not None else "",
     )

@@ -82,7 +82,7 @@ def _drawn(studio: Studio) -> dict[str, str]:
     finished = max(done, key=lambda each: each.updated, default=None)
     return {
         "wordmark": render("wordmark", header.wordmark()),
-        "chips": render("chips", header.chips(studio.machine.view(), studio.runs.active(), finished)),
+        "chips": render("chips", header.chips(studio.machine.view(), studio.runs.in_training(), finished)),
     }
 
 
@@ -125,8 +125,7 @@ def _header(shell: Shell, panels: Panels) -> None:
     def clicked(event: gr.EventData) -> Updates:
         if str(event.act) == "settings":
             return shell.visit("settings", "")
-        active = studio.runs.active()
-        return shell.visit("train", active.id if active else "")
+        return shell.visit("train", str(event.item))
 
     page = gr.Textbox(visible=False)
     gr.Timer(2.0).tick(beat, inputs=page, outputs=panels.all, js=SHOWN, **POLL)

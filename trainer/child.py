@@ -26,13 +26,13 @@ def start(module: str, *arguments: str, **options: Any) -> subprocess.Popen[byte
 
     Args:
         module: dotted name.
-        options: as `subprocess.Popen` takes them; pipes carry bytes.
+        options: as `subprocess.Popen` takes them, ``env`` being `environment` unless it is given; pipes carry bytes.
 
     Raises:
         OSError: the system starts no more processes.
     """
     # -P: a folder named as ours is, where the user stands, must not be taken for it.
-    return subprocess.Popen([sys.executable, "-P", "-m", module, *arguments], env=environment(), **options)
+    return subprocess.Popen([sys.executable, "-P", "-m", module, *arguments], **{"env": environment(), **options})
 
 
 def environment() -> dict[str, str]:

@@ -7,8 +7,9 @@ const ASKED = "patina-asked-notifications";
 
 export const languageCookie = (code) => `${COOKIE}=${encodeURIComponent(code)}; path=/; max-age=31536000; SameSite=Lax`;
 
-// Whether what was in training before is what has finished now.
-export const hasEnded = (before, now) => before !== "" && before !== now.alive && before === now.finished;
+// Whether what finished last was in training before, and is not now; `before` and `alive` are names of runs.
+export const hasEnded = (before, { alive, finished }) =>
+  finished !== "" && before.split(" ").includes(finished) && !alive.split(" ").includes(finished);
 
 export const attach = (gradio) => {
   attachPanel(gradio);

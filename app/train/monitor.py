@@ -30,7 +30,7 @@ def progress(run: RunView, *, next_up: bool) -> Markup:
     """The right panel of a run: how far it is, and what one can do.
 
     Args:
-        next_up: nothing else is in training, so a run that waits begins as soon as the worker is there.
+        next_up: the first run that waits begins as soon as its worker is there.
     """
     words = TEXTS.train
     share = run.step / run.steps if run.steps else 0.0

@@ -24,7 +24,7 @@ def setup(draft: DraftView, plan: PlanView, preset: Mapping[str, float], *, busy
 
     Args:
         preset: dotted setting -> what the preset would choose, for the dials.
-        busy: another run is in training, so this one will wait.
+        busy: this run will wait for another that is in training.
     """
     words = TEXTS.train
     chosen = str(at(draft.settings, "train.preset") or "balanced")

@@ -172,7 +172,7 @@ def test_a_run_is_trained_and_everything_about_it_is_there(studio: Studio, undis
     assert view.plan is not None
     assert view.plan.memory_bytes > 0
     assert studio.drafts.plan(studio.drafts.duplicate(view.id)).source == "measured"
-    assert studio.runs.active() is None
+    assert not studio.runs.in_training()
 
 
 def test_the_saved_states_are_compared_when_asked_and_another_is_kept(studio: Studio, uploads: list[Path]) -> None:

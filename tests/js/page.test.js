@@ -37,10 +37,13 @@ test("a run has ended when it was in training here before and is the one that wa
   assert.equal(hasEnded("run-1", { alive: "", finished: "run-1" }), true);
   assert.equal(hasEnded("run-1", { alive: "run-2", finished: "run-1" }), true);
   assert.equal(hasEnded("run-1", { alive: "run-1", finished: "run-1" }), false);
+  assert.equal(hasEnded("run-1 run-2", { alive: "run-1", finished: "run-2" }), true);
+  assert.equal(hasEnded("run-1 run-2", { alive: "run-1", finished: "run-0" }), false);
 });
 
 test("a page that was just opened, a paused run and another's end are no news", () => {
   assert.equal(hasEnded("", { alive: "", finished: "run-1" }), false);
+  assert.equal(hasEnded("", { alive: "", finished: "" }), false);
   assert.equal(hasEnded("run-1", { alive: "", finished: "run-0" }), false);
 });
 

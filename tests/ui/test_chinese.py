@@ -234,7 +234,7 @@ def test_the_settings_are_told_in_chinese(chinese: None) -> None:
 
 
 def test_the_header_offers_both_languages_and_says_which_one_is_spoken(chinese: None) -> None:
-    page = header.chips(MachineView("cpu", "CPU, 2 cores", 2**30, 2**34, "idle"), None)
+    page = header.chips(MachineView("cpu", "CPU, 2 cores", 2**30, 2**34, "idle"), ())
     assert re.findall(r'<option value="(\w+)"( selected)?>([^<]*)</option>', str(page)) == [
         ("en", "", "English"), ("zh", " selected", "中文"),
     ]  # fmt: skip

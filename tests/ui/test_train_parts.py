@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
+from app import header
 from app.refresh import Panels, Shown
 from app.texts import TEXTS
 from app.train import monitor, pictures, runs, setup
@@ -27,7 +28,7 @@ from trainer.studio import machine
 from trainer.studio.captioning import CaptioningView
 from trainer.studio.store import State, Wish
 from trainer.studio.studio import Studio
-from trainer.studio.views import AddReport, RunSummary, RunView
+from trainer.studio.views import AddReport, MachineView, RunSummary, RunView
 
 NASTY = """<script>alert(1)</script> "x" ${y} {{z}}"""
 WORDS = TEXTS.train
@@ -229,6 +230,18 @@ def test_the_first_in_a_queue_without_a_training_is_starting() -> None:
 def test_an_error_is_an_alert() -> None:
     page = monitor.progress(view(State.FAILED, error=NASTY), next_up=False)
     assert 'role="alert"' in page
+
+
+def test_every_run_in_training_has_a_chip_that_leads_to_it() -> None:
+    training = [
+        summary("run-1", State.TRAINING, name="ink", step=1, steps=4),
+        summary("run-2", State.TRAINING, name="clay", step=3, steps=4),
+    ]
+    page = header.chips(MachineView("cuda", "2 x RTX 3060", 2**30, 2**34, "training"), training)
+    chips = re.findall(r'<button[^>]*class="chip run"[^>]*data-item="([^"]*)"[^>]*><span>([^<]*)</span>', str(page))
+    assert chips == [("run-1", "ink, 25 %"), ("run-2", "clay, 75 %")]
+    assert 'data-alive="run-1 run-2"' in page
+    assert "2 x RTX 3060" in page
 
 
 def test_a_screen_reader_hears_of_progress_ten_times_a_run() -> None:

@@ -186,8 +186,7 @@ class Captioning:
                 with contextlib.suppress(FutureTimeoutError):
                     said = str(future.result(LOOK_SECONDS)["said"])
                     break
-                training = self._supervisor.worker_state()[0] == "training"
-                job.note(stage="waiting" if training else "writing")
+                job.note(stage="waiting" if self._supervisor.waits_for_training(ask) else "writing")
             self._kept.put(digest, writer, length, said)
         if job.cancelled.is_set():
             raise _Cancelled

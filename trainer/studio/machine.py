@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import platform
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -20,12 +23,17 @@ DeviceKind = Literal["cuda", "mps", "cpu"]
 
 @dataclass(frozen=True)
 class Device:
-    """The device that training takes by itself; memory in bytes."""
+    """A device that training takes by itself; memory in bytes.
+
+    Attributes:
+        card: what CUDA calls an NVIDIA card in ``CUDA_VISIBLE_DEVICES``.
+    """
 
     kind: DeviceKind
     name: str
     total: int
     available: int
+    card: str = ""
 
 
 class Machine:
@@ -38,10 +46,15 @@ class Machine:
         """The machine, for the device chip."""
         state, hello, status = self._supervisor.worker_state()
         device = self.device()
-        used = status.memory_used if status is not None and device.kind != "cpu" else device.total - device.available
+        name, used = device.name if hello is None else hello.device_name, device.total - device.available
+        if device.kind == "cuda" and len(found := cards()) > 1:
+            device = _together(found)
+            name, used = device.name, device.total - device.available
+        elif device.kind != "cpu" and status is not None:
+            used = status.memory_used
         return MachineView(
             device=device.kind,
-            name=hello.device_name if hello is not None else device.name,
+            name=name,
             memory_used_bytes=used,
             memory_total_bytes=device.total,
             worker=state,
@@ -64,10 +77,9 @@ class Machine:
 
 
 def best_device() -> Device:
-    """The first NVIDIA card, Apple's GPU, or the CPU."""
-    card = _nvidia()
-    if card is not None:
-        return card
+    """The NVIDIA card with the most memory to spare, Apple's GPU, or the CPU."""
+    if found := cards():
+        return max(found, key=lambda card: card.available)
     memory = psutil.virtual_memory()
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return Device("mps", "Apple GPU", memory.total, memory.available)
@@ -79,20 +91,45 @@ def cores() -> int:
     return psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
 
-def _nvidia() -> Device | None:
-    """The first card by its driver's library; None without a card, a driver, or the package that asks it."""
+def cards() -> tuple[Device, ...]:
+    """The NVIDIA cards that may be used, by their driver's library; () without one, a driver, or the package for it."""
     try:
         import pynvml
     except ImportError:
-        return None
+        return ()
     with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
         try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            name = pynvml.nvmlDeviceGetName(handle)
-            text = name.decode() if isinstance(name, bytes) else str(name)
-            return Device("cuda", text.removeprefix("NVIDIA "), int(memory.total), int(memory.free))
+            return tuple(_card(pynvml, name) for name in visible(pynvml.nvmlDeviceGetCount()))
         finally:
             pynvml.nvmlShutdown()
-    return None
+    return ()
+
+
+def visible(count: int) -> tuple[str, ...]:
+    """Which of ``count`` cards CUDA may see by ``CUDA_VISIBLE_DEVICES``: numbers, or names such as ``GPU-8a12``."""
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = map(str, range(count)) if told is None else (name.strip() for name in told.split(","))
+    # CUDA sees none of what follows a name that is none.
+    return tuple(itertools.takewhile(lambda name: name[:1].isalpha() or (name.isdigit() and int(name) < count), names))
+
+
+def _card(pynvml: Any, name: str) -> Device:
+    if name.isdigit():
+        handle = pynvml.nvmlDeviceGetHandleByIndex(int(name))
+    else:
+        every = (pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        # CUDA takes the beginning of a name, too; parts of a card (MIG) are not among these.
+        whole = next((uuid for uuid in map(pynvml.nvmlDeviceGetUUID, every) if uuid.startswith(name)), name)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(whole)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    said = pynvml.nvmlDeviceGetName(handle)
+    text = said.decode() if isinstance(said, bytes) else str(said)
+    return Device("cuda", text.removeprefix("NVIDIA "), int(memory.total), int(memory.free), name)
+
+
+def _together(found: Sequence[Device]) -> Device:
+    """Several cards as one: all their memory, and a name such as ``2 x RTX 3060``."""
+    names = Counter(card.name for card in found)
+    name = " + ".join(f"{count} x {name}" if count > 1 else name for name, count in names.items())
+    return Device("cuda", name, sum(card.total for card in found), sum(card.available for card in found))

@@ -75,10 +75,13 @@ class Runs:
         runs.sort(key=lambda run: (order.get(run.state, 2), queue.get(run.id, 0)))
         return [self._summary(run, queue.get(run.id)) for run in runs]
 
-    def active(self) -> RunSummary | None:
-        """The run in training, for the chip on every tab."""
-        runs = self._store.in_state(State.TRAINING)
-        return self._summary(runs[0], None) if runs else None
+    def in_training(self) -> list[RunSummary]:
+        """The runs in training, for the chips on every tab; several where there are several cards."""
+        return [self._summary(run, None) for run in self._store.in_state(State.TRAINING)]
+
+    def starts_at_once(self) -> bool:
+        """Whether a run that is queued now begins as soon as its worker is there, and waits for no other."""
+        return self._supervisor.has_free_card()
 
     def view(self, run_id: str) -> RunView:
         """Everything about a run, cheap enough for a timer; the same object as before when nothing changed.

@@ -17,7 +17,7 @@ from trainer.studio.health import Health
 from trainer.studio.images import DraftImages
 from trainer.studio.jobs import Jobs
 from trainer.studio.library import Library
-from trainer.studio.machine import Machine
+from trainer.studio.machine import Machine, cards
 from trainer.studio.pictures import Pictures
 from trainer.studio.preferences import Preferences
 from trainer.studio.runs import Runs
@@ -74,7 +74,9 @@ class Studio:
         self._open.callback(database.close)
         store = Store(database)
         jobs, images = Jobs(database, self.home), DraftImages(database, self.home)
-        supervisor = self._supervisor = Supervisor(self.home, store, jobs, idle_seconds=idle_seconds)
+        supervisor = self._supervisor = Supervisor(
+            self.home, store, jobs, idle_seconds=idle_seconds, cards=[card.card for card in cards()]
+        )
         self.machine = Machine(self.home, supervisor)
         self.bases = Bases()
         self.preferences = Preferences(database)

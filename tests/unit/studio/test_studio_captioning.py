@@ -34,7 +34,7 @@ class Nearby:
     def __init__(self, parts: Parts) -> None:
         self.asked: list[Describe] = []
         self.before: Callable[[Describe], Any] = lambda request: None
-        self.doing = "idle"
+        self.trains = False
         self._server = Server(parts.home, self, Inbox(), idle_seconds=60)  # type: ignore[arg-type]
         self._answer: Answer | None = None
 
@@ -57,8 +57,8 @@ class Nearby:
     def forget(self, ask: str) -> None:
         pass
 
-    def worker_state(self) -> tuple[str, None, None]:
-        return self.doing, None, None
+    def waits_for_training(self, ask: str) -> bool:
+        return self.trains
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_it_waits_for_a_training_says_so_and_can_be_stopped(
     parts: Parts, writes: Captioning, worker: Nearby, draft: str, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(captioning, "LOOK_SECONDS", 0.01)
-    worker.doing, worker.before = "training", lambda request: "never answered"
+    worker.trains, worker.before = True, lambda request: "never answered"
     writes.start(draft, str(model))
     end = time.monotonic() + 60
     while (view := writes.view(draft)) is None or view.stage != "waiting":

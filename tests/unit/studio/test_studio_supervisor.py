@@ -15,7 +15,7 @@ from studio_parts import Parts
 from waiting import until
 
 from trainer.errors import DiskFull, StudioError
-from trainer.preview.order import PreviewOrder, PreviewRow
+from trainer.preview.order import PreviewOrder, PreviewRow, StyleUse
 from trainer.studio.database import Database
 from trainer.studio.folder import ROOM_BYTES, StudioFolder
 from trainer.studio.store import RunRow, State
@@ -141,6 +141,132 @@ def test_closing_ends_a_worker_that_waits_for_requests(kept: Parts, stand_in: Ca
     assert "saved" in kept.home.worker_log.read_text()
 
 
+# ---- several cards
+
+
+@pytest.fixture
+def two_cards(parts: Parts) -> Iterator[Parts]:
+    """The parts with a supervisor for two cards, to be started by the test."""
+    alone = parts.supervisor
+    keeper = Supervisor(parts.home, parts.store, parts.jobs, idle_seconds=60, cards=("4", "7"))
+    with_two = Parts(**{**vars(parts), "supervisor": keeper})
+    for part in (with_two.runs, with_two.pictures):
+        assert part._supervisor is alone
+        part._supervisor = keeper
+    yield with_two
+    keeper.close()
+    alone.start()
+    alone.close()
+
+
+def sees(parts: Parts, card: str, *words: str) -> bool:
+    """Whether the worker that sees this card alone was sent a line with all these words."""
+    log = parts.home.worker_log.read_text() if parts.home.worker_log.is_file() else ""
+    return any(line.startswith(f"{card}: ") and all(each in line for each in words) for line in log.splitlines())
+
+
+# It notes what it sees and is sent; it ends a run that is steered, and itself when a picture of its end is asked for.
+ON_A_CARD = r"""
+echo 'HELLO'
+while read line; do
+    echo "$CUDA_VISIBLE_DEVICES: $line" >&2
+    case "$line" in
+        *steer*) echo "$line" | sed 's/.*"run":"\([^"]*\)".*/{"type": "run-ended", "run": "\1"}/';;
+        *the-end*) exit 1;;
+    esac
+done
+""".replace("HELLO", HELLO.replace('"cpu"', '"cuda"'))
+
+
+def test_each_card_trains_a_run_of_the_queue_and_draws_what_only_it_can(
+    two_cards: Parts, stand_in: Callable[[str], None], uploads: list[Path]
+) -> None:
+    first, second, third = (queued(two_cards, uploads) for _ in range(3))
+    store = two_cards.store
+    stand_in(ON_A_CARD)
+    two_cards.supervisor.start()
+    until(lambda: sees(two_cards, "4", '"train"', first) and sees(two_cards, "7", '"train"', second), "both runs")
+    assert store.claim(first)
+    assert store.claim(second)
+    assert [run.id for run in two_cards.runs.in_training()] == [first, second]
+    assert not two_cards.runs.starts_at_once()
+    row = PreviewRow(prompt="a cat", strengths=(1.0,))
+    live = two_cards.pictures.order(PreviewOrder(styles=(StyleUse(style=second),), rows=(row,)))
+    plain = two_cards.pictures.order(order())
+    until(lambda: sees(two_cards, "7", '"draw"', live) and sees(two_cards, "4", '"draw"', plain), "the pictures")
+
+    # The second run is over: the third takes its card. A run that is put first again does so, too.
+    store.hand_back(second, State.FAILED, "over")
+    two_cards.supervisor.steer(second)
+    until(lambda: sees(two_cards, "7", '"train"', third), "the run that waited")
+    assert not sees(two_cards, "4", '"train"', third)
+
+    # A worker that dies takes nothing of the other's with it.
+    doomed = two_cards.pictures.order(order("the-end"))
+    until(lambda: sees(two_cards, "4", '"draw"', doomed), "the end")
+    until(lambda: store.get(first).crashes == 1, "the recovery")
+    assert store.claim(third)
+    assert store.get(third).crashes == 0
+    two_cards.pictures.cancel(live)
+    two_cards.supervisor.close()
+    assert two_cards.supervisor.pid is None
+    assert store.get(third).state is State.QUEUED, "closing saves what every card trains"
+
+
+def test_pictures_are_drawn_on_a_card_that_trains_nothing(
+    two_cards: Parts, stand_in: Callable[[str], None], uploads: list[Path]
+) -> None:
+    run_id = queued(two_cards, uploads)
+    stand_in(ON_A_CARD)
+    two_cards.supervisor.start()
+    until(lambda: sees(two_cards, "4", '"train"', run_id), "the run")
+    until(two_cards.runs.starts_at_once, "hello")
+    job = two_cards.pictures.order(order())
+    until(lambda: sees(two_cards, "7", '"draw"', job), "the picture")
+    assert not sees(two_cards, "4", '"draw"')
+
+
+def test_a_run_that_names_its_card_waits_for_it_and_lets_others_pass(
+    two_cards: Parts, stand_in: Callable[[str], None], uploads: list[Path]
+) -> None:
+    def asked(device: str) -> str:
+        run_id = two_cards.drafts.create()
+        two_cards.drafts.add_images(run_id, uploads)
+        two_cards.drafts.update(run_id, {"train.device": device})
+        two_cards.runs.enqueue(run_id)
+        return run_id
+
+    first, second, third = asked("cuda:1"), asked("cuda:1"), asked("auto")
+    stand_in(ON_A_CARD)
+    two_cards.supervisor.start()
+    until(lambda: sees(two_cards, "7", '"train"', first) and sees(two_cards, "4", '"train"', third), "two runs")
+    assert not sees(two_cards, "", '"train"', second)
+
+
+def test_cards_that_pytorch_cannot_use_have_one_worker(
+    two_cards: Parts, stand_in: Callable[[str], None], uploads: list[Path]
+) -> None:
+    runs = [queued(two_cards, uploads) for _ in range(2)]
+    stand_in(f"echo '{HELLO}'; while read line; do echo \"$CUDA_VISIBLE_DEVICES: $line\" >&2; done")
+    two_cards.supervisor.start()
+    until(lambda: sees(two_cards, "4", '"train"', runs[0]), "the first run")
+    job = two_cards.pictures.order(order())
+    until(lambda: sees(two_cards, "4", '"draw"', job), "the picture")
+    assert not sees(two_cards, "4", '"train"', runs[1])
+    assert not sees(two_cards, "7")
+
+
+def test_a_card_whose_worker_does_not_start_leaves_the_queue_to_the_others(
+    two_cards: Parts, stand_in: Callable[[str], None], uploads: list[Path]
+) -> None:
+    runs = [queued(two_cards, uploads) for _ in range(2)]
+    stand_in(f'if [ "$CUDA_VISIBLE_DEVICES" = 4 ]; then echo start >&2; exit 1; fi\n{ON_A_CARD}')
+    two_cards.supervisor.start()
+    until(lambda: sees(two_cards, "7", '"train"', runs[0]), "the run")
+    assert starts(two_cards) == 3
+    assert two_cards.store.get(runs[1]).state is State.QUEUED
+
+
 # ---- a full disk
 
 
@@ -246,8 +372,16 @@ Dies = Callable[[], None]
 
 
 @pytest.fixture
-def dies(kept: Parts, stand_in: Callable[[str], None], uploads: list[Path], tmp_path: Path) -> Dies:
+def dies(
+    kept: Parts,
+    stand_in: Callable[[str], None],
+    uploads: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Dies:
     """Has a worker begin a queued run and be killed over it; the stand-in cannot claim the run, so this does it."""
+    # The last of them waits for a death that does not come, and does not listen.
+    monkeypatch.setattr(pipe, "CLOSE_SECONDS", 0.2)
     run_id = queued(kept, uploads)
     claimed = tmp_path / "claimed"
     wait = f"while ! rm '{claimed}' 2> /dev/null; do sleep 0.01; done"

@@ -48,10 +48,11 @@ class WarmBase:
 
     Args:
         runs: the folder that holds the runs' folders.
+        own_card: this process sees one card of several, which is meant whatever number a run calls it by.
     """
 
-    def __init__(self, runs: Path) -> None:
-        self._runs = runs
+    def __init__(self, runs: Path, *, own_card: bool = False) -> None:
+        self._runs, self._own_card = runs, own_card
         self._base: Base | None = None
         self._loaded: tuple[BaseConfig, torch.device, torch.dtype] | None = None
         self._bank: Bank | None = None
@@ -68,7 +69,8 @@ class WarmBase:
         Raises:
             BaseError, DeviceError: it cannot be loaded.
         """
-        device = pick_device(config.train.device)
+        wish = config.train.device
+        device = pick_device("cuda" if self._own_card and wish.startswith("cuda:") else wish)
         dtype = pick_dtype(device, config.train.precision)
         limit = memory_limit(config, device)
         return self._open(config.base, device, dtype, offline=config.train.offline, limit=limit)

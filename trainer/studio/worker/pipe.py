@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -28,9 +28,11 @@ from trainer.studio.worker.protocol import (
     CancelDraw,
     Hello,
     Status,
+    Train,
     parse_reply,
     parse_request,
 )
+from trainer.studio.worker.starved import MemoryWatch
 
 CLOSE_SECONDS = 30.0
 LOG_BYTES = 4 * 2**20
@@ -44,6 +46,7 @@ class WorkerProcess:
 
     Args:
         home: the studio folder.
+        card: the one that it sees, as CUDA calls it; empty leaves the choice of a device to it.
         idle_seconds: after so long without work it frees its memory.
         on_reply: called with (this, reply) on a thread of this process's own.
         on_end: called on that thread when the worker has ended.
@@ -52,12 +55,14 @@ class WorkerProcess:
         hello, status: what it said last, None before.
         training: the run it was told to train and has not reported on.
         leaving: it ends of its own accord and takes no more requests.
+        memory: what was seen of the machine's memory while it lived.
     """
 
     def __init__(
         self,
         home: StudioFolder,
         *,
+        card: str = "",
         idle_seconds: float,
         on_reply: Callable[[WorkerProcess, AnyReply], None],
         on_end: Callable[[], None],
@@ -66,14 +71,17 @@ class WorkerProcess:
         self.status: Status | None = None
         self.training = ""
         self.leaving = False
+        self.memory = MemoryWatch()
         self._over = False
         self._sent: set[str] = set()
         self._on_reply, self._on_end = on_reply, on_end
+        sees = {"CUDA_VISIBLE_DEVICES": card} if card else {}
         # Until the worker has opened its log by itself: a Python that cannot start says why there.
         with home.worker_log.open("ab") as log:
             self._process = child.start(
                 "trainer.studio.worker.main",
-                *("--home", str(home.path), "--idle-seconds", str(idle_seconds)),
+                *("--home", str(home.path), "--idle-seconds", str(idle_seconds), *(["--own-card"] if card else [])),
+                env={**child.environment(), **sees},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -101,6 +109,11 @@ class WorkerProcess:
             self._requests.write(request.line().encode() + b"\n")
             self._requests.flush()
 
+    def train(self, run_id: str) -> None:
+        """Have it train a run."""
+        self.training = run_id
+        self.send(Train(run=run_id))
+
     def send_once(self, name: str, request: AnyRequest) -> None:
         """Send a request unless one of that name was sent before."""
         if name not in self._sent:
@@ -115,20 +128,21 @@ class WorkerProcess:
         """Close the pipes of a worker that ended; returns its exit code, negative for a signal."""
         code = self._process.wait()
         self._reader.join()
-        self._hang_up()
+        self.hang_up()
         self._replies.close()
         return code
 
-    def end(self) -> None:
-        """Let it save and end, for at most `CLOSE_SECONDS`."""
-        self._hang_up()
+    def end(self, seconds: float) -> None:
+        """Let it save and end, for at most so long."""
+        self.hang_up()
         try:
-            self._process.wait(CLOSE_SECONDS)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._reader.join()
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Ask it to save and end."""
         with contextlib.suppress(OSError):
             self._requests.close()
 
@@ -146,6 +160,15 @@ class WorkerProcess:
         finally:
             self._over = True
             self._on_end()
+
+
+def end_all(workers: Sequence[WorkerProcess]) -> None:
+    """Let workers save and end, all at once, for at most `CLOSE_SECONDS`."""
+    by = time.monotonic() + CLOSE_SECONDS
+    for worker in workers:
+        worker.hang_up()
+    for worker in workers:
+        worker.end(max(0.0, by - time.monotonic()))
 
 
 def ending(code: int) -> str:

@@ -67,11 +67,14 @@ class Server:
 
     Args:
         idle_seconds: after so long without a request the base is let go, and after three times that the process ends.
+        own_card: of several cards it sees one alone (`trainer.studio.worker.team`).
     """
 
-    def __init__(self, home: StudioFolder, pipe: Pipe, inbox: Inbox, *, idle_seconds: float) -> None:
+    def __init__(
+        self, home: StudioFolder, pipe: Pipe, inbox: Inbox, *, idle_seconds: float, own_card: bool = False
+    ) -> None:
         self.home, self.pipe, self.inbox = home, pipe, inbox
-        self.idle_seconds = idle_seconds
+        self.idle_seconds, self.own_card = idle_seconds, own_card
         self.store = Store(Database(home.database))
         self.waiting: deque[AnyRequest] = deque()
         self.status = Status(doing="idle")
@@ -85,7 +88,7 @@ class Server:
         if self._warm is None:
             from trainer.studio.worker.draw import WarmBase
 
-            self._warm = WarmBase(self.home.runs)
+            self._warm = WarmBase(self.home.runs, own_card=self.own_card)
         return self._warm
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Keeps a worker at work: starts it on demand, hands it the queue, and picks up what it leaves when it dies.
+"""Keeps workers at work: starts them on demand, hands them the queue, and picks up what one leaves when it dies.
 
 The supervisor belongs to the app process and never imports torch. One thread decides (every second, and whenever
 something happens), one reads each worker's replies. What must outlive both is in the store and the run folders.
@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from trainer.errors import PatinaError, RunError, StudioError, means_full_disk
 from trainer.events import Notice, Phase
 from trainer.studio.folder import FullDisk, StudioFolder
 from trainer.studio.jobs import Jobs
-from trainer.studio.store import State, Store
-from trainer.studio.worker.pipe import WorkerProcess, ending, note, tail_of
+from trainer.studio.store import RunRow, State, Store
+from trainer.studio.worker.pipe import WorkerProcess, end_all, ending, note, tail_of
 from trainer.studio.worker.protocol import (
     Answer,
     AnyReply,
@@ -41,13 +42,12 @@ from trainer.studio.worker.protocol import (
     RunEnded,
     Status,
     Steer,
-    Train,
 )
-from trainer.studio.worker.starved import KILLED, MemoryWatch
+from trainer.studio.worker.starved import KILLED
+from trainer.studio.worker.team import Team
 from trainer.training.recovery import Change, Recovery
 from trainer.training.run_folder import RunFolder
 
-MAX_FAILED_STARTS = 3
 LOOK_SECONDS = 1.0
 
 
@@ -64,30 +64,31 @@ class DrawState:
 
 
 class Supervisor:
-    """The worker's keeper.
+    """The workers' keeper.
 
     A full disk costs no work: the run in training goes back to the head of the queue with what it saved last, what
     could not be noted is noted later, and both happen by themselves when there is room again.
 
     Args:
         home, store, jobs: the studio's folder and lists.
-        idle_seconds: after so long without work the worker frees its memory.
+        idle_seconds: after so long without work a worker frees its memory.
+        cards: the NVIDIA cards to work on, as CUDA calls them; each has a worker where there are several.
     """
 
-    def __init__(self, home: StudioFolder, store: Store, jobs: Jobs, *, idle_seconds: float) -> None:
+    def __init__(
+        self, home: StudioFolder, store: Store, jobs: Jobs, *, idle_seconds: float, cards: Sequence[str] = ()
+    ) -> None:
         self._home, self._store, self._jobs = home, store, jobs
         self._idle_seconds = idle_seconds
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._closing = False
-        self._worker: WorkerProcess | None = None
-        self._failed_starts = 0
+        self._team = Team(cards, self._started)
         self._not_before: dict[str, float] = {}
         self._drawings: dict[str, DrawState] = {}
         self._asks: dict[str, tuple[AnyRequest, Future[dict[str, Any]]]] = {}
-        self._phases: dict[str, Phase] = {}
+        self._phases: dict[str, tuple[WorkerProcess, Phase]] = {}
         self._last_hello: Hello | None = None
-        self._memory = MemoryWatch()
         self._died_over: dict[str, bool] = {}
         """Run -> whether the worker that died over it was killed for want of memory."""
         self._disk = FullDisk(home)
@@ -98,35 +99,36 @@ class Supervisor:
         self._thread.start()
 
     def close(self) -> None:
-        """Let the worker save and end, for at most `pipe.CLOSE_SECONDS`; afterwards there is none."""
+        """Let the workers save and end, for at most `pipe.CLOSE_SECONDS`; afterwards there is none."""
         with self._lock:
             self._closing = True
         self._wake.set()
         self._thread.join()
-        worker = self._worker
-        if worker is None:
-            return
-        run = worker.training
-        worker.end()
-        self._bury(worker)
-        if run and not self._held(run):
-            # It was asked to end before it came to a place where it could (a base that takes long to load).
-            with contextlib.suppress(StudioError):
-                self._store.recover(run, 0, crashed=False)
+        workers = list(self._team)
+        runs = [worker.training for worker in workers if worker.training]
+        end_all(workers)
+        for worker in workers:
+            self._bury(worker)
+        for run in runs:
+            if not self._held(run):
+                # It was asked to end before it came to a place where it could (a base that takes long to load).
+                with contextlib.suppress(StudioError):
+                    self._store.recover(run, 0, crashed=False)
 
     # ---- what the app asks
 
     def look(self) -> None:
         """Something in the store changed: see at once what is to be done."""
         with self._lock:
-            self._failed_starts = 0
+            self._team.try_again()
         self._wake.set()
 
     def steer(self, run_id: str) -> None:
         """Tell the worker that the wish for a run changed."""
         with self._lock:
-            if self._worker is not None and self._worker.training == run_id:
-                self._worker.send(Steer(run=run_id))
+            worker = self._team.trainer_of(run_id)
+            if worker is not None:
+                worker.send(Steer(run=run_id))
 
     def draw(self, request: Draw, keys: dict[int, str]) -> None:
         """Have pictures drawn; ``keys`` names them by index for `Jobs.made_before`."""
@@ -140,8 +142,9 @@ class Supervisor:
             state = self._drawings.get(job)
             if state is None:
                 return
-            if self._worker is not None and self._worker.was_sent(job):
-                self._worker.send(CancelDraw(job=job))
+            worker = self._team.told(job)
+            if worker is not None:
+                worker.send(CancelDraw(job=job))
             if not state.begun:
                 self._end(job, "cancelled")
 
@@ -181,14 +184,26 @@ class Supervisor:
     def phase(self, run_id: str) -> Phase | None:
         """The latest short-lived progress of a run in training."""
         with self._lock:
-            return self._phases.get(run_id)
+            said = self._phases.get(run_id)
+            return None if said is None else said[1]
+
+    def waits_for_training(self, ask: str) -> bool:
+        """Whether the worker that was asked something trains at the moment."""
+        with self._lock:
+            worker = self._team.told(ask)
+            return worker is not None and bool(worker.training)
+
+    def has_free_card(self) -> bool:
+        """Whether a run that is queued now need not wait for one in training."""
+        with self._lock:
+            return len(self._store.in_state(State.TRAINING)) < max(1, len(self._team.usable))
 
     def worker_state(
         self,
     ) -> tuple[Literal["off", "starting", "idle", "training", "drawing"], Hello | None, Status | None]:
-        """What the worker does, what it said of the machine (also an earlier one), and its last status."""
+        """What the busiest worker does, what one said of the machine (also an earlier one), and its last status."""
         with self._lock:
-            worker = self._worker
+            worker = self._team.busiest
             if worker is None:
                 return "off", self._last_hello, None
             if worker.status is None:
@@ -202,9 +217,9 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        """The worker's process id, while there is one."""
+        """The process id of a worker, while there is one."""
         with self._lock:
-            return None if self._worker is None else self._worker.pid
+            return next((worker.pid for worker in self._team), None)
 
     # ---- the keeping
 
@@ -225,47 +240,51 @@ class Supervisor:
                         note(self._home.worker_log, traceback.format_exc())
 
     def _once(self) -> None:
-        now = time.monotonic()
-        if self._worker is not None and self._worker.ended:
-            self._bury(self._worker)
-        elif self._worker is not None:
-            self._memory.look()
+        for worker in self._team:
+            if worker.ended:
+                self._bury(worker)
+            else:
+                worker.memory.look()
         self._disk.catch_up()
+        runs: list[RunRow] = []
         if not self._disk.is_full:
             for run in self._store.in_state(State.TRAINING):
                 if not self._held(run.id):
                     self._recover(run.id)
-        run_next = self._next_run(now) if not self._disk.is_full else ""
-        if self._worker is None and (run_next or self._drawings or self._asks):
-            if self._failed_starts >= MAX_FAILED_STARTS:
-                self._give_up(run_next)
-                return
-            self._memory = MemoryWatch()
-            self._worker = WorkerProcess(
-                self._home, idle_seconds=self._idle_seconds, on_reply=self._hear, on_end=self._wake.set
-            )
-        if self._worker is not None and not self._worker.leaving:
-            self._hand_out(self._worker, run_next)
+            runs = self._runs_to_begin()
+        if not self._team.usable:
+            self._give_up(runs)
+        else:
+            self._hand_out(runs)
+
+    def _hand_out(self, runs: Sequence[RunRow]) -> None:
+        """Give every free card a run, and what else is asked for to whom it is for."""
+        for run in runs:
+            card = self._team.free(run.settings.get("train", {}).get("device", "auto"))
+            if card is not None and not (worker := self._team.at(card)).leaving:
+                worker.train(run.id)
+        requests: dict[str, AnyRequest] = {job: state.request for job, state in self._drawings.items()}
+        requests |= {ask: request for ask, (request, _) in self._asks.items()}
+        for name, request in requests.items():
+            if self._team.told(name) is None and not (worker := self._team.worker_for(request)).leaving:
+                worker.send_once(name, request)
+
+    def _started(self, card: str) -> WorkerProcess:
+        return WorkerProcess(
+            self._home, card=card, idle_seconds=self._idle_seconds, on_reply=self._hear, on_end=self._wake.set
+        )
 
     def _held(self, run_id: str) -> bool:
-        """Whether our worker was told to train a run, or some process does."""
-        ours = self._worker is not None and self._worker.training == run_id
-        return ours or RunFolder(self._home.run(run_id)).is_held()
+        """Whether a worker of ours was told to train a run, or some process does."""
+        return self._team.trainer_of(run_id) is not None or RunFolder(self._home.run(run_id)).is_held()
 
-    def _next_run(self, now: float) -> str:
-        if self._store.in_state(State.TRAINING):
-            return ""
-        queue = self._store.in_state(State.QUEUED)
-        return next((run.id for run in queue if self._not_before.get(run.id, 0.0) <= now), "")
-
-    def _hand_out(self, worker: WorkerProcess, run_next: str) -> None:
-        if run_next and not worker.training:
-            worker.training = run_next
-            worker.send(Train(run=run_next))
-        for state in list(self._drawings.values()):
-            worker.send_once(state.request.job, state.request)
-        for ask, (request, _) in list(self._asks.items()):
-            worker.send_once(ask, request)
+    def _runs_to_begin(self) -> list[RunRow]:
+        """The queue without what a worker was told already; nothing while another process than ours trains a run."""
+        if any(self._team.trainer_of(run.id) is None for run in self._store.in_state(State.TRAINING)):
+            return []
+        now = time.monotonic()
+        queue = (run for run in self._store.in_state(State.QUEUED) if self._team.trainer_of(run.id) is None)
+        return [run for run in queue if self._not_before.get(run.id, 0.0) <= now]
 
     def _hear(self, worker: WorkerProcess, reply: AnyReply) -> None:
         with self._lock:
@@ -273,12 +292,12 @@ class Supervisor:
 
     def _take(self, worker: WorkerProcess, reply: AnyReply) -> None:
         if isinstance(reply, Hello):
-            worker.hello = self._last_hello = reply
-            self._failed_starts = 0
+            self._last_hello = reply
+            self._team.greet(worker, reply)
         elif isinstance(reply, Status):
             worker.status = reply
         elif isinstance(reply, InPhase):
-            self._phases[reply.run] = reply.phase
+            self._phases[reply.run] = worker, reply.phase
         elif isinstance(reply, RunEnded):
             worker.training = ""
             self._phases.pop(reply.run, None)
@@ -328,20 +347,18 @@ class Supervisor:
     def _bury(self, worker: WorkerProcess) -> None:
         """Clear up after a worker that ended; what it did not come to is asked of the next one."""
         code = worker.bury()
-        self._worker = None
+        self._team.remove(worker, started=worker.hello is not None or code == 0)
         if worker.training and not self._closing:
-            self._died_over[worker.training] = code == KILLED and self._memory.ran_out()
-        if worker.hello is None and code != 0:
-            self._failed_starts += 1
+            self._died_over[worker.training] = code == KILLED and worker.memory.ran_out()
         for job, state in list(self._drawings.items()):
-            if state.begun:
+            if state.begun and worker.was_sent(job):
                 self._end(job, "failed", f"The worker ended while it made this ({ending(code)}). Make it again.")
         if code != 0:
             for name, (_, future) in list(self._asks.items()):
                 if worker.was_sent(name):
                     self._asks.pop(name)
                     _fail(future, f"The worker ended meanwhile ({ending(code)}). Try again.")
-        self._phases.clear()
+        self._phases = {run: said for run, said in self._phases.items() if said[0] is not worker}
 
     def _recover(self, run_id: str) -> None:
         starved = self._died_over.get(run_id)
@@ -383,7 +400,7 @@ class Supervisor:
         self._store.recover(run_id, step, crashed=False)
         return True
 
-    def _give_up(self, run_id: str) -> None:
+    def _give_up(self, runs: Sequence[RunRow]) -> None:
         sentence = (
             f"The worker does not start; the end of {self._home.worker_log} says why. "
             "Run 'patina.sh' again to repair the installation, then try again."
@@ -393,8 +410,8 @@ class Supervisor:
         for _, future in self._asks.values():
             _fail(future, sentence)
         self._asks.clear()
-        if run_id:
-            self._store.move_to(run_id, State.FAILED, sentence)
+        for run in runs[:1]:
+            self._store.move_to(run.id, State.FAILED, sentence)
 
 
 def _fail(future: Future[dict[str, Any]], sentence: str) -> None:
