@@ -96,39 +96,6 @@ def observed(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def style_distances(pictures: Features, references: Features) -> Tensor:
-    """How differently two pictures are drawn, each of ``pictures`` (B) against each of ``references`` (N): (B, N).
-
-    The squared 2-Wasserstein distance of normal distributions with independent channels,
-    ``|m1 - m2|^2 + |s1 - s2|^2``. Source: IntroStyle (Kumar et al., arXiv 2412.14432), section 3.
-    """
-    means = torch.cdist(pictures.mean, references.mean).square()
-    return means + torch.cdist(pictures.deviation, references.deviation).square()
-
-
-def style_distance(pictures: Features, references: Features, *, nearest: int = 4) -> Tensor:
-    """Each picture's distance to a set that shows one style, (B,): the mean over its ``nearest`` members.
-
-    A set holds several subjects; the few that are drawn most alike say more than its average.
-    """
-    distances = style_distances(pictures, references)
-    return distances.topk(min(nearest, distances.shape[1]), dim=1, largest=False).values.mean(dim=1)
-
-
-def own_distance(references: Features, *, nearest: int = 4) -> Tensor:
-    """Each reference's distance to the others of its set, (N,): what a new picture of this style would have.
-
-    Raises:
-        ValueError: there is only one reference.
-    """
-    count = len(references)
-    if count < 2:
-        raise ValueError("one picture alone has no distance to its own style")
-    distances = style_distances(references, references)
-    distances.fill_diagonal_(torch.inf)
-    return distances.topk(min(nearest, count - 1), dim=1, largest=False).values.mean(dim=1)
-
-
 def layout_distances(pictures: Features, references: Features) -> Tensor:
     """How differently two pictures are laid out, (B, N): 0 is the same picture, 1 nothing in common, at most 2."""
     return 1 - pictures.layout @ references.layout.T

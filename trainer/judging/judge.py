@@ -39,26 +39,30 @@ class Questions:
 
     Attributes:
         subjects: prompts without the trigger, of things that are not among the training images; at least two. Each is
-            drawn once, and the first once more from another noise, so that seeds can be compared.
+            drawn once.
         trigger: put behind each of them where the style should show.
+        again: whether the first is drawn once more from another noise, so that seeds can be compared.
+        seed: start noise of the pictures.
         steps: denoising steps; few, because pictures are compared with pictures made alike.
         scheduler: a name of `trainer.config.schedulers`.
     """
 
     subjects: tuple[str, ...]
     trigger: str
+    again: bool = True
+    seed: int = 1
     steps: int = 7
     scheduler: Scheduler = "dpm++_2m"
 
     @property
     def owners(self) -> Tensor:
         """Index of each picture's subject, (P,)."""
-        return torch.tensor([*range(len(self.subjects)), 0])
+        return torch.tensor([*range(len(self.subjects)), *([0] if self.again else [])])
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Start noise of each picture."""
-        return (*[1] * len(self.subjects), 2)
+        return (*[self.seed] * len(self.subjects), *([self.seed + 1] if self.again else []))
 
     @property
     def plain(self) -> list[str]:
@@ -74,31 +78,49 @@ class Questions:
         """Rows through the denoiser for so many candidates, with so many training images beside them.
 
         For a picture: drawing with guidance, features, captions, drift. Once: the base's pictures and what they may be
-        mistaken for, the images' features, and which images are known best.
+        mistaken for, the images' features, and which images are known best. A second round asks nothing of the images.
         """
         captions = len(SUBJECT_LEVELS) * (1 + ALIKE)
         per_picture = 2 * self.steps + len(STYLE_LEVELS) + captions + 1
-        pictures = len(self.subjects) + 1
+        pictures = len(self.owners)
         once = MOST_OTHERS * len(self.subjects) + (len(STYLE_LEVELS) + 1) * images + pictures
         return (candidates + 1) * per_picture * pictures + candidates * min(images, MOST_SUSPECTS) + once
 
 
 MOST_SUBJECTS, LEAST_SUBJECTS = 6, 3
+FINALISTS = 3
+"""Candidates that draw more pictures once all have been seen."""
+MOST_MORE, LEAST_MORE = 8, 2
+"""Subjects that they draw."""
 MOST_SUSPECTS = 6
 """Training images of which every candidate is asked whether it knows them by heart: those known best at the end."""
 
 
-def affordable(subjects: Sequence[str], trigger: str, *, candidates: int, images: int, passes: int) -> Questions:
-    """Questions on as many subjects as ``passes`` rows through the denoiser allow, but on three at least.
+def affordable(
+    subjects: Sequence[str], trigger: str, *, candidates: int, images: int, passes: int, anyway: bool = False
+) -> tuple[Questions, Questions | None]:
+    """Questions for all candidates, and those for the few best of them, for at most ``passes`` rows in all.
+
+    Where passes are few, the first round gives way: it has three subjects at least. Where they do not even suffice for
+    the smallest second round, there is one round alone, of three subjects, however much that costs; with ``anyway``
+    it is that second round that may cost what it does.
 
     A count, not a clock, decides: a run that is resumed, or done again elsewhere, is asked the same.
     """
-    most = min(MOST_SUBJECTS, len(subjects))
-    for count in range(most, LEAST_SUBJECTS, -1):
-        questions = Questions(subjects=tuple(subjects[:count]), trigger=trigger)
-        if questions.passes(candidates, images) <= passes:
-            return questions
-    return Questions(subjects=tuple(subjects[:LEAST_SUBJECTS]), trigger=trigger)
+    finalists = min(FINALISTS, candidates)
+    for count in range(min(MOST_SUBJECTS, len(subjects)), LEAST_SUBJECTS - 1, -1):
+        first = Questions(subjects=tuple(subjects[:count]), trigger=trigger, again=False)
+        left = passes - first.passes(candidates, images)
+        fresh = subjects[count:]
+        # With too few other subjects the same are drawn once more, from other noise.
+        others, seed = (fresh, 1) if len(fresh) >= LEAST_MORE else (subjects[:count], 2)
+        least = LEAST_MORE if count == LEAST_SUBJECTS else min(MOST_MORE, len(others))
+        for more in range(min(MOST_MORE, len(others)), least - 1, -1):
+            second = Questions(subjects=tuple(others[:more]), trigger=trigger, seed=seed)
+            smallest = (count, more) == (LEAST_SUBJECTS, LEAST_MORE)
+            if second.passes(finalists, 0) <= left or (anyway and smallest):
+                return first, second
+    return Questions(subjects=tuple(subjects[:LEAST_SUBJECTS]), trigger=trigger), None
 
 
 @dataclass(frozen=True)
@@ -127,19 +149,24 @@ class Judge:
 
     def __post_init__(self) -> None:
         self.eye = Eye(self.base, self.bank)
-        self.settings = PreviewSettings(steps=self.questions.steps, scheduler=self.questions.scheduler)
         latents = [image.latents for image in self.references]
         self.seen = Features.cat([self.eye.features(latent.unsqueeze(0)) for latent in latents])
         self.grid = torch.cat([coarse(latent.unsqueeze(0)).cpu() for latent in latents])
         self.suspects = list(range(len(latents)))
+        self.ask(self.questions)
+
+    def ask(self, questions: Questions) -> None:
+        """From now on ask other questions, of which the base draws its own pictures first."""
+        self.questions = questions
+        self.settings = PreviewSettings(steps=questions.steps, scheduler=questions.scheduler)
         closed = torch.zeros(1, len(self.bank.names))
-        self.plain = self.draw([closed], self.questions.plain)[0]
+        self.plain = self.draw([closed], questions.plain)[0]
         self.base_seen = self.eye.features(self.plain)
         self.scale = StyleScale.of(self.base_seen, self.seen)
-        plain = self.questions.plain
-        self.quiet = self.eye.predictions(self.plain, plain, closed)
-        # The last picture shows the first subject once more: every picture gets another one's prompt.
-        self.mistaken = self.eye.predictions(self.plain, [*plain[1:-1], *plain[:1], plain[1]], closed)
+        self.quiet = self.eye.predictions(self.plain, questions.plain, closed)
+        subjects = questions.subjects
+        mistaken = [subjects[(owner + 1) % len(subjects)] for owner in questions.owners.tolist()]
+        self.mistaken = self.eye.predictions(self.plain, mistaken, closed)
         self.captions = self._captions()
         self.base_margin = margins(self.eye.caption_errors(self.plain, self.captions))
 
@@ -215,13 +242,13 @@ class Judge:
         return Candidate(
             step=step,
             strength=strength,
-            style=tuple(self.scale.score(seen, self.seen).tolist()),
+            style=tuple(self.scale.score(seen).tolist()),
             subject=tuple(subject_score(margin, self.base_margin).tolist()),
             nearness=tuple(copy.nearness for copy in copies),
             nearest=tuple(copy.image for copy in copies),
             drift=drift,
-            variety=float(variety.mean()) if len(variety) else 1.0,
-            recall=tuple(self.recall(strength, self.suspects)),
+            variety=float(variety.mean()) if len(variety) else None,
+            recall=tuple(self.recall(strength, self.suspects)) if self.suspects else (),
             recalled=tuple(self.suspects),
             images=len(self.references),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainer.randomness import stable_seed
 
@@ -18,7 +18,8 @@ COPY_LIMIT = 2.0
 Up to 1.75 was seen of pictures that showed something else in the same place: of one face for another.
 """
 COPY_SHARE = 0.3
-"""Share of a candidate's pictures that may do so, and share of the training images that it may know by heart."""
+"""Share of a candidate's pictures that may do so, one always may, and share of the training images that it may know by
+heart."""
 ALMOST = 0.1
 """Where every candidate breaks a limit, those that break theirs by so much more than the best of them stay in."""
 RECALL_LIMIT = 0.85
@@ -44,7 +45,7 @@ class Candidate:
         nearness: to the nearest training image, 1 is usual (`trainer.judging.scores.Copy`).
         nearest: index of that image.
         drift: of prompts without the trigger, 1 is as far as another prompt.
-        variety: of seeds, 1 is the base's.
+        variety: of seeds, 1 is the base's; None where no prompt was drawn twice.
         recall: how well it knows training images by heart (`trainer.judging.scores.recall_score`).
         recalled: indices of those images: the ones that the run knows best.
         images: how many there are in all.
@@ -57,7 +58,7 @@ class Candidate:
     nearness: tuple[float, ...]
     nearest: tuple[int, ...]
     drift: float
-    variety: float
+    variety: float | None
     recall: tuple[float, ...] = ()
     recalled: tuple[int, ...] = ()
     images: int = 0
@@ -79,7 +80,7 @@ class Candidate:
     def copied(self) -> int | None:
         """Index of the training image that it repeats most clearly, or None while that stays within the limits."""
         repeats = [(near, image) for near, image in zip(self.nearness, self.nearest, strict=True) if near > COPY_LIMIT]
-        if len(repeats) > COPY_SHARE * len(self.nearness):
+        if len(repeats) > max(1, COPY_SHARE * len(self.nearness)):
             return max(repeats)[1]
         return max(zip(self.recall, self.recalled, strict=True))[1] if self.knows_by_heart else None
 
@@ -101,24 +102,37 @@ class Candidate:
             return "copying"
         if self.drift > DRIFT_LIMIT:
             return "drift"
-        if self.variety < VARIETY_LIMIT:
+        if self.variety is not None and self.variety < VARIETY_LIMIT:
             return "variety"
         return None
 
     @property
     def excess(self) -> float:
         """How far it is beyond the limit that it breaks most, 0 being at the limit; below that where it breaks none."""
-        near = sorted(self.nearness, reverse=True)[int(COPY_SHARE * len(self.nearness))]
+        near = sorted(self.nearness, reverse=True)[max(1, int(COPY_SHARE * len(self.nearness)))]
         known = sorted(self.recall, reverse=True)
         place = int(COPY_SHARE * self.images)
         # What a limit leaves over of the whole makes scores of different size comparable.
         beyond = [
             near / COPY_LIMIT - 1,
             self.drift / DRIFT_LIMIT - 1,
-            VARIETY_LIMIT / max(self.variety, 1e-3) - 1,
+            VARIETY_LIMIT / max(self.variety, 1e-3) - 1 if self.variety is not None else -1.0,
             (known[place] - RECALL_LIMIT) / (1 - RECALL_LIMIT) if place < len(known) else -1.0,
         ]
         return max(beyond)
+
+    def joined(self, more: Candidate) -> Candidate:
+        """With what was seen of other pictures of the same state at the same strength."""
+        ours, theirs = len(self.style), len(more.style)
+        return replace(
+            self,
+            style=self.style + more.style,
+            subject=self.subject + more.subject,
+            nearness=self.nearness + more.nearness,
+            nearest=self.nearest + more.nearest,
+            drift=(ours * self.drift + theirs * more.drift) / (ours + theirs),
+            variety=self.variety if more.variety is None else more.variety,
+        )
 
 
 def joint(style: float, subject: float) -> float:
@@ -170,6 +184,15 @@ class Pick:
     tied: tuple[Candidate, ...]
 
 
+def finalists(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
+    """Those that could still be the best, at most so many, the best first: they are worth more pictures.
+
+    A limit that is only just broken may be kept by more pictures.
+    """
+    near = [candidate for candidate in candidates if candidate.excess <= ALMOST] or _least_beyond(candidates)
+    return sorted(near, key=lambda c: (-c.joint, c.step, c.strength))[:most]
+
+
 def pick(candidates: Sequence[Candidate], *, seed: int = 0) -> Pick:
     """Choose a candidate.
 
@@ -178,17 +201,19 @@ def pick(candidates: Sequence[Candidate], *, seed: int = 0) -> Pick:
     of prompts and seeds (paired bootstrap, Efron and Tibshirani 1993, chapter 16), and that have at least `CLOSE` of
     the best score, count as tied, and then the earlier and weaker one wins: it is the one that kept more of the base.
 
+    Where some drew more pictures than others (`finalists`), the pick is one of them.
+
     Raises:
-        ValueError: there is no candidate, or their pictures differ in number.
+        ValueError: there is no candidate.
     """
     if not candidates:
         raise ValueError("there is nothing to pick from")
-    if len({len(candidate.style) for candidate in candidates}) > 1:
-        raise ValueError("candidates must be judged on the same pictures")
     allowed = [candidate for candidate in candidates if candidate.excluded is None] or _least_beyond(candidates)
-    best = max(allowed, key=lambda c: (c.joint, -c.step, -c.strength))
-    chances = {id(c): _chance_to_match(c, best, seed) for c in allowed}
-    tied = tuple(c for c in allowed if chances[id(c)] > 1 - SURE and c.joint >= CLOSE * best.joint)
+    most = max(len(candidate.style) for candidate in allowed)
+    seen = [candidate for candidate in allowed if len(candidate.style) == most]
+    best = max(seen, key=lambda c: (c.joint, -c.step, -c.strength))
+    chances = {id(c): _chance_to_match(c, best, seed) for c in seen}
+    tied = tuple(c for c in seen if chances[id(c)] > 1 - SURE and c.joint >= CLOSE * best.joint)
     chosen = min(tied, key=lambda c: (c.step, c.strength))
     ordered = sorted(front(allowed), key=lambda c: (c.style_mean, c.step))
     return Pick(chosen, best, tuple(ordered), chances[id(chosen)], tied)

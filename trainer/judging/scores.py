@@ -8,39 +8,76 @@ Shapes: P pictures of a candidate, N training images, K captions of a picture, L
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trainer.judging.features import Features, layout_distances, own_distance, style_distance
+from trainer.judging.features import Features, layout_distances
+
+SHRINK = 4.0
+"""As if so many more training images had differed in every channel as much as channels do in the mean."""
+LEAST_WAY = 0.1
+"""Where the base draws the style already, a change by so much, as a logarithm, is the whole way."""
 
 
 @dataclass(frozen=True)
 class StyleScale:
-    """What style distances are measured by.
+    """What the style of a picture is measured by: how far it is from the middle of the training images.
+
+    The distance is Mahalanobis' with independent channels: the squared difference to the mean of the training images,
+    divided by how much those differ among themselves. A channel in which they all agree is what makes them one style; a
+    channel that goes with the subject says little. With few images the variances are shrunk to their mean, as
+    regularised discriminant analysis does (Friedman 1989, doi:10.1080/01621459.1989.10478752).
 
     Attributes:
+        centre, spread: mean and variance of each channel's statistics over the training images, (2 F,).
         zero: the base's distance for each picture of the set, (P,).
         ceiling: the distance of a real picture of the style to the other ones.
     """
 
+    centre: Tensor
+    spread: Tensor
     zero: Tensor
     ceiling: float
 
     @classmethod
     def of(cls, base_pictures: Features, references: Features) -> StyleScale:
-        """From the base's pictures of the same prompts and seeds, and the training images."""
-        return cls(style_distance(base_pictures, references), float(own_distance(references).median()))
+        """From the base's pictures of the same prompts and seeds, and the training images.
 
-    def score(self, pictures: Features, references: Features) -> Tensor:
+        Raises:
+            ValueError: there is only one training image.
+        """
+        count = len(references)
+        if count < 2:
+            raise ValueError("one picture alone has no distance to its own style")
+        seen = _statistics(references)
+        centre, spread = seen.mean(dim=0), seen.var(dim=0)
+        spread = (spread + SHRINK / count * spread.mean()).clamp(min=1e-12)
+        # An image that is left out lies so much farther from the middle of the others than from that of all.
+        own = _distance(references, centre, spread) * (count / (count - 1)) ** 2
+        return cls(centre, spread, _distance(base_pictures, centre, spread), float(own.median()))
+
+    def score(self, pictures: Features) -> Tensor:
         """How much of the way from the base to the training images each picture went, (P,).
 
-        0 is drawn as the base draws, 1 as near as the training images are to each other; it can leave that range.
+        0 is drawn as the base draws, 1 as near as the training images are to each other; it can leave that range. The
+        way is one of ratios, each halving of the distance being as long as another: a picture that has far to go does
+        not count for several, and what is left at the end, which is plain to see, counts as much as the beginning.
         """
-        distance = style_distance(pictures, references)
-        way = (self.zero - self.ceiling).mean().clamp(min=1e-8)
-        return (self.zero - distance) / way
+        way = (self.zero.log() - math.log(max(self.ceiling, 1e-8))).mean().clamp(min=LEAST_WAY)
+        return (self.zero / _distance(pictures, self.centre, self.spread)).log() / way
+
+
+def _statistics(pictures: Features) -> Tensor:
+    return torch.cat([pictures.mean, pictures.deviation], dim=1)
+
+
+def _distance(pictures: Features, centre: Tensor, spread: Tensor) -> Tensor:
+    """Of each picture, (P,)."""
+    distance = ((_statistics(pictures) - centre).square() / spread).mean(dim=1)
+    return distance.clamp(min=1e-8)
 
 
 def margins(errors: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from trainer.config import RunConfig
 from trainer.data.captions import without_trigger
 from trainer.data.dataset import Dataset, Example
 from trainer.errors import RunError
-from trainer.judging.judge import LEAST_SUBJECTS, Judge, Reference, affordable
+from trainer.judging.judge import FINALISTS, LEAST_SUBJECTS, Judge, Questions, Reference, affordable
 from trainer.judging.judgement import PICTURES, Judgement, conclude, from_json
-from trainer.judging.pick import Candidate
+from trainer.judging.pick import Candidate, finalists
 from trainer.training import checkpoint as checkpoints
 from trainer.training.fitting import PASSES_PER_SAMPLE
 from trainer.training.loop import Trainer
@@ -76,18 +76,21 @@ def judge(
     each = Validation(trainer.base, images, prepared.features, seed=config.train.seed, levels=IMAGE_LEVELS)
     # A shorter run affords fewer states.
     for most in range(min(MOST_CHECKPOINTS, len(states)), 1, -1):
-        candidates = most * len(strengths)
+        count = most * len(strengths)
         on_images = each.passes * (most + 1)
         if on_images > IMAGE_SHARE * passes and not anyway:
             on_images = 0
         left = passes - on_images
-        questions = affordable(subjects, config.trigger, candidates=candidates, images=len(shown), passes=left)
-        if anyway or questions.passes(candidates, len(shown)) <= left:
+        questions, more = affordable(
+            subjects, config.trigger, candidates=count, images=len(shown), passes=left, anyway=anyway
+        )
+        if anyway or more is not None or questions.passes(count, len(shown)) <= left:
             break
     else:
         return None
     states = _spread(states, most)
-    told(0, len(states))
+    rounds = len(states) + (more is not None)
+    told(0, rounds)
     shutil.rmtree(folder.path / PICTURES, ignore_errors=True)
     own = trainer.weights_now()
     try:
@@ -95,7 +98,8 @@ def judge(
         trainer.take(states[trainer.step])
         judging.suspect()
         plain = _strip(folder, "base", _pixels(judging, judging.plain))
-        found: list[tuple[Candidate, str]] = []
+        candidates: list[Candidate] = []
+        strips: list[str] = []
         gains: dict[int, tuple[float, ...]] = {}
         for number, (step, weights) in enumerate(sorted(states.items())):
             trainer.take(weights)
@@ -103,20 +107,43 @@ def judge(
                 gains[step] = each.measure(trainer).by_image
             for candidate, latents in judging.at(step, strengths):
                 name = f"step-{step:06d}-{candidate.strength:g}"
-                found.append((candidate, _strip(folder, name, _pixels(judging, latents))))
-            told(number + 1, len(states))
+                candidates.append(candidate)
+                strips.append(_strip(folder, name, _pixels(judging, latents)))
+            told(number + 1, rounds)
+        if more is not None:
+            candidates = _looked_at_again(judging, more, candidates, trainer, states)
+            told(rounds, rounds)
     finally:
         trainer.take(own)
     judgement = conclude(
-        found,
+        list(zip(candidates, strips, strict=True)),
         [example.name for example in _trained_on(dataset, config)[: len(shown)]],
-        prompts=judging.questions.prompts,
+        prompts=questions.prompts,
         base_pictures=plain,
         gains=gains,
         seconds=time.monotonic() - began,
     )
     write(folder, judgement)
     return judgement
+
+
+def _looked_at_again(
+    judging: Judge,
+    questions: Questions,
+    candidates: Sequence[Candidate],
+    trainer: Trainer,
+    states: Mapping[int, Mapping[str, Tensor]],
+) -> list[Candidate]:
+    """The candidates, those that could still be the best with what more pictures of them tell."""
+    judging.ask(questions)
+    judging.suspects = []
+    chosen = finalists(candidates, FINALISTS)
+    seen: dict[tuple[int, float], Candidate] = {}
+    for step in sorted({one.step for one in chosen}):
+        trainer.take(states[step])
+        for more, _ in judging.at(step, sorted(one.strength for one in chosen if one.step == step)):
+            seen[more.step, more.strength] = more
+    return [one.joined(seen[name]) if (name := (one.step, one.strength)) in seen else one for one in candidates]
 
 
 def subjects_of(base: Base, dataset: Dataset, config: RunConfig) -> list[str]:

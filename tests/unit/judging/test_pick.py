@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from trainer.judging.pick import Candidate, front, joint, pick, sentence
+from trainer.judging.judge import FINALISTS, LEAST_SUBJECTS, affordable
+from trainer.judging.pick import Candidate, finalists, front, joint, pick, sentence
 
 
 def candidate(step: int, strength: float, style: float, subject: float, **other: object) -> Candidate:
@@ -142,6 +143,79 @@ def test_where_all_break_a_limit_those_that_break_it_least_are_left_to_choose_fr
     text = sentence(chosen, [first, last], ["a.png", "b.png", "c.png", "d.png"])
     assert "knows d.png and 3 more by heart" in text
     assert "train fewer steps" in text
+
+
+def test_one_near_picture_of_three_is_no_copying_and_two_are() -> None:
+    def near(*nearness: float) -> Candidate:
+        three = replace(candidate(1, 1, 0.5, 0.5), style=(0.5,) * 3, subject=(0.5,) * 3)
+        return replace(three, nearness=nearness, nearest=(4,) * 3)
+
+    assert near(5.0, 1.0, 1.0).copied is None
+    assert near(5.0, 1.0, 1.0).excess < 0
+    assert near(5.0, 3.0, 1.0).copied == 4
+    assert near(5.0, 3.0, 1.0).excess > 0
+
+
+def test_the_best_few_are_looked_at_again_and_the_pick_is_made_of_all_their_pictures() -> None:
+    seen = [candidate(100, s, 0.5 * s, 0.9) for s in (0.25, 0.5, 0.75, 1.0, 1.25)]
+    again = finalists(seen, 3)
+    assert [one.strength for one in again] == [1.25, 1.0, 0.75]
+    # What looked best holds less on other pictures than the one behind it.
+    more = {1.25: candidate(100, 1.25, 0.1, 0.9), 1.0: candidate(100, 1.0, 0.8, 0.9), 0.75: again[2]}
+    joined = [one.joined(more[one.strength]) if one in again else one for one in seen]
+    assert len(joined[-1].style) == 20
+    chosen = pick(joined)
+    assert chosen.candidate.strength == 1.0
+    assert {one.strength for one in chosen.tied} <= {0.75, 1.0, 1.25}
+    # Where none of them keeps the limits on all pictures, one of the others does.
+    broken = [replace(one, drift=0.9) if len(one.style) > 10 else one for one in joined]
+    assert pick(broken).candidate.strength == 0.5
+
+
+def test_more_pictures_count_by_their_number_and_can_bring_a_candidate_back_into_the_limits() -> None:
+    over = candidate(100, 1.0, 0.9, 0.9, drift=0.78, variety=None)
+    plain = candidate(100, 0.5, 0.4, 0.9, variety=None)
+    assert over.excluded == "drift"
+    assert finalists([plain, over], 1) == [over]
+    joined = over.joined(candidate(100, 1.0, 0.9, 0.9, drift=0.60, variety=0.8))
+    assert joined.drift == pytest.approx(0.69)
+    assert joined.variety == 0.8
+    assert pick([plain.joined(plain), joined]).candidate is joined
+    far = candidate(100, 1.0, 0.9, 0.9, drift=1.0)
+    assert finalists([plain, far], 2) == [plain]
+
+
+SUBJECTS = [f"thing {index}" for index in range(12)]
+
+
+def test_what_is_left_of_the_passes_goes_into_more_pictures_of_the_best() -> None:
+    needed = 0
+    for passes in (1_900, 2_100, 2_500, 4_000, 8_000):
+        first, second = affordable(SUBJECTS, "x", candidates=15, images=16, passes=passes)
+        assert second is not None
+        assert first.passes(15, 16) + second.passes(FINALISTS, 0) <= passes
+        assert not set(first.subjects) & set(second.subjects)
+        assert len(set(zip(second.owners.tolist(), second.seeds, strict=True))) == len(second.subjects) + 1
+        now = len(first.subjects) + len(second.subjects)
+        assert now >= needed
+        needed = now
+    assert needed == len(SUBJECTS)
+
+
+def test_where_passes_are_too_few_there_is_one_round() -> None:
+    first, second = affordable(SUBJECTS, "x", candidates=15, images=16, passes=1_000)
+    assert second is None
+    assert len(first.subjects) == LEAST_SUBJECTS
+    assert first.again
+    asked = affordable(SUBJECTS, "x", candidates=15, images=16, passes=1_000, anyway=True)
+    assert asked[1] is not None
+
+
+def test_too_few_subjects_are_drawn_from_other_noise_instead() -> None:
+    first, second = affordable(SUBJECTS[:3], "x", candidates=15, images=16, passes=9_000)
+    assert second is not None
+    assert first.subjects == second.subjects
+    assert not set(first.seeds) & set(second.seeds)
 
 
 def test_the_same_numbers_give_the_same_pick() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from trainer.judging.features import Features, layout, layout_distances, observed, statistics, style_distances
+from trainer.judging.features import Features, layout, layout_distances, observed, statistics
 from trainer.judging.others import ALIKE, MOST_KNOWN, MOST_OTHERS, alike, pool_of
 from trainer.judging.scores import (
     StyleScale,
@@ -25,17 +25,6 @@ def drawn(mean: torch.Tensor, deviation: torch.Tensor, where: torch.Tensor | Non
     return Features(mean, deviation, F.normalize(where, dim=1))
 
 
-def test_style_distance_is_the_wasserstein_distance_of_independent_normals() -> None:
-    torch.manual_seed(0)
-    a, b = torch.randn(3, 5), torch.rand(3, 5)
-    c, d = torch.randn(2, 5), torch.rand(2, 5)
-    distances = style_distances(drawn(a, b), drawn(c, d, torch.eye(2)))
-    for i in range(3):
-        for j in range(2):
-            expected = ((a[i] - c[j]) ** 2).sum() + ((b[i] - d[j]) ** 2).sum()
-            assert torch.isclose(distances[i, j], expected, atol=1e-5)
-
-
 def test_statistics_do_not_see_where_something_lies_and_layout_does() -> None:
     torch.manual_seed(0)
     maps = torch.randn(2, 6, 8, 8)
@@ -48,15 +37,42 @@ def test_statistics_do_not_see_where_something_lies_and_layout_does() -> None:
 
 def test_the_base_scores_zero_and_the_training_images_themselves_about_one() -> None:
     torch.manual_seed(0)
-    references = drawn(5 + 0.1 * torch.randn(12, 8), torch.ones(12, 8))
+    references = drawn(5 + 0.1 * torch.randn(40, 8), 1 + 0.1 * torch.rand(40, 8))
     base = drawn(0.1 * torch.randn(6, 8), torch.ones(6, 8))
     scale = StyleScale.of(base, references)
-    assert torch.allclose(scale.score(base, references), torch.zeros(6))
-    like = drawn(5 + 0.1 * torch.randn(6, 8), torch.ones(6, 8))
-    assert torch.allclose(scale.score(like, references), torch.ones(6), atol=0.05)
-    halfway = drawn(2.5 + 0.1 * torch.randn(6, 8), torch.ones(6, 8))
-    # Half of the way leaves a quarter of the squared distance.
-    assert float(scale.score(halfway, references).mean()) == pytest.approx(0.75, abs=0.05)
+    assert torch.allclose(scale.score(base), torch.zeros(6))
+    like = drawn(5 + 0.1 * torch.randn(40, 8), 1 + 0.1 * torch.rand(40, 8))
+    assert float(StyleScale.of(like, references).zero.median()) == pytest.approx(scale.ceiling, rel=0.2)
+    # At the ceiling's distance the way is done, and its middle is where as many halvings are over as are left.
+    middle = (scale.zero[0] * scale.ceiling).sqrt()
+    near = 5 - (float(middle) / float(scale.zero[0])) ** 0.5 * (5 - base.mean)
+    assert float(scale.score(drawn(near, torch.ones(6, 8))).mean()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_channel_in_which_the_training_images_agree_counts_for_more_than_one_in_which_they_do_not() -> None:
+    torch.manual_seed(0)
+    spread = torch.tensor([0.1, 0.1, 3.0, 3.0])
+    references = drawn(spread * torch.randn(40, 4), torch.ones(40, 4))
+    base = drawn(torch.full((2, 4), 4.0), torch.ones(2, 4))
+    agreed, other = torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.tensor([[4.0, 4.0, 0.0, 0.0]])
+    first, second = StyleScale.of(base, references).score(drawn(torch.cat([agreed, other]), torch.ones(2, 4))).tolist()
+    assert first > 2 * abs(second)
+
+
+def test_a_picture_that_has_far_to_go_does_not_count_for_several() -> None:
+    references = drawn(0.1 * torch.eye(8), torch.ones(8, 8))
+    base = drawn(torch.tensor([[1.0] * 8, [10.0] * 8]), torch.ones(2, 8))
+    scale = StyleScale.of(base, references)
+    one = scale.score(drawn(torch.tensor([[0.5] * 8, [10.0] * 8]), torch.ones(2, 8)))
+    other = scale.score(drawn(torch.tensor([[1.0] * 8, [5.0] * 8]), torch.ones(2, 8)))
+    assert float(one.mean()) == pytest.approx(float(other.mean()), rel=0.1)
+
+
+def test_a_base_that_draws_the_style_already_gives_finite_scores() -> None:
+    references = drawn(torch.zeros(3, 4), torch.ones(3, 4))
+    assert torch.isfinite(StyleScale.of(references, references).score(drawn(torch.ones(3, 4), torch.ones(3, 4)))).all()
+    with pytest.raises(ValueError, match="one picture alone"):
+        StyleScale.of(references, references.rows([0]))
 
 
 def test_a_subject_survives_as_far_as_its_own_caption_explains_it_best() -> None:
