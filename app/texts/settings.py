@@ -25,6 +25,7 @@ NAMES = {
     "optim.beta1": "Beta 1",
     "optim.beta2": "Beta 2",
     "samples.every": "Steps between pictures",
+    "train.gpus": "Cards",
     "train.stop_when": "Stop early",
     "train.stop_floor": "Steps before that",
     "train.checkpoint_every": "Steps between checkpoints",

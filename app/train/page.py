@@ -125,7 +125,7 @@ def draw(actions: Actions, run: str) -> dict[str, str]:
         writing = Writing(studio.captioning.view(run), kept.style_words(), *kept.caption_writer())
         drawn["captions"] = captions.captions(view, tokens, writing)
         drawn["base"] = draft.base(view, found := actions.bases.seen(view), studio.shelves.models())
-        busy = not studio.runs.starts_at_once()
+        busy = not studio.runs.starts_at_once(run)
         drawn["setup"] = setup.setup(view, plan, actions.bases.preset_values(view, plan), busy=busy)
         drawn["advanced"] = setup.advanced(view, plan, found)
     else:
@@ -133,7 +133,7 @@ def draw(actions: Actions, run: str) -> dict[str, str]:
         drawn["live"] = el("p", monitor.live(trained), class_="live", aria_live="polite", role="status")
         drawn["pictures"] = pictures.pictures(trained)
         drawn["loss"] = monitor.losses(trained)
-        drawn["progress"] = monitor.progress(trained, next_up=studio.runs.starts_at_once())
+        drawn["progress"] = monitor.progress(trained, next_up=studio.runs.starts_at_once(run))
     return {name: render(name, content) for name, content in drawn.items()}
 
 

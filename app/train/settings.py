@@ -92,7 +92,7 @@ def advanced(
         choices: dotted setting -> what will be used for what is left to the preset.
         below: dotted setting -> what stands below its field.
         offered: dotted setting -> those of its choices that suit the base; of the others all are offered.
-        idle: dotted settings that mean nothing to the base; shown only where something was chosen.
+        idle: dotted settings that mean nothing to the base or on this machine; shown only where something was chosen.
     """
     groups: dict[str, list[Markup]] = {}
     for field in form_fields():

@@ -93,7 +93,10 @@ def advanced(draft: DraftView, plan: PlanView, base: BaseInfo | None = None) -> 
     schedulers = able(zero_terminal_snr=base.zero_snr if rescaled is None else bool(rescaled))
     offered = {"samples.scheduler": schedulers}
     family = FAMILIES.get(base.family or "")
-    idle = ("base.clip_skip",) if family is not None and not family.clip_skip else ()
+    idle = [
+        *(["base.clip_skip"] if family is not None and not family.clip_skip else []),
+        *(["train.gpus"] if plan.cards == 1 else []),
+    ]
     return el(
         "details",
         el("summary", words.advanced),

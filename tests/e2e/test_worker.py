@@ -33,6 +33,7 @@ from trainer.studio.studio import Studio
 from trainer.studio.views import JobView, RunView
 from trainer.studio.worker.protocol import Hello, RunEnded, Train, parse_reply
 from trainer.styles.metadata import sshs_model_hash
+from trainer.training.run_folder import RunFolder
 
 # Each worker loads its libraries first, which takes a while where many programs run.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -264,13 +265,19 @@ def test_pause_rests_and_resume_goes_on_to_the_same_weights(
     assert weights(rest(studio, run_id, State.FINISHED)) == weights(undisturbed)
 
 
-def test_stop_and_keep_makes_the_file_of_what_was_learned(studio: Studio, uploads: list[Path]) -> None:
-    run_id = prepare(studio, uploads, train__steps=5000)
+def test_stop_and_keep_makes_the_file_of_what_several_processes_learned(studio: Studio, uploads: list[Path]) -> None:
+    several = {"train__gpus": 2, "train__device": "cpu", "optim__batch_size": 2}
+    run_id = prepare(studio, uploads, train__steps=5000, **several)
     studio.runs.enqueue(run_id)
     reach(studio, run_id, 3)
+    pid = studio.machine.worker_pid
+    assert pid is not None
+    assert any("followers" in " ".join(each.cmdline()) for each in psutil.Process(pid).children())
     studio.runs.stop_and_keep(run_id)
     view = rest(studio, run_id, State.FINISHED)
     assert view.step < 5000
+    assert RunFolder(view.folder).config().memory.micro_batch == 1, "each computes its own image"
+    until(lambda: not psutil.pid_exists(pid), "the end of a worker that has led others")
     assert view.adapter is not None
     assert run_id in {card.id for card in studio.library.cards()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -227,7 +227,7 @@ def test_the_settings_are_told_in_chinese(chinese: None) -> None:
     page = setup.setup(DRAFT, PLAN, preset, busy=True)
     assert "400 步，约 45 秒，内存或显存 1.0 / 24.0 GB，文件 0.2 MB" in page
     assert words(page) <= UNITS | {"ink", "style"}
-    every = str(setup.advanced(DRAFT, PLAN))
+    every = str(setup.advanced(DRAFT, replace(PLAN, cards=2)))
     labels = re.findall(r"<label[^>]*>([^<]*)</label>", every)
     assert len(labels) == len(TEXTS.train.settings)
     assert not [help_text for help_text in re.findall(r'class="help">([^<]*)<', every) if not re.search(HAN, help_text)]

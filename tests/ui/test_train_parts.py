@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -481,6 +482,13 @@ def test_a_setting_that_means_nothing_to_the_base_is_hidden_until_it_was_chosen(
     actions.studio.drafts.update(run, {"base.clip_skip": 1})
     chosen = actions.studio.drafts.view(run)
     assert 'id="set-base-clip_skip"' in setup.advanced(chosen, plan, BaseInfo("", family="sdxl"))
+
+
+def test_a_run_may_take_several_cards_where_there_are_several(actions: Actions, run: str) -> None:
+    view, plan = actions.studio.drafts.view(run), actions.studio.drafts.plan(run)
+    assert plan.cards == 1
+    shown = ['id="set-train-gpus"' in setup.advanced(view, replace(plan, cards=count)) for count in (1, 2)]
+    assert shown == [False, True]
 
 
 def test_schedulers_that_cannot_draw_on_a_rescaled_schedule_are_not_offered_where_one_is_chosen(

@@ -212,6 +212,19 @@ def test_a_misspelt_command_or_option_is_told_the_near_one() -> None:
     assert "--rank" in said.output
 
 
+def test_more_cards_than_there_are_is_a_sentence_before_a_run_is_made(tmp_path: Path) -> None:
+    out, settings = tmp_path / "run", tmp_path / "many.toml"
+    settings.write_text("[train]\ngpus = 60\n")
+    for more in (["--gpus", "60"], ["--config", str(settings)]):
+        said = runner.invoke(app, ["train", str(tmp_path), "--out", str(out), *more])
+        assert said.exit_code == 2
+        assert "--gpus is 60, but PyTorch finds" in said.output
+    assert (
+        "--gpus is '0', but should be at least 1" in runner.invoke(app, ["train", str(tmp_path), "--gpus", "0"]).output
+    )
+    assert not out.exists()
+
+
 def test_the_version_is_said() -> None:
     from trainer import __version__
 

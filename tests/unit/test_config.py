@@ -55,6 +55,10 @@ def test_every_setting_explains_itself(path: str) -> None:
             "optim.warmup_steps (5) must be below train.steps (5).",
         ),
         (
+            {"train": {"gpus": 2}, "optim": {"find_rate": True}},
+            "train.gpus is 2, but optim.find_rate works on one card only: use one of the two.",
+        ),
+        (
             {"train": {"preset": "quik"}},
             "train.preset is 'quik', but should be 'quick', 'balanced' or 'thorough' (did you mean quick?).",
         ),

@@ -33,6 +33,7 @@ SETTINGS: Mapping[str, str] = {
     "sample_every": "samples.every",
     "stop_when": "train.stop_when",
     "seed": "train.seed",
+    "gpus": "train.gpus",
     "device": "train.device",
     "precision": "train.precision",
     "offline": "train.offline",

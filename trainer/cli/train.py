@@ -16,7 +16,7 @@ from trainer.cli.launch import MAIN, follow, process_number, run_in_processes
 from trainer.cli.mending import INTERRUPTED, mending, quiet_libraries
 from trainer.cli.options import given, names_of, setting
 from trainer.config import RunConfig, assignment, load, overlay, parse, read_toml
-from trainer.errors import ConfigError, DatasetError, DeviceError, PatinaError, RunError
+from trainer.errors import ConfigError, DatasetError, PatinaError, RunError
 from trainer.training.pausing import Session, Signal
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 CHANGED_IMAGES = "data.changed_images"
-"""The one setting that may be another when a run goes on."""
+"""The one setting that may be another when a run goes on, beside how many cards train it."""
+GPUS = "train.gpus"
 
 
 def train(
@@ -57,6 +58,7 @@ def train(
     sample_every: Annotated[str | None, setting("sample_every")] = None,
     stop_when: Annotated[str | None, setting("stop_when")] = None,
     seed: Annotated[str | None, setting("seed")] = None,
+    gpus: Annotated[str | None, setting("gpus")] = None,
     device: Annotated[str | None, setting("device")] = None,
     precision: Annotated[str | None, setting("precision")] = None,
     offline: Annotated[bool | None, setting("offline")] = None,
@@ -78,26 +80,23 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Go on with the run in this folder.", show_default=False)
     ] = None,
-    gpus: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Train on so many cards at once; a batch is shared among them."),
-    ] = None,
-    cpu_processes: Annotated[int | None, typer.Option(min=1, hidden=True)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")] = False,
 ) -> None:
     """Train a style on a folder of images and save it as a small .safetensors file."""
     # The settings among the parameters are read by name, from the same table that declares them as options.
     asked = given(context.params)
     with mending(as_json=as_json):
-        count = _cards(gpus) if gpus else cpu_processes or 1
         if resume:
-            choice = asked.pop(CHANGED_IMAGES, None)
+            choice, cards = asked.pop(CHANGED_IMAGES, None), asked.pop(GPUS, None)
             if images or asked or set_ or config or out:
                 raise ConfigError(
                     "A resumed run keeps its settings: give --resume FOLDER alone or with --changed-images, or start a "
                     "new run with other ones."
                 )
-            _run(_reopened(resume, choice), count, as_json=as_json)
+            folder = _reopened(resume, choice)
+            kept = folder.config().train
+            wanted = parse(overlay({}, {GPUS: cards}), {GPUS: "--gpus"}).train.gpus if cards else kept.gpus
+            _run(folder, _processes(wanted, kept.device), as_json=as_json)
         elif process_number() is not None:
             raise ConfigError(
                 "Processes that a launcher started go on with a run that is there: begin it with patina train FOLDER "
@@ -105,6 +104,7 @@ def train(
             )
         else:
             settings = _settings(images, asked, set_ or [], config)
+            count = _processes(settings.train.gpus, settings.train.device)
             with _begun(settings, out, config) as folder:
                 _run(folder, count, as_json=as_json)
 
@@ -174,14 +174,18 @@ def _note_origin(folder: RunFolder, file: Path | None) -> None:
         folder.write_origin(Origin(run=other.path.name, name=other.config().name))
 
 
-def _cards(wanted: int) -> int:
-    """The number of cards asked for, if they are there."""
-    import torch
+def _processes(gpus: int, device: str) -> int:
+    """How many processes are to be started for a run, if there are cards for them; one that a launcher started is one.
 
-    there = torch.cuda.device_count()
-    if wanted > there:
-        raise DeviceError(f"--gpus is {wanted}, but PyTorch finds {there or 'no'} card{'s' * (there != 1)} here.")
-    return wanted
+    Raises:
+        DeviceError: there are fewer cards.
+    """
+    if gpus == 1 or process_number() is not None:
+        return 1
+    from trainer.training.processes import require_cards
+
+    require_cards(gpus, device, "--gpus")
+    return gpus
 
 
 def _reopened(path: Path, changed_images: str | None = None) -> RunFolder:

@@ -450,6 +450,13 @@ class TrainConfig(Section):
         description="Steps between saved states; after a crash, training goes on from the last one.",
     )
     keep_checkpoints: int = Field(4, ge=1, le=1000, description="How many saved states stay on disk.")
+    gpus: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Cards that train the run together; each takes its share of a batch, and the result is the same. "
+        "In the studio the run waits until so many cards are free.",
+    )
     device: str = Field("auto", description="Where to train: 'auto', 'cuda', 'cuda:1', 'mps' or 'cpu'.")
     precision: Precision = Field(
         "auto",

@@ -80,6 +80,13 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _rate_is_found_on_one_card(self) -> RunConfig:
+        gpus, optim = self.train.gpus, self.optim
+        if gpus > 1 and optim.find_rate and optim.learning_rate is None:
+            raise ValueError(f"train.gpus is {gpus}, but optim.find_rate works on one card only: use one of the two")
+        return self
+
+    @model_validator(mode="after")
     def _method_has_its_settings(self) -> RunConfig:
         method = self.adapter.method
         for setting, value in self.adapter:

@@ -319,6 +319,7 @@ class Drafts:
             problem=problem,
             notes=tuple(notes),
             choices=choices,
+            cards=device.count,
         )
 
     def ready(self, run_id: str) -> RunConfig:

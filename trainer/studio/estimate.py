@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import statistics
 import time
@@ -86,6 +87,7 @@ def estimate(config: RunConfig, info: BaseInfo, device: Device, past: PastRuns) 
     side = config.data.resolution or info.resolution
     cells = (side / 8) ** 2
     rate = _RATE[device.kind] * (cores() if device.kind == "cpu" else 1)
+    batch = math.ceil(batch / config.train.gpus)
     samples = batch * config.optim.gradient_accumulation
     step = samples * FLOP_PER_WEIGHT_AND_CELL * weights * cells / rate + _STEP_OVERHEAD[device.kind]
     width = 4 if device.kind != "cuda" or config.train.precision == "fp32" else 2
@@ -108,8 +110,12 @@ def kind_of(config: RunConfig, device: str) -> str:
         config.train.precision,
     )
     # Methods whose updates stack cost the same, and were measured before there were others; as was the base as it is.
-    method, quantize = config.adapter.method, config.base.quantize
-    more = (*(() if METHODS[method].stacks else (method,)), *(() if quantize == "off" else (quantize,)))
+    method, quantize, gpus = config.adapter.method, config.base.quantize, config.train.gpus
+    more = (
+        *(() if METHODS[method].stacks else (method,)),
+        *(() if quantize == "off" else (quantize,)),
+        *(() if gpus == 1 else (f"on {gpus}",)),
+    )
     return json.dumps((*facts, *more))
 
 

@@ -27,6 +27,7 @@ class Device:
 
     Attributes:
         card: what CUDA calls an NVIDIA card in ``CUDA_VISIBLE_DEVICES``.
+        count: how many cards there are with it.
     """
 
     kind: DeviceKind
@@ -34,6 +35,7 @@ class Device:
     total: int
     available: int
     card: str = ""
+    count: int = 1
 
 
 class Machine:
@@ -100,7 +102,8 @@ def cards() -> tuple[Device, ...]:
     with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
         try:
-            return tuple(_card(pynvml, name) for name in visible(pynvml.nvmlDeviceGetCount()))
+            names = visible(pynvml.nvmlDeviceGetCount())
+            return tuple(_card(pynvml, name, len(names)) for name in names)
         finally:
             pynvml.nvmlShutdown()
     return ()
@@ -114,7 +117,7 @@ def visible(count: int) -> tuple[str, ...]:
     return tuple(itertools.takewhile(lambda name: name[:1].isalpha() or (name.isdigit() and int(name) < count), names))
 
 
-def _card(pynvml: Any, name: str) -> Device:
+def _card(pynvml: Any, name: str, count: int) -> Device:
     if name.isdigit():
         handle = pynvml.nvmlDeviceGetHandleByIndex(int(name))
     else:
@@ -125,7 +128,7 @@ def _card(pynvml: Any, name: str) -> Device:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     said = pynvml.nvmlDeviceGetName(handle)
     text = said.decode() if isinstance(said, bytes) else str(said)
-    return Device("cuda", text.removeprefix("NVIDIA "), int(memory.total), int(memory.free), name)
+    return Device("cuda", text.removeprefix("NVIDIA "), int(memory.total), int(memory.free), name, count)
 
 
 def _together(found: Sequence[Device]) -> Device:

@@ -79,9 +79,9 @@ class Runs:
         """The runs in training, for the chips on every tab; several where there are several cards."""
         return [self._summary(run, None) for run in self._store.in_state(State.TRAINING)]
 
-    def starts_at_once(self) -> bool:
-        """Whether a run that is queued now begins as soon as its worker is there, and waits for no other."""
-        return self._supervisor.has_free_card()
+    def starts_at_once(self, run_id: str) -> bool:
+        """Whether a run that is queued begins as soon as its worker is there, and waits for no other in training."""
+        return self._supervisor.starts_at_once(self._store.get(run_id))
 
     def view(self, run_id: str) -> RunView:
         """Everything about a run, cheap enough for a timer; the same object as before when nothing changed.

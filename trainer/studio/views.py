@@ -93,6 +93,7 @@ class PlanView:
         source: ``measured`` when a run like this was timed on this machine, else ``estimated``.
         problem: a sentence on why it cannot start, or empty.
         choices: dotted setting -> value that will be used, for everything left to the preset.
+        cards: how many there are on this machine, 1 without any.
     """
 
     images: int
@@ -109,6 +110,7 @@ class PlanView:
     problem: str
     notes: tuple[str, ...]
     choices: Mapping[str, Any]
+    cards: int = 1
 
 
 # ---- runs

@@ -37,7 +37,7 @@ def open_accelerator(device: str = "cpu") -> Accelerator:
         DeviceError: several processes cannot work together on this kind of device.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    kind = pick_device(device).type if started > 1 else "cpu"
+    kind = pick_device(device.partition(":")[0]).type if started > 1 else "cpu"
     if kind == "cuda" and not check_cuda_p2p_ib_support():
         # Some cards cannot talk to each other directly, and accelerate refuses them until it is told that we know.
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")
@@ -52,6 +52,20 @@ def open_accelerator(device: str = "cpu") -> Accelerator:
     if accelerator.num_processes != started:
         raise DeviceError(f"{started} processes were started, but they cannot share a training on {kind}: use one.")
     return accelerator
+
+
+def require_cards(count: int, device: str = "auto", name: str = "train.gpus") -> None:
+    """Check that so many cards are there for the processes of a run; on ``device`` ``cpu`` they share the processor.
+
+    Args:
+        name: what the user wrote.
+
+    Raises:
+        DeviceError: there are fewer.
+    """
+    there = torch.cuda.device_count() if count > 1 and device != "cpu" else count
+    if count > there:
+        raise DeviceError(f"{name} is {count}, but PyTorch finds {there or 'no'} card{'s' * (there != 1)} here.")
 
 
 def own_passes(accelerator: Accelerator, total: int) -> range:

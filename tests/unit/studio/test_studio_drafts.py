@@ -236,6 +236,15 @@ def test_a_run_of_the_same_kind_tells_the_next_ones_time(parts: Parts, draft: st
     assert plan.seconds > 2.0 * plan.steps
 
 
+def test_several_cards_are_another_kind_of_run_and_take_shares_of_a_batch(parts: Parts, draft: str) -> None:
+    parts.drafts.update(draft, {"optim.batch_size": 8})
+    alone, kind = parts.drafts.plan(draft), estimate.kind_of(parts.drafts.ready(draft), "cpu")
+    parts.drafts.update(draft, {"train.gpus": 4})
+    assert parts.drafts.plan(draft).seconds < alone.seconds  # type: ignore[operator]
+    assert parts.drafts.plan(draft).memory_bytes < alone.memory_bytes  # type: ignore[operator]
+    assert estimate.kind_of(parts.drafts.ready(draft), "cpu") != kind
+
+
 def test_a_run_that_other_programs_held_up_does_not_scare_the_next_ones_plan(parts: Parts, draft: str) -> None:
     config = parts.drafts.ready(draft)
     kind = estimate.kind_of(estimate.resolved(config, parts.bases.of(config), 5), "cpu")

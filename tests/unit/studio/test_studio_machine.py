@@ -64,7 +64,7 @@ def test_cards_are_those_that_cuda_may_see(monkeypatch: pytest.MonkeyPatch, told
 @pytest.mark.usefixtures("driver")
 def test_a_card_that_is_named_is_the_one_that_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-77")
-    assert machine.best_device() == machine.Device("cuda", "RTX 3060", 12 * GIB, 11 * GIB, "GPU-77")
+    assert machine.best_device() == machine.Device("cuda", "RTX 3060", 12 * GIB, 11 * GIB, "GPU-77", 1)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert machine.best_device().card == "1", "it has the most memory to spare"
 

@@ -165,14 +165,18 @@ def sees(parts: Parts, card: str, *words: str) -> bool:
     return any(line.startswith(f"{card}: ") and all(each in line for each in words) for line in log.splitlines())
 
 
-# It notes what it sees and is sent; it ends a run that is steered, and itself when a picture of its end is asked for.
+# It notes what it sees and is sent, and ends a run that is steered; itself when it is to leave, after a run of several
+# cards, and when a picture of its end is asked for.
 ON_A_CARD = r"""
 echo 'HELLO'
 while read line; do
     echo "$CUDA_VISIBLE_DEVICES: $line" >&2
     case "$line" in
-        *steer*) echo "$line" | sed 's/.*"run":"\([^"]*\)".*/{"type": "run-ended", "run": "\1"}/';;
+        *steer*)
+            echo "$line" | sed 's/.*"run":"\([^"]*\)".*/{"type": "run-ended", "run": "\1"}/'
+            case "$CUDA_VISIBLE_DEVICES" in *,*) exit 0;; esac;;
         *the-end*) exit 1;;
+        *leave*) exit 0;;
     esac
 done
 """.replace("HELLO", HELLO.replace('"cpu"', '"cuda"'))
@@ -186,10 +190,11 @@ def test_each_card_trains_a_run_of_the_queue_and_draws_what_only_it_can(
     stand_in(ON_A_CARD)
     two_cards.supervisor.start()
     until(lambda: sees(two_cards, "4", '"train"', first) and sees(two_cards, "7", '"train"', second), "both runs")
+    assert two_cards.runs.starts_at_once(second), "it has a worker, and has not begun"
     assert store.claim(first)
     assert store.claim(second)
     assert [run.id for run in two_cards.runs.in_training()] == [first, second]
-    assert not two_cards.runs.starts_at_once()
+    assert not two_cards.runs.starts_at_once(third)
     row = PreviewRow(prompt="a cat", strengths=(1.0,))
     live = two_cards.pictures.order(PreviewOrder(styles=(StyleUse(style=second),), rows=(row,)))
     plain = two_cards.pictures.order(order())
@@ -220,7 +225,7 @@ def test_pictures_are_drawn_on_a_card_that_trains_nothing(
     stand_in(ON_A_CARD)
     two_cards.supervisor.start()
     until(lambda: sees(two_cards, "4", '"train"', run_id), "the run")
-    until(two_cards.runs.starts_at_once, "hello")
+    until(lambda: two_cards.runs.starts_at_once(run_id), "hello")
     job = two_cards.pictures.order(order())
     until(lambda: sees(two_cards, "7", '"draw"', job), "the picture")
     assert not sees(two_cards, "4", '"draw"')
@@ -241,6 +246,38 @@ def test_a_run_that_names_its_card_waits_for_it_and_lets_others_pass(
     two_cards.supervisor.start()
     until(lambda: sees(two_cards, "7", '"train"', first) and sees(two_cards, "4", '"train"', third), "two runs")
     assert not sees(two_cards, "", '"train"', second)
+
+
+def test_a_run_of_several_cards_waits_for_them_and_gets_a_worker_of_its_own(
+    two_cards: Parts, stand_in: Callable[[str], None], uploads: list[Path]
+) -> None:
+    store, runs = two_cards.store, two_cards.runs
+    first, both, last = (two_cards.drafts.create() for _ in range(3))
+    two_cards.drafts.update(both, {"train.gpus": 2})
+    for run_id in (first, both, last):
+        two_cards.drafts.add_images(run_id, uploads)
+        runs.enqueue(run_id)
+    stand_in(ON_A_CARD)
+    two_cards.supervisor.start()
+    until(lambda: sees(two_cards, "4", '"train"', first), "the first run")
+    assert store.claim(first)
+    job = two_cards.pictures.order(order())
+    until(lambda: sees(two_cards, "7", '"draw"', job), "a picture on the other card")
+    assert runs.starts_at_once(last)
+    assert not runs.starts_at_once(both)
+    assert not sees(two_cards, "7", '"train"'), "nobody goes before a run that waits for all cards"
+
+    store.hand_back(first, State.FAILED, "over")
+    two_cards.supervisor.steer(first)
+    until(lambda: sees(two_cards, "4,7", '"train"', both), "the run of both")
+    assert sees(two_cards, "4", '"leave"')
+    assert sees(two_cards, "7", '"leave"')
+    assert store.claim(both)
+    assert not runs.starts_at_once(last)
+    store.hand_back(both, State.FAILED, "over")
+    two_cards.supervisor.steer(both)
+    until(lambda: sees(two_cards, "4", '"train"', last), "the last run, by a worker of one card again")
+    assert not sees(two_cards, "4,7", '"train"', last)
 
 
 def test_cards_that_pytorch_cannot_use_have_one_worker(

@@ -34,7 +34,7 @@ def kinds_of(folder: RunFolder) -> Counter[str]:
 
 
 def in_two_processes(folder: RunFolder, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "trainer", "train", "--resume", str(folder.path), "--cpu-processes", "2", *options]
+    command = [sys.executable, "-m", "trainer", "train", "--resume", str(folder.path), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=170)
 
@@ -42,13 +42,14 @@ def in_two_processes(folder: RunFolder, *options: str) -> subprocess.CompletedPr
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains_with_the_whole_batch(settings: dict, base: Base, tmp_path: Path) -> None:
     settings["optim"]["batch_size"] = 4
+    settings["train"]["device"] = "cpu"
     # Adam divides by the size of a gradient: where that is mere rounding, it would make a whole step of it.
     settings["optim"]["epsilon"] = 1e-3
     settings["samples"]["every"] = 2
     alone = create(parse(settings), tmp_path / "alone")
     train(alone, emit=lambda event: None, control=Uncontrolled(), base=base)
     shared = create(parse(settings), tmp_path / "shared")
-    ended = in_two_processes(shared, "--json")
+    ended = in_two_processes(shared, "--json", "--gpus", "2")
     assert ended.returncode == 0, ended.stderr
 
     assert torch.tensor(losses_of(shared)).sub(torch.tensor(losses_of(alone))).abs().max() < 1e-5
@@ -67,6 +68,7 @@ def test_two_processes_train_what_one_trains_with_the_whole_batch(settings: dict
 
 @pytest.mark.slow
 def test_what_fails_in_several_processes_is_said_once_and_without_a_traceback(settings: dict, tmp_path: Path) -> None:
+    settings["train"] |= {"gpus": 2, "device": "cpu"}
     settings["optim"]["batch_size"] = 3
     folder = create(parse(settings), tmp_path / "run")
     ended = in_two_processes(folder)

@@ -27,6 +27,7 @@ from trainer.studio.worker.protocol import (
     AnyRequest,
     CancelDraw,
     Hello,
+    Leave,
     Status,
     Train,
     parse_reply,
@@ -46,7 +47,7 @@ class WorkerProcess:
 
     Args:
         home: the studio folder.
-        card: the one that it sees, as CUDA calls it; empty leaves the choice of a device to it.
+        card: the one that it sees, as CUDA calls it, or several with commas; empty leaves the choice of a device to it.
         idle_seconds: after so long without work it frees its memory.
         on_reply: called with (this, reply) on a thread of this process's own.
         on_end: called on that thread when the worker has ended.
@@ -55,6 +56,7 @@ class WorkerProcess:
         hello, status: what it said last, None before.
         training: the run it was told to train and has not reported on.
         leaving: it ends of its own accord and takes no more requests.
+        of_one_run: it leaves after the run that it trains.
         memory: what was seen of the machine's memory while it lived.
     """
 
@@ -71,6 +73,7 @@ class WorkerProcess:
         self.status: Status | None = None
         self.training = ""
         self.leaving = False
+        self.of_one_run = False
         self.memory = MemoryWatch()
         self._over = False
         self._sent: set[str] = set()
@@ -113,6 +116,12 @@ class WorkerProcess:
         """Have it train a run."""
         self.training = run_id
         self.send(Train(run=run_id))
+
+    def leave(self) -> None:
+        """Have it end after what it was sent before; it takes no more."""
+        if not self.leaving:
+            self.leaving = True
+            self.send(Leave())
 
     def send_once(self, name: str, request: AnyRequest) -> None:
         """Send a request unless one of that name was sent before."""

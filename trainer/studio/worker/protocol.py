@@ -51,6 +51,12 @@ class CancelDraw(Message):
     job: str
 
 
+class Leave(Message):
+    """End once everything asked before is done: the cards are wanted for a run that takes several."""
+
+    type: Literal["leave"] = "leave"
+
+
 class Inspect(Message):
     """Say everything about an adapter file."""
 
@@ -132,7 +138,7 @@ class Judge(Message):
 
 
 AnyRequest = Annotated[
-    Train | Steer | Draw | CancelDraw | FileRequest | Judge | Describe,
+    Train | Steer | Draw | CancelDraw | Leave | FileRequest | Judge | Describe,
     Field(discriminator="type"),
 ]
 

@@ -21,6 +21,7 @@ from trainer.studio.database import Database
 from trainer.studio.estimate import PastRuns, kind_of
 from trainer.studio.folder import StudioFolder
 from trainer.studio.store import State, Store, Wish
+from trainer.studio.worker.followers import following
 from trainer.studio.worker.pipe import Inbox, Pipe
 from trainer.studio.worker.protocol import (
     Answer,
@@ -36,6 +37,7 @@ from trainer.studio.worker.protocol import (
     InPhase,
     Inspect,
     Judge,
+    Leave,
     Leaving,
     Rework,
     RunEnded,
@@ -78,6 +80,8 @@ class Server:
         self.store = Store(Database(home.database))
         self.waiting: deque[AnyRequest] = deque()
         self.status = Status(doing="idle")
+        self._led = False
+        """Whether other processes took part in a run: this one is bound to them, and of no use for anything else."""
         self._warm: WarmBase | None = None
         self.captioner: CaptionModel | None = None
         """Opened when captions are asked for, and let go when a base is."""
@@ -92,12 +96,15 @@ class Server:
         return self._warm
 
     def run(self) -> None:
-        """Serve until the input closes or nothing is asked for long."""
+        """Serve until the input closes, the end is asked for, a run of several cards is over, or nothing is asked."""
         last = time.monotonic()
         while not self.inbox.closing.is_set():
             request = self.waiting.popleft() if self.waiting else self.inbox.next(timeout=1.0)
             if request is not None:
                 self.serve(request)
+                if isinstance(request, Leave) or self._led:
+                    self.pipe.send(Leaving())
+                    return
                 last = time.monotonic()
                 continue
             idle = time.monotonic() - last
@@ -176,14 +183,19 @@ class Server:
         config = folder.config()
         steering.base = config.base
         steering.emit(Phase(name="loading", detail=config.base.source))
-        try:
-            base = self.warm.base_for_training(config)
-        except Exception as error:
-            folder.append(Failed(step=0, message=sentence_of(error)))
-            raise
         from trainer.study.finding import train
+        from trainer.training.processes import require_cards
 
-        outcome = train(folder, emit=steering.emit, control=steering, base=base)
+        self._led = config.train.gpus > 1
+        with contextlib.ExitStack() as beside:
+            try:
+                require_cards(config.train.gpus, config.train.device)
+                beside.enter_context(following(folder, config.train.gpus))
+                base = self.warm.base_for_training(config)
+            except Exception as error:
+                folder.append(Failed(step=0, message=sentence_of(error)))
+                raise
+            outcome = train(folder, emit=steering.emit, control=steering, base=base)
         self._remember(folder, steering, outcome.step)
         return State.FINISHED if outcome.state == "finished" else State.QUEUED
 

@@ -193,10 +193,12 @@ class Supervisor:
             worker = self._team.told(ask)
             return worker is not None and bool(worker.training)
 
-    def has_free_card(self) -> bool:
-        """Whether a run that is queued now need not wait for one in training."""
+    def starts_at_once(self, run: RunRow) -> bool:
+        """Whether a run, if it is the next, need not wait for another one in training; it may have a worker already."""
         with self._lock:
-            return len(self._store.in_state(State.TRAINING)) < max(1, len(self._team.usable))
+            if self._team.trainer_of(run.id) is not None:
+                return True
+            return not self._others_train() and self._team.has_room(run.settings.get("train", {}).get("gpus", 1))
 
     def worker_state(
         self,
@@ -260,14 +262,18 @@ class Supervisor:
     def _hand_out(self, runs: Sequence[RunRow]) -> None:
         """Give every free card a run, and what else is asked for to whom it is for."""
         for run in runs:
-            card = self._team.free(run.settings.get("train", {}).get("device", "auto"))
-            if card is not None and not (worker := self._team.at(card)).leaving:
+            asked = run.settings.get("train", {})
+            worker = self._team.trainer_for(asked.get("device", "auto"), cards := asked.get("gpus", 1))
+            if worker is not None:
                 worker.train(run.id)
+            elif cards > 1:
+                # Whoever went first would take a card that it waits for.
+                break
         requests: dict[str, AnyRequest] = {job: state.request for job, state in self._drawings.items()}
         requests |= {ask: request for ask, (request, _) in self._asks.items()}
         for name, request in requests.items():
-            if self._team.told(name) is None and not (worker := self._team.worker_for(request)).leaving:
-                worker.send_once(name, request)
+            if self._team.told(name) is None and not (chosen := self._team.worker_for(request)).leaving:
+                chosen.send_once(name, request)
 
     def _started(self, card: str) -> WorkerProcess:
         return WorkerProcess(
@@ -280,11 +286,14 @@ class Supervisor:
 
     def _runs_to_begin(self) -> list[RunRow]:
         """The queue without what a worker was told already; nothing while another process than ours trains a run."""
-        if any(self._team.trainer_of(run.id) is None for run in self._store.in_state(State.TRAINING)):
+        if self._others_train():
             return []
         now = time.monotonic()
         queue = (run for run in self._store.in_state(State.QUEUED) if self._team.trainer_of(run.id) is None)
         return [run for run in queue if self._not_before.get(run.id, 0.0) <= now]
+
+    def _others_train(self) -> bool:
+        return any(self._team.trainer_of(run.id) is None for run in self._store.in_state(State.TRAINING))
 
     def _hear(self, worker: WorkerProcess, reply: AnyReply) -> None:
         with self._lock:
@@ -300,6 +309,7 @@ class Supervisor:
             self._phases[reply.run] = worker, reply.phase
         elif isinstance(reply, RunEnded):
             worker.training = ""
+            worker.leaving = worker.leaving or worker.of_one_run
             self._phases.pop(reply.run, None)
             if reply.disk_full:
                 self._disk.found()

@@ -31,10 +31,11 @@ class Team:
         self._start = start
         self._workers: dict[str, WorkerProcess] = {}
         self._failed: Counter[str] = Counter()
-        self._works_on_cards = False
+        self._works_on_cards: bool | None = None
+        """Whether PyTorch can use the cards; None until a worker has said."""
 
     def __iter__(self) -> Iterator[WorkerProcess]:
-        return iter(list(self._workers.values()))
+        return iter(list(dict.fromkeys(self._workers.values())))
 
     # ---- where
 
@@ -47,29 +48,9 @@ class Team:
         able = tuple(card for card in self._cards if self._failed[card] < MAX_FAILED_STARTS)
         return able if self._works_on_cards else able[:1]
 
-    def free(self, device: str = "auto") -> str | None:
-        """The first card where nothing trains, None where there is none.
-
-        Args:
-            device: ``train.device``; a card that is named by number is waited for, while its worker starts.
-        """
-        cards = self.usable
-        named = re.fullmatch(r"cuda:(\d+)", device)
-        if named and int(named[1]) < len(self._cards) > 1:
-            own = self._cards[int(named[1])]
-            if self._failed[own] < MAX_FAILED_STARTS:
-                cards = (own,)
-        return next((card for card in cards if card not in self._workers or not self._workers[card].training), None)
-
-    def at(self, card: str) -> WorkerProcess:
-        """The worker of a card, started where there is none.
-
-        Raises:
-            OSError: the system starts no more processes.
-        """
-        if card not in self._workers:
-            self._workers[card] = self._start(card)
-        return self._workers[card]
+    def has_room(self, cards: int) -> bool:
+        """Whether nothing trains on so many cards, or on all where there are fewer."""
+        return len(self._free(self.usable)) >= min(cards, len(self.usable))
 
     # ---- who
 
@@ -81,24 +62,81 @@ class Team:
         """The worker that was sent a request of that name (`WorkerProcess.send_once`)."""
         return next((worker for worker in self if worker.was_sent(name)), None)
 
+    def trainer_for(self, device: str, cards: int) -> WorkerProcess | None:
+        """Who should train a run of the queue, started where there is nobody; None while it has to wait.
+
+        Args:
+            device: ``train.device``; a card that is named by number is waited for.
+            cards: ``train.gpus``.
+
+        Raises:
+            OSError: the system starts no more processes.
+        """
+        if cards > 1:
+            return self._together(cards)
+        card = next(iter(self._free(self._named(device) or self.usable)), None)
+        worker = None if card is None else self._at(card)
+        return None if worker is None or worker.leaving else worker
+
     def worker_for(self, request: AnyRequest) -> WorkerProcess:
         """Who should do something beside the queue; there must be a place where a worker may be.
 
         A style in training is drawn by whoever trains it, as its weights lie in no file; all else is done where nothing
         trains, and where everything trains by the first, between two steps.
+
+        Raises:
+            OSError: the system starts no more processes.
         """
         if isinstance(request, Draw):
             trainers = (self.trainer_of(style.style) for style in request.styles if not style.path)
             if (live := next(filter(None, trainers), None)) is not None:
                 return live
-        card = self.free()
-        return self.at(self.usable[0] if card is None else card)
+        return self._at((*self._free(self.usable), *self.usable)[0])
 
     @property
     def busiest(self) -> WorkerProcess | None:
         """Of whom the page tells: who trains, else who draws, else whoever is there."""
         doing = ("training", "drawing", "idle")
         return min(self, key=lambda worker: doing.index(worker.status.doing) if worker.status else 3, default=None)
+
+    def _named(self, device: str) -> tuple[str, ...]:
+        """The card that a run calls by its number, unless its worker does not start."""
+        named = re.fullmatch(r"cuda:(\d+)", device)
+        if named is None or int(named[1]) >= len(self._cards) or self._cards == (ANY,):
+            return ()
+        card = self._cards[int(named[1])]
+        return (card,) if self._failed[card] < MAX_FAILED_STARTS else ()
+
+    def _free(self, cards: Sequence[str]) -> list[str]:
+        """Those of some cards where nothing trains."""
+        return [card for card in cards if card not in self._workers or not self._workers[card].training]
+
+    def _at(self, card: str) -> WorkerProcess:
+        if card not in self._workers:
+            self._workers[card] = self._start(card)
+        return self._workers[card]
+
+    def _together(self, count: int) -> WorkerProcess | None:
+        """A worker that sees several cards, or all where there are fewer, which it then says; None while they are used.
+
+        It is a new one, and leaves after its run; who was on its cards leaves before, with all work done.
+        """
+        if self._works_on_cards is None and self._cards != (ANY,):
+            # Somebody has to say first whether PyTorch can use them.
+            self._at(self.usable[0])
+            return None
+        if not self.has_room(count):
+            return None
+        cards = self._free(self.usable)[:count]
+        there = {self._workers[card] for card in cards if card in self._workers}
+        for worker in there:
+            worker.leave()
+        if there:
+            return None
+        group = self._start(",".join(cards))
+        group.of_one_run = True
+        self._workers.update(dict.fromkeys(cards, group))
+        return group
 
     # ---- coming and going
 
