@@ -88,7 +88,7 @@ def _table(found: Judgement) -> None:
             f"{one.nearness:.2f}",
             "" if one.recall is None else f"{one.recall:.2f}",
             f"{one.drift:.2f}",
-            "" if one.variety is None else f"{one.variety:.2f}",
+            f"{one.variety:.2f}",
             remark,
             style="bold" if kept else None,
         )

@@ -38,41 +38,28 @@ class Questions:
     """What every candidate is asked to draw.
 
     Attributes:
-        subjects: prompts without the trigger, of things that are not among the training images; at least two. Each is
-            drawn once.
+        subjects: prompts without the trigger, of things that are not among the training images; at least two.
         trigger: put behind each of them where the style should show.
-        again: whether the first is drawn once more from another noise, so that seeds can be compared.
-        seed: start noise of the pictures.
+        first_seed: start noise of the first picture; each of the others has the next.
         steps: denoising steps; few, because pictures are compared with pictures made alike.
         scheduler: a name of `trainer.config.schedulers`.
     """
 
     subjects: tuple[str, ...]
     trigger: str
-    again: bool = True
-    seed: int = 1
+    first_seed: int = 1
     steps: int = 7
     scheduler: Scheduler = "dpm++_2m"
 
     @property
-    def owners(self) -> Tensor:
-        """Index of each picture's subject, (P,)."""
-        return torch.tensor([*range(len(self.subjects)), *([0] if self.again else [])])
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
+    def seeds(self) -> range:
         """Start noise of each picture."""
-        return (*[self.seed] * len(self.subjects), *([self.seed + 1] if self.again else []))
-
-    @property
-    def plain(self) -> list[str]:
-        """Each picture's prompt without the trigger."""
-        return [self.subjects[owner] for owner in self.owners.tolist()]
+        return range(self.first_seed, self.first_seed + len(self.subjects))
 
     @property
     def prompts(self) -> list[str]:
         """Each picture's prompt."""
-        return [compose(subject, literal(self.trigger)) for subject in self.plain]
+        return [compose(subject, literal(self.trigger)) for subject in self.subjects]
 
     def passes(self, candidates: int, images: int) -> int:
         """Rows through the denoiser for so many candidates, with so many training images beside them.
@@ -82,45 +69,52 @@ class Questions:
         """
         captions = len(SUBJECT_LEVELS) * (1 + ALIKE)
         per_picture = 2 * self.steps + len(STYLE_LEVELS) + captions + 1
-        pictures = len(self.owners)
-        once = MOST_OTHERS * len(self.subjects) + (len(STYLE_LEVELS) + 1) * images + pictures
+        pictures = len(self.subjects)
+        once = MOST_OTHERS * pictures + (len(STYLE_LEVELS) + 1) * images + pictures
         return (candidates + 1) * per_picture * pictures + candidates * min(images, MOST_SUSPECTS) + once
 
 
 MOST_SUBJECTS, LEAST_SUBJECTS = 6, 3
-FINALISTS = 3
+FINALISTS = 4
 """Candidates that draw more pictures once all have been seen."""
-MOST_MORE, LEAST_MORE = 8, 2
-"""Subjects that they draw."""
+MOST_MORE, LEAST_MORE = 8, 3
+"""Pictures that they draw."""
 MOST_SUSPECTS = 6
 """Training images of which every candidate is asked whether it knows them by heart: those known best at the end."""
 
 
-def affordable(
+def two_rounds(
     subjects: Sequence[str], trigger: str, *, candidates: int, images: int, passes: int, anyway: bool = False
-) -> tuple[Questions, Questions | None]:
+) -> tuple[Questions, Questions] | None:
     """Questions for all candidates, and those for the few best of them, for at most ``passes`` rows in all.
 
-    Where passes are few, the first round gives way: it has three subjects at least. Where they do not even suffice for
-    the smallest second round, there is one round alone, of three subjects, however much that costs; with ``anyway``
-    it is that second round that may cost what it does.
+    Where passes are few, the first round gives way, and then the second. None where they do not suffice for the
+    smallest, which is asked with ``anyway``, whatever it costs.
 
     A count, not a clock, decides: a run that is resumed, or done again elsewhere, is asked the same.
     """
     finalists = min(FINALISTS, candidates)
     for count in range(min(MOST_SUBJECTS, len(subjects)), LEAST_SUBJECTS - 1, -1):
-        first = Questions(subjects=tuple(subjects[:count]), trigger=trigger, again=False)
+        first = Questions(subjects=tuple(subjects[:count]), trigger=trigger)
         left = passes - first.passes(candidates, images)
         fresh = subjects[count:]
         # With too few other subjects the same are drawn once more, from other noise.
-        others, seed = (fresh, 1) if len(fresh) >= LEAST_MORE else (subjects[:count], 2)
+        others = fresh if len(fresh) >= LEAST_MORE else subjects[:count]
         least = LEAST_MORE if count == LEAST_SUBJECTS else min(MOST_MORE, len(others))
         for more in range(min(MOST_MORE, len(others)), least - 1, -1):
-            second = Questions(subjects=tuple(others[:more]), trigger=trigger, seed=seed)
+            second = Questions(subjects=tuple(others[:more]), trigger=trigger, first_seed=count + 1)
             smallest = (count, more) == (LEAST_SUBJECTS, LEAST_MORE)
             if second.passes(finalists, 0) <= left or (anyway and smallest):
                 return first, second
-    return Questions(subjects=tuple(subjects[:LEAST_SUBJECTS]), trigger=trigger), None
+    return None
+
+
+def one_round(
+    subjects: Sequence[str], trigger: str, *, candidates: int, images: int, passes: int, anyway: bool = False
+) -> tuple[Questions] | None:
+    """As `two_rounds`, for as few pictures as can be."""
+    only = Questions(subjects=tuple(subjects[:LEAST_SUBJECTS]), trigger=trigger)
+    return (only,) if anyway or only.passes(candidates, images) <= passes else None
 
 
 @dataclass(frozen=True)
@@ -160,12 +154,11 @@ class Judge:
         self.questions = questions
         self.settings = PreviewSettings(steps=questions.steps, scheduler=questions.scheduler)
         closed = torch.zeros(1, len(self.bank.names))
-        self.plain = self.draw([closed], questions.plain)[0]
+        self.plain = self.draw([closed], questions.subjects)[0]
         self.base_seen = self.eye.features(self.plain)
         self.scale = StyleScale.of(self.base_seen, self.seen)
-        self.quiet = self.eye.predictions(self.plain, questions.plain, closed)
-        subjects = questions.subjects
-        mistaken = [subjects[(owner + 1) % len(subjects)] for owner in questions.owners.tolist()]
+        self.quiet = self.eye.predictions(self.plain, questions.subjects, closed)
+        mistaken = [*questions.subjects[1:], questions.subjects[0]]
         self.mistaken = self.eye.predictions(self.plain, mistaken, closed)
         self.captions = self._captions()
         self.base_margin = margins(self.eye.caption_errors(self.plain, self.captions))
@@ -174,9 +167,9 @@ class Judge:
         """For each picture its own prompt and those that the base finds most alike, by its own pictures."""
         subjects = self.questions.subjects
         pool = pool_of(subjects, self.base.family.prompts, [image.content for image in self.references])
-        errors = self.eye.caption_errors(self.plain[: len(subjects)], [pool] * len(subjects), (SIEVE_LEVEL,))
+        errors = self.eye.caption_errors(self.plain, [pool] * len(subjects), (SIEVE_LEVEL,))
         others = alike(errors[:, :, 0], pool, subjects)
-        return [(subjects[owner], *others[owner]) for owner in self.questions.owners.tolist()]
+        return [(subject, *own) for subject, own in zip(subjects, others, strict=True)]
 
     def recall(self, strength: float, images: Sequence[int]) -> list[float]:
         """How well the adapter as it is knows some of the training images by heart (`recall_score`)."""
@@ -232,13 +225,11 @@ class Judge:
         # The classifier is the frozen base, which has never heard of the trigger.
         margin = margins(self.eye.caption_errors(latents, self.captions))
         copies = copying(seen, self.seen)
-        owners = self.questions.owners
         # Without a trigger the style is meant for every prompt.
         drift = 0.0
         if self.questions.trigger:
-            found = self.eye.predictions(self.plain, self.questions.plain, row)
+            found = self.eye.predictions(self.plain, self.questions.subjects, row)
             drift = drift_score(found, self.quiet, self.mistaken)
-        variety = variety_score(seen, self.base_seen, owners)
         return Candidate(
             step=step,
             strength=strength,
@@ -247,7 +238,7 @@ class Judge:
             nearness=tuple(copy.nearness for copy in copies),
             nearest=tuple(copy.image for copy in copies),
             drift=drift,
-            variety=float(variety.mean()) if len(variety) else None,
+            variety=variety_score(seen, self.base_seen),
             recall=tuple(self.recall(strength, self.suspects)) if self.suspects else (),
             recalled=tuple(self.suspects),
             images=len(self.references),

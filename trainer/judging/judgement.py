@@ -20,7 +20,6 @@ class Judged(BaseModel):
     Attributes:
         style, subject: means over the pictures; ``scores`` holds them one by one.
         copied: name of the training image that it repeats, or empty.
-        variety: None where no prompt was drawn twice, as of candidates that were left out after the first pictures.
         recall: how well it knows the training image by heart that it knows best; None where that was not looked at.
         by_heart: names of those that it knows by heart.
         excluded: the limit that it breaks (``copying``, ``drift`` or ``variety``), or empty.
@@ -35,7 +34,7 @@ class Judged(BaseModel):
     subject: float
     nearness: float
     drift: float
-    variety: float | None = None
+    variety: float
     recall: float | None = None
     by_heart: tuple[str, ...] = ()
     copied: str = ""

@@ -10,7 +10,7 @@ MOST_OTHERS = 36
 """Prompts in the pool."""
 MOST_KNOWN = 12
 """Captions of training images among them: into those a style that learns by heart turns everything."""
-ALIKE = 3
+ALIKE = 2
 """Others that a picture is compared with."""
 SIEVE_LEVEL = 0.55
 """Noise level at which they are found."""

@@ -27,7 +27,7 @@ RECALL_LIMIT = 0.85
 DRIFT_LIMIT = 0.75
 """Plain prompts may change by so much of what another prompt would change: they still ask for what they say."""
 VARIETY_LIMIT = 0.3
-"""Seeds must stay at least so different, the base's being 1; 0.45 was seen of pictures that differ plainly."""
+"""Pictures must stay at least so different, the base's being 1; 0.68 was seen of pictures that differ plainly."""
 RESAMPLES = 400
 SURE = 0.8
 """Share of resamples in which a candidate must win to be called clear."""
@@ -45,7 +45,7 @@ class Candidate:
         nearness: to the nearest training image, 1 is usual (`trainer.judging.scores.Copy`).
         nearest: index of that image.
         drift: of prompts without the trigger, 1 is as far as another prompt.
-        variety: of seeds, 1 is the base's; None where no prompt was drawn twice.
+        variety: of pictures, 1 is the base's.
         recall: how well it knows training images by heart (`trainer.judging.scores.recall_score`).
         recalled: indices of those images: the ones that the run knows best.
         images: how many there are in all.
@@ -58,7 +58,7 @@ class Candidate:
     nearness: tuple[float, ...]
     nearest: tuple[int, ...]
     drift: float
-    variety: float | None
+    variety: float
     recall: tuple[float, ...] = ()
     recalled: tuple[int, ...] = ()
     images: int = 0
@@ -102,7 +102,7 @@ class Candidate:
             return "copying"
         if self.drift > DRIFT_LIMIT:
             return "drift"
-        if self.variety is not None and self.variety < VARIETY_LIMIT:
+        if self.variety < VARIETY_LIMIT:
             return "variety"
         return None
 
@@ -116,22 +116,22 @@ class Candidate:
         beyond = [
             near / COPY_LIMIT - 1,
             self.drift / DRIFT_LIMIT - 1,
-            VARIETY_LIMIT / max(self.variety, 1e-3) - 1 if self.variety is not None else -1.0,
+            VARIETY_LIMIT / max(self.variety, 1e-3) - 1,
             (known[place] - RECALL_LIMIT) / (1 - RECALL_LIMIT) if place < len(known) else -1.0,
         ]
         return max(beyond)
 
     def joined(self, more: Candidate) -> Candidate:
         """With what was seen of other pictures of the same state at the same strength."""
-        ours, theirs = len(self.style), len(more.style)
+        share = len(more.style) / (len(self.style) + len(more.style))
         return replace(
             self,
             style=self.style + more.style,
             subject=self.subject + more.subject,
             nearness=self.nearness + more.nearness,
             nearest=self.nearest + more.nearest,
-            drift=(ours * self.drift + theirs * more.drift) / (ours + theirs),
-            variety=self.variety if more.variety is None else more.variety,
+            drift=(1 - share) * self.drift + share * more.drift,
+            variety=(1 - share) * self.variety + share * more.variety,
         )
 
 

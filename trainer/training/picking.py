@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from trainer.config import RunConfig
 from trainer.data.captions import without_trigger
 from trainer.data.dataset import Dataset, Example
 from trainer.errors import RunError
-from trainer.judging.judge import FINALISTS, LEAST_SUBJECTS, Judge, Questions, Reference, affordable
+from trainer.judging.judge import FINALISTS, LEAST_SUBJECTS, Judge, Questions, Reference, one_round, two_rounds
 from trainer.judging.judgement import PICTURES, Judgement, conclude, from_json
 from trainer.judging.pick import Candidate, finalists
 from trainer.training import checkpoint as checkpoints
@@ -74,23 +75,22 @@ def judge(
     passes = int(config.judging.share * samples * PASSES_PER_SAMPLE)
     images = prepared.training[: len(shown)]
     each = Validation(trainer.base, images, prepared.features, seed=config.train.seed, levels=IMAGE_LEVELS)
-    # A shorter run affords fewer states.
-    for most in range(min(MOST_CHECKPOINTS, len(states)), 1, -1):
+    # A shorter run affords fewer states, and at last no second round.
+    for asked_of, most in product((two_rounds, one_round), range(min(MOST_CHECKPOINTS, len(states)), 1, -1)):
         count = most * len(strengths)
         on_images = each.passes * (most + 1)
         if on_images > IMAGE_SHARE * passes and not anyway:
             on_images = 0
         left = passes - on_images
-        questions, more = affordable(
-            subjects, config.trigger, candidates=count, images=len(shown), passes=left, anyway=anyway
-        )
-        if anyway or more is not None or questions.passes(count, len(shown)) <= left:
+        asked = asked_of(subjects, config.trigger, candidates=count, images=len(shown), passes=left, anyway=anyway)
+        if asked is not None:
             break
     else:
         return None
     states = _spread(states, most)
-    rounds = len(states) + (more is not None)
-    told(0, rounds)
+    questions, *more = asked
+    parts = len(states) + len(more)
+    told(0, parts)
     shutil.rmtree(folder.path / PICTURES, ignore_errors=True)
     own = trainer.weights_now()
     try:
@@ -109,10 +109,10 @@ def judge(
                 name = f"step-{step:06d}-{candidate.strength:g}"
                 candidates.append(candidate)
                 strips.append(_strip(folder, name, _pixels(judging, latents)))
-            told(number + 1, rounds)
-        if more is not None:
-            candidates = _looked_at_again(judging, more, candidates, trainer, states)
-            told(rounds, rounds)
+            told(number + 1, parts)
+        if more:
+            candidates = _looked_at_again(judging, more[0], candidates, trainer, states)
+            told(parts, parts)
     finally:
         trainer.take(own)
     judgement = conclude(

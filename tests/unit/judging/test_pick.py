@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from trainer.judging.judge import FINALISTS, LEAST_SUBJECTS, affordable
+from trainer.judging.judge import FINALISTS, LEAST_SUBJECTS, one_round, two_rounds
 from trainer.judging.pick import Candidate, finalists, front, joint, pick, sentence
 
 
@@ -173,13 +173,13 @@ def test_the_best_few_are_looked_at_again_and_the_pick_is_made_of_all_their_pict
 
 
 def test_more_pictures_count_by_their_number_and_can_bring_a_candidate_back_into_the_limits() -> None:
-    over = candidate(100, 1.0, 0.9, 0.9, drift=0.78, variety=None)
-    plain = candidate(100, 0.5, 0.4, 0.9, variety=None)
+    over = candidate(100, 1.0, 0.9, 0.9, drift=0.78, variety=0.6)
+    plain = candidate(100, 0.5, 0.4, 0.9)
     assert over.excluded == "drift"
     assert finalists([plain, over], 1) == [over]
     joined = over.joined(candidate(100, 1.0, 0.9, 0.9, drift=0.60, variety=0.8))
     assert joined.drift == pytest.approx(0.69)
-    assert joined.variety == 0.8
+    assert joined.variety == pytest.approx(0.7)
     assert pick([plain.joined(plain), joined]).candidate is joined
     far = candidate(100, 1.0, 0.9, 0.9, drift=1.0)
     assert finalists([plain, far], 2) == [plain]
@@ -191,29 +191,33 @@ SUBJECTS = [f"thing {index}" for index in range(12)]
 def test_what_is_left_of_the_passes_goes_into_more_pictures_of_the_best() -> None:
     needed = 0
     for passes in (1_900, 2_100, 2_500, 4_000, 8_000):
-        first, second = affordable(SUBJECTS, "x", candidates=15, images=16, passes=passes)
-        assert second is not None
+        asked = two_rounds(SUBJECTS, "x", candidates=15, images=16, passes=passes)
+        assert asked is not None
+        first, second = asked
         assert first.passes(15, 16) + second.passes(FINALISTS, 0) <= passes
         assert not set(first.subjects) & set(second.subjects)
-        assert len(set(zip(second.owners.tolist(), second.seeds, strict=True))) == len(second.subjects) + 1
+        assert not set(first.seeds) & set(second.seeds)
         now = len(first.subjects) + len(second.subjects)
         assert now >= needed
         needed = now
     assert needed == len(SUBJECTS)
 
 
-def test_where_passes_are_too_few_there_is_one_round() -> None:
-    first, second = affordable(SUBJECTS, "x", candidates=15, images=16, passes=1_000)
-    assert second is None
-    assert len(first.subjects) == LEAST_SUBJECTS
-    assert first.again
-    asked = affordable(SUBJECTS, "x", candidates=15, images=16, passes=1_000, anyway=True)
-    assert asked[1] is not None
+def test_where_passes_are_too_few_there_is_one_round_or_none() -> None:
+    few = {"candidates": 15, "images": 16}
+    assert two_rounds(SUBJECTS, "x", **few, passes=1_400) is None
+    asked = one_round(SUBJECTS, "x", **few, passes=1_400)
+    assert asked is not None
+    assert len(asked[0].subjects) == LEAST_SUBJECTS
+    assert asked[0].passes(15, 16) <= 1_400
+    assert one_round(SUBJECTS, "x", **few, passes=1_000) is None
+    assert two_rounds(SUBJECTS, "x", **few, passes=1_000, anyway=True) is not None
 
 
 def test_too_few_subjects_are_drawn_from_other_noise_instead() -> None:
-    first, second = affordable(SUBJECTS[:3], "x", candidates=15, images=16, passes=9_000)
-    assert second is not None
+    asked = two_rounds(SUBJECTS[:3], "x", candidates=15, images=16, passes=9_000)
+    assert asked is not None
+    first, second = asked
     assert first.subjects == second.subjects
     assert not set(first.seeds) & set(second.seeds)
 

@@ -74,9 +74,10 @@ class StableDiffusionBase(Base):
 
     @property
     def style_layers(self) -> Sequence[nn.Module]:
-        """The outermost blocks: strokes, edges and colours pass there, while subjects are made in between."""
+        """From the middle outwards: there shapes are made, and last of all strokes and colours."""
         unet = self.denoiser
-        return unet.up_blocks[-1], unet.up_blocks[-2], unet.down_blocks[0]
+        middle = [] if unet.mid_block is None else [unet.mid_block]
+        return (*middle, *unet.up_blocks)
 
     @property
     def windows(self) -> int:
