@@ -90,6 +90,17 @@ def test_a_drawing_in_a_look_is_always_called_by_it(tmp_path: Path) -> None:
     assert seen == {f"box, {look} style", f"crate, {look} style"}
 
 
+def test_a_set_with_ways_of_its_own_is_always_called_by_its_word(tmp_path: Path) -> None:
+    plain = data(1)
+    rounded = replace(plain.entries[0], set_key="blob")
+    assert (plain.entries[0].named, rounded.named) == (False, True)
+    tokenizer = write_tokenizer(["box", "crate", "blob style"], SIZES["small"], tmp_path)
+    table = CaptionTable.of((rounded,), tokenizer, torch.device("cpu"))
+    tokens = table.draw(torch.zeros(50, dtype=torch.long), torch.Generator().manual_seed(0), dropout=0.9, made_up=0.9)
+    seen = {tokenizer.decode(row, skip_special_tokens=True).strip().replace(" ,", ",") for row in tokens}
+    assert seen == {"box, blob style", "crate, blob style"}
+
+
 def test_the_command_writes_the_same_data_with_looks_and_leaves_what_is_held_out(tmp_path: Path) -> None:
     plain = data(4)
     held_out = replace(plain.entries[0], split="held-out")

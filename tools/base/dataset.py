@@ -68,6 +68,11 @@ class Entry:
     """The look of `looks.LOOKS` that it was given; it is always called by it. Empty: as the set drew it."""
 
     @property
+    def named(self) -> bool:
+        """Whether it is always called by its style: drawn in a look, or of a set that is."""
+        return bool(self.look) or any(each.named for each in TRAINING_SETS if each.key == self.set_key)
+
+    @property
     def styled_captions(self) -> tuple[str, ...]:
         """The captions with the look's words, or else the set's."""
         called = f"{self.look or self.set_key} style"

@@ -92,15 +92,15 @@ class CaptionTable:
 
     Row 0 of ``tokens`` (rows, L) is the empty caption; image i owns ``count[i]`` rows from ``first[i]`` on: its
     first caption twice, each other once, and all of that twice without the style word and once with it, because
-    people seldom write one; once an article stands before the first. Images in a look of our own making are always
-    called by it.
+    people seldom write one; once an article stands before the first. What is always called by its style has these rows
+    alone.
     """
 
     tokens: Tensor
     first: Tensor
     count: Tensor
-    looked: Tensor
-    """Whether the image has a look of our own making (N,)."""
+    named: Tensor
+    """Whether the image is always called by its style (N,)."""
     end: int
     """The token that ends a caption and fills what is left."""
     comma: int
@@ -117,7 +117,7 @@ class CaptionTable:
         for entry in entries:
             names = (entry.captions[0], *entry.captions)
             styled = (entry.styled_captions[0], *entry.styled_captions)
-            rows = styled if entry.look else (*names, *names, with_article(entry.captions[0]), *styled)
+            rows = styled if entry.named else (*names, *names, with_article(entry.captions[0]), *styled)
             first.append(len(texts))
             texts.extend(rows)
             count.append(len(rows))
@@ -126,7 +126,7 @@ class CaptionTable:
             tokenize(tokenizer, texts).to(device),
             as_tensor(first, device=device),
             as_tensor(count, device=device),
-            as_tensor([bool(entry.look) for entry in entries], device=device),
+            as_tensor([entry.named for entry in entries], device=device),
             end=tokenizer.eos_token_id,
             comma=tokenizer(",").input_ids[1],
             style=tokenizer("style").input_ids[1],
@@ -137,12 +137,12 @@ class CaptionTable:
         """A caption for each image index (B,): (B, L).
 
         Args:
-            dropout: share of empty captions, among images as their sets drew them; as for ``made_up``.
+            dropout: share of empty captions, among what is not always called by its style; as for ``made_up``.
             made_up: share of the others that end with a made-up style, see `with_made_up_styles`.
         """
         uniform = torch.rand(3, len(images), generator=generator, device=images.device)
         rows = self.first[images] + (uniform[0] * self.count[images]).long()
-        tokens, own = self.tokens[rows], ~self.looked[images]
+        tokens, own = self.tokens[rows], ~self.named[images]
         empty = own & (uniform[1] < dropout)
         tokens = torch.where(
             (own & (uniform[2] < made_up))[:, None], self.with_made_up_styles(tokens, generator), tokens

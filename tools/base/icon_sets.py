@@ -23,6 +23,10 @@ class IconSet:
     credit: str
     weight: float = 1.0
     """How often one of its icons is drawn, against an icon of another set."""
+    named: bool = False
+    """Whether its captions always carry its style word, so that a plain prompt asks for one of the other sets: sets
+    that draw a thing in ways of their own would blur what plain words mean.
+    """
 
     @property
     def archive(self) -> str:
@@ -51,6 +55,8 @@ TRAINING_SETS = (
         version="1.2.7",
         licence="MIT",
         credit="Fluent Emoji, Copyright (c) Microsoft Corporation",
+        weight=0.3,
+        named=True,
     ),
     IconSet(
         key="twemoji",
@@ -66,6 +72,7 @@ TRAINING_SETS = (
         licence="Apache-2.0",
         credit="Noto Emoji (version 1), Google Inc.",
         weight=0.3,
+        named=True,
     ),
     IconSet(
         key="emojione",
@@ -74,6 +81,7 @@ TRAINING_SETS = (
         licence="CC-BY-4.0",
         credit="EmojiOne 2, Emoji One",
         weight=0.3,
+        named=True,
     ),
 )
 """What the base learns from. Permissive licences only, and none of the drawings that Patina's sample styles
