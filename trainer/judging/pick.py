@@ -24,7 +24,7 @@ ALMOST = 0.1
 """Where every candidate breaks a limit, those that break theirs by so much more than the best of them stay in."""
 RECALL_LIMIT = 0.85
 """A training image of which its caption alone brings back more than this share is known by heart."""
-DRIFT_LIMIT = 0.75
+DRIFT_LIMIT = 0.7
 """Plain prompts may change by so much of what another prompt would change: they still ask for what they say."""
 VARIETY_LIMIT = 0.3
 """Pictures must stay at least so different, the base's being 1; 0.68 was seen of pictures that differ plainly."""

@@ -53,31 +53,38 @@ class StyleScale:
         if count < 2:
             raise ValueError("one picture alone has no distance to its own style")
         seen = _statistics(references)
-        centre, spread = seen.mean(dim=0), seen.var(dim=0)
-        spread = (spread + SHRINK / count * spread.mean()).clamp(min=1e-12)
-        # An image that is left out lies so much farther from the middle of the others than from that of all.
-        own = _distance(references, centre, spread) * (count / (count - 1)) ** 2
-        return cls(centre, spread, _distance(base_pictures, centre, spread), float(own.median()))
+        shrunk = SHRINK / count * seen.var(dim=0, correction=0).mean()
+
+        def middle(images: Tensor) -> tuple[Tensor, Tensor]:
+            return images.mean(dim=0), (images.var(dim=0, correction=0) + shrunk).clamp(min=1e-12)
+
+        # What a new picture of this style would have: each image is left out of the others in turn.
+        own = [_distance(seen[[i]], *middle(torch.cat([seen[:i], seen[i + 1 :]]))) for i in range(count)]
+        centre, spread = middle(seen)
+        zero = _distance(_statistics(base_pictures), centre, spread)
+        return cls(centre, spread, zero, float(torch.cat(own).mean()))
 
     def score(self, pictures: Features) -> Tensor:
-        """How much of the way from the base to the training images each picture went, (P,).
+        """How much of the way from the base to the training images each picture went, (P,), from -1 to 1.
 
-        0 is drawn as the base draws, 1 as near as the training images are to each other; it can leave that range. The
-        way is one of ratios, each halving of the distance being as long as another: a picture that has far to go does
-        not count for several, and what is left at the end, which is plain to see, counts as much as the beginning.
+        0 is drawn as the base draws, 1 as near as the training images are to each other. The way is one of ratios, each
+        halving of the distance being as long as another: what is left at the end is plain to see and counts as much as
+        the beginning. It is each picture's own, so that one that has far to go does not count for several.
         """
-        way = (self.zero.log() - math.log(max(self.ceiling, 1e-8))).mean().clamp(min=LEAST_WAY)
-        return (self.zero / _distance(pictures, self.centre, self.spread)).log() / way
+        way = self.zero.log() - math.log(max(self.ceiling, 1e-8))
+        # Of a picture that the base happens to draw in the style a small change would else be a long way.
+        least = max(float(way.mean()) / 2, LEAST_WAY)
+        gone = (self.zero / _distance(_statistics(pictures), self.centre, self.spread)).log()
+        return (gone / way.clamp(min=least)).clamp(-1, 1)
 
 
 def _statistics(pictures: Features) -> Tensor:
     return torch.cat([pictures.mean, pictures.deviation], dim=1)
 
 
-def _distance(pictures: Features, centre: Tensor, spread: Tensor) -> Tensor:
+def _distance(statistics: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
     """Of each picture, (P,)."""
-    distance = ((_statistics(pictures) - centre).square() / spread).mean(dim=1)
-    return distance.clamp(min=1e-8)
+    return ((statistics - centre).square() / spread).mean(dim=1).clamp(min=1e-8)
 
 
 def margins(errors: Tensor) -> Tensor:
