@@ -23,8 +23,10 @@ STYLE_LEVELS = (0.01, 0.05)
 Tried on the sample styles with the bundled base: pictures of one set lie nearer to each other than to another set's
 by 1.4 to 1.5 at these levels and only by 1.0 to 1.2 in the middle of the UNet or under much noise.
 """
-SUBJECT_LEVELS = (0.45, 0.65)
+SUBJECT_LEVELS = (0.65,)
 """Noise levels at which captions are compared: what a picture shows is decided in the middle of the schedule.
+
+A second level, 0.45, cost as much again and picked no better ones of fifteen runs' candidates (docs/judging.md).
 
 Tried with the bundled base and fifty captions: it tells its own pictures at every level from 0.25 to 0.65, but takes
 half of those in a style of black outlines for something else at 0.25, where strokes outweigh shapes.

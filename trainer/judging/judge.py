@@ -77,7 +77,7 @@ class Questions:
 MOST_SUBJECTS, LEAST_SUBJECTS = 6, 3
 FINALISTS = 4
 """Candidates that draw more pictures once all have been seen."""
-MOST_MORE, LEAST_MORE = 8, 3
+MOST_MORE, LEAST_MORE = 8, 5
 """Pictures that they draw."""
 MOST_SUSPECTS = 6
 """Training images of which every candidate is asked whether it knows them by heart: those known best at the end."""
@@ -99,11 +99,11 @@ def two_rounds(
         left = passes - first.passes(candidates, images)
         fresh = subjects[count:]
         # With too few other subjects the same are drawn once more, from other noise.
-        others = fresh if len(fresh) >= LEAST_MORE else subjects[:count]
-        least = LEAST_MORE if count == LEAST_SUBJECTS else min(MOST_MORE, len(others))
+        others = fresh if len(fresh) >= LEAST_MORE else [*fresh, *subjects[:count]]
+        least = min(LEAST_MORE if count == LEAST_SUBJECTS else MOST_MORE, len(others))
         for more in range(min(MOST_MORE, len(others)), least - 1, -1):
             second = Questions(subjects=tuple(others[:more]), trigger=trigger, first_seed=count + 1)
-            smallest = (count, more) == (LEAST_SUBJECTS, LEAST_MORE)
+            smallest = (count, more) == (LEAST_SUBJECTS, least)
             if second.passes(finalists, 0) <= left or (anyway and smallest):
                 return first, second
     return None
