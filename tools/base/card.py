@@ -13,6 +13,7 @@ from tools.base.measure import GUIDANCE, STEPS
 from tools.base.model_folder import Model
 from tools.base.subjects import KNOWN_SUBJECTS
 
+NAMED = tuple(each.key for each in TRAINING_SETS if each.named)
 ROWS = {
     "psnr_held_out_db": "Autoencoder, PSNR on held-out icons of the training sets (dB)",
     "right_caption_loss": "Fixed-noise loss, right caption (held-out icons)",
@@ -109,7 +110,9 @@ def card(model: Model, record: Record, *, measurements: dict[str, Any], sheet: s
         "- Text model and UNet jointly: AdamW, timesteps drawn by Min-SNR 5, cosine decay, average of the weights, 10% "
         "empty captions. Captions are the subjects' names, synonyms and plain colours, a third of them followed by a "
         f'style word, such as "red apple, {TRAINING_SETS[0].key} style"; {MADE_UP_SHARE:.0%} of all end with a '
-        "made-up style instead, so that words which the base does not know leave its subjects alone.",
+        "made-up style instead, so that words which the base does not know leave its subjects alone. Drawings in a "
+        f"look of Patina's own making, such as grey or outlined, and the sets {', '.join(NAMED)} are always called by "
+        "their style.",
         "",
         "| icons | style word | licence |",
         "|---|---|---|",

@@ -18,7 +18,7 @@ from tools.base.sizes import MAX_TOKENS
 
 GAMMA = 5.0
 """Of Min-SNR weighting (Hang et al., arXiv 2303.09556)."""
-MADE_UP_SHARE = 0.3
+MADE_UP_SHARE = 0.1
 """Of the captions: those that end with a style nobody has heard of."""
 MADE_UP_TOKENS = 5
 """Most tokens of the words that call such a style."""

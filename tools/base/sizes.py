@@ -59,7 +59,7 @@ SIZES = {
     ),
     "small": Size(
         pixels=128,
-        autoencoder_channels=(16, 32, 64, 128),
+        autoencoder_channels=(24, 48, 96, 128),
         autoencoder_layers=1,
         unet_channels=(64, 128, 192),
         unet_layers=1,
