@@ -88,8 +88,8 @@ def test_a_schedule_that_ends_in_pure_noise_is_told_from_one_that_does_not(bundl
     assert "set base.zero_terminal_snr to true" in str(to_the_end.doubt(zero_terminal_snr=False))
     assert before.doubt(zero_terminal_snr=False) is None
     assert "set base.zero_terminal_snr to false" in str(before.doubt(zero_terminal_snr=True))
-    assert ScheduleProbe(-0.8).doubt(zero_terminal_snr=True) is None
-    assert ScheduleProbe(-0.8).doubt(zero_terminal_snr=False) is None
+    assert ScheduleProbe(-0.45).doubt(zero_terminal_snr=True) is None
+    assert ScheduleProbe(-0.45).doubt(zero_terminal_snr=False) is None
 
 
 def test_a_schedule_that_the_base_does_not_answer_to_is_warned_of_when_it_is_opened(

@@ -259,7 +259,7 @@ def test_split_weights_are_read(folder: Path) -> None:
 def test_the_bundled_base_names_what_it_draws_well_and_shows_styles_on_that() -> None:
     info = describe("bundled")
     assert info.zero_snr
-    assert len(info.subjects) == 200
+    assert len(info.subjects) == 297
     assert set(BUNDLED.prompts) <= set(info.subjects)
 
 
