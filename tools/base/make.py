@@ -5,7 +5,7 @@ measurements, packed folder.
 
 Run the same command until it says that the base is made: each run continues the last and trains for at most
 ``--stretch`` minutes. WORK keeps what the next run needs (data, checkpoints); FOLDER gets the packed base and
-nothing else. With one large GPU two runs of 9 minutes make the full size; ``--size small`` is for a CPU.
+nothing else. With one large GPU two runs of 9 minutes are enough.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tools.base.subjects import KNOWN_SUBJECTS
 from tools.base.train import BASE, TRAININGS, train
 
 JUDGE_MINUTES = 1.5
-BREADTH = 0.25
+BREADTH = 0.1
 """Of the looks, at subjects besides the known ones."""
 
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--icons", type=Path, required=True, help="folder of the fetched npm packages")
     parser.add_argument("--work", type=Path, required=True, help="folder that stays between runs")
     parser.add_argument("--out", type=Path, required=True, help="folder for the packed base; it is replaced")
-    parser.add_argument("--size", choices=tuple(SIZES), default="full")
+    parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--autoencoder-minutes", type=float, default=3.5)
     parser.add_argument("--decoder-minutes", type=float, default=1.5)
     parser.add_argument("--text-to-image-minutes", type=float, default=10.5)

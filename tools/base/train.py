@@ -1,7 +1,7 @@
 """Train the base, time-boxed and resumable; the same command on a CPU and on CUDA.
 
-    python -m tools.base.train autoencoder --data DATA --out RUN --size full --minutes 6
-    python -m tools.base.train text-to-image --data DATA --out RUN --size full --minutes 15
+    python -m tools.base.train autoencoder --data DATA --out RUN --minutes 6
+    python -m tools.base.train text-to-image --data DATA --out RUN --minutes 15
 
 Run a command again, with ``--stretch 9`` say, and it goes on where it stopped until its minutes are used up: the
 learning rate follows the time trained. RUN holds a folder for each of the trainings (``state.pt`` to go on
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("training", choices=TRAININGS)
     parser.add_argument("--data", type=Path, required=True, help="folder that tools.base.dataset has built")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--size", choices=tuple(SIZES), default="full")
+    parser.add_argument("--size", choices=tuple(SIZES), default="small")
     parser.add_argument("--minutes", type=float, required=True, help="of training in all stretches together")
     parser.add_argument("--stretch", type=float, help="minutes of this stretch; unless told otherwise, all of them")
     parser.add_argument("--start", type=Path, help="base folder to begin from")
