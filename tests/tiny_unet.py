@@ -98,7 +98,7 @@ def sdxl_pipeline(bundled_dir: Path) -> Any:
 
         def text(width: int) -> CLIPTextConfig:
             return CLIPTextConfig(
-                vocab_size=2450,
+                vocab_size=len(tokenizer),
                 hidden_size=width,
                 intermediate_size=32,
                 num_hidden_layers=2,
