@@ -6,11 +6,11 @@
     python -m benchmarks.picks --icons ICONS --data DATA --judge JUDGE --out OUT
 
 Three styles (both samples, and the streamline sample printed in one ink), five seeds each, default settings on the
-bundled base. Each candidate (a saved state at a strength from 0.75 on) draws subjects that neither its captions nor picking's own
-prompts name. *Subject*: the share that the maintainers' judge, trained on real icons, names among its first five
-guesses. *Style*: the mean probability that a second network, trained to tell real icons of several sets apart, gives
-to the style's set. The joint score is their harmonic mean. A pick counts as good within 5% of the run's best
-candidate; it is also compared with the last state at strength 1.
+bundled base. Each candidate (a saved state at a strength from 0.75 on) draws subjects that neither its captions nor
+picking's own prompts name. *Subject*: the share that the maintainers' judge, trained on real icons, names among its
+first five guesses. *Style*: the mean probability that a second network, trained to tell real icons of several sets
+apart, gives to the style's set. The joint score is their harmonic mean. A pick counts as good within 5% of the run's
+best candidate; it is also compared with the last state at strength 1.
 
 What is done is kept in OUT: the same command goes on. ``--runs N`` stops after N runs, ``--table`` prints what is
 there.
