@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from trainer.errors import DeviceError
+from trainer.printable import cpu_name
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -136,7 +137,7 @@ def machine(device: torch.device) -> Machine:
         free, total = torch.cuda.mem_get_info(device)
         return Machine(device, torch.cuda.get_device_name(device), total, free)
     memory = psutil.virtual_memory()
-    name = "Apple GPU" if device.type == "mps" else f"CPU, {physical_cores()} cores"
+    name = "Apple GPU" if device.type == "mps" else cpu_name(physical_cores())
     return Machine(device, name, memory.total, memory.available)
 
 

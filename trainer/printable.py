@@ -13,6 +13,11 @@ def printable(text: str, most: int = 1000) -> str:
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
+def cpu_name(cores: int) -> str:
+    """What a processor with so many cores to work with is called."""
+    return "CPU, 1 core" if cores == 1 else f"CPU, {cores} cores"
+
+
 def _spelled(character: str) -> str:
     if character in "\n\t":
         return " "

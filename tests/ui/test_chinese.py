@@ -30,6 +30,7 @@ from trainer.errors import ConfigError
 from trainer.events import Phase, Planned, Sampled, Saved
 from trainer.findings import Finding
 from trainer.judging.judgement import Judged, Judgement
+from trainer.printable import cpu_name
 from trainer.studio.captioning import CaptioningView, Stage
 from trainer.studio.store import State, Wish
 from trainer.studio.views import (
@@ -243,6 +244,8 @@ def test_the_header_offers_both_languages_and_says_which_one_is_spoken(chinese: 
     assert "CPU，2 核" in page
     assert words(page) - {"English", "CPU"} <= UNITS | {"Patina"}
     assert words(header.wordmark()) == {"Patina"}
+    alone = header.chips(MachineView("cpu", cpu_name(1), 2**30, 2**34, "idle"), ())
+    assert "CPU，1 核" in alone
 
 
 def test_a_style_in_the_library_is_told_in_chinese(chinese: None) -> None:

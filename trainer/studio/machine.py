@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import psutil
 
+from trainer.printable import cpu_name
 from trainer.studio.folder import StudioFolder
 from trainer.studio.views import MachineView
 from trainer.studio.worker.supervisor import Supervisor
@@ -85,7 +86,7 @@ def best_device() -> Device:
     memory = psutil.virtual_memory()
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return Device("mps", "Apple GPU", memory.total, memory.available)
-    return Device("cpu", f"CPU, {cores()} cores", memory.total, memory.available)
+    return Device("cpu", cpu_name(cores()), memory.total, memory.available)
 
 
 def cores() -> int:
