@@ -35,6 +35,7 @@ class Standing:
 
     Attributes:
         picture_seconds: how long the last round of sample pictures took, all prompts together.
+        took: how long the run took to its end; writing its file anew later, to keep another state, does not count.
     """
 
     step: int = 0
@@ -52,6 +53,7 @@ class Standing:
     notices: list[Notice] = field(default_factory=list)
     planned: Planned | None = None
     finished: Finished | None = None
+    took: float | None = None
     failed: Failed | None = None
     interrupted: Interrupted | None = None
     first_at: float | None = None
@@ -116,7 +118,7 @@ class Standing:
         self.saved = [each for each in self.saved if each.step <= at]
         self.step, self.steps = at, event.steps
         self.finished = self.failed = self.interrupted = None
-        self.samples_per_second = self.seconds_left = None
+        self.took = self.samples_per_second = self.seconds_left = None
 
     def _progress(self, event: Progress) -> None:
         first = event.step - len(event.losses) + 1
@@ -132,6 +134,8 @@ class Standing:
         self.seconds_left = None
         self.step = max(self.step, event.step)
         self.finished = event if isinstance(event, Finished) else None
+        if self.took is None and self.finished is not None:
+            self.took = self.finished.seconds
         self.failed = event if isinstance(event, Failed) else None
         self.interrupted = event if isinstance(event, Interrupted) else None
 

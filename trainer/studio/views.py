@@ -245,7 +245,7 @@ class RunView:
             sheet=folder.path / finished.sheet if finished is not None and finished.sheet else None,
             verified=finished.verified if finished is not None else (),
             opens=finished.opens if finished is not None else (),
-            seconds=finished.seconds if finished is not None else None,
+            seconds=standing.took if finished is not None else None,
             error=failed,
             images_changed=run.state is State.FAILED and standing.failed is not None and standing.failed.images_changed,
             waits=waits,

@@ -1,8 +1,8 @@
-"""The time that a run still takes, with its pictures."""
+"""The time that a run still takes, with its pictures, and the time that it took."""
 
 from __future__ import annotations
 
-from trainer.events import Phase, Progress, Sampled, Started
+from trainer.events import Finished, Phase, Progress, Sampled, Started
 from trainer.studio.run_log import Standing
 
 
@@ -45,3 +45,14 @@ def test_without_samples_between_the_end_still_has_its_own() -> None:
 
 def test_after_the_last_step_the_sheet_is_left() -> None:
     assert standing(100).time_left({"samples": {"every": 20}}) == 6.0
+
+
+def test_keeping_another_state_later_does_not_change_what_the_run_took() -> None:
+    made = standing(100)
+    for seconds in (40.0, 3.0):
+        end = Finished(at=60.0, step=100, adapter="a.safetensors", sheet="", verified=(), seconds=seconds)
+        made.take(Phase(at=50.0, name="exporting"))
+        made.take(end)
+    assert (made.finished, made.took) == (end, 40.0)
+    made.take(Started(at=70.0, step=50, steps=100))
+    assert made.took is None
