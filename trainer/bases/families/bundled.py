@@ -38,7 +38,7 @@ BUNDLED = Bundled(
     architectures={"epsilon": "patina-icons-v1", "v_prediction": "patina-icons-v1"},
     presets={
         "quick": Preset(7e-4, 8, 4, 10, 120, 200, f"{_REASON}; this one shows the idea", _TARGETS),
-        "balanced": Preset(4e-4, 8, 4, 20, 300, 400, _REASON, _TARGETS),
+        "balanced": Preset(4e-4, 8, 4, 22, 300, 450, _REASON, _TARGETS),
         "thorough": Preset(
             3e-4, 16, 4, 50, 600, 1200, f"{_REASON}; twice the rank and length for a closer likeness", _TARGETS
         ),
