@@ -81,11 +81,21 @@ def _edges(picture: Picture, least: float) -> NDArray[np.bool_]:
     return found
 
 
+def _rim(outside: NDArray[np.bool_], pixels: int) -> NDArray[np.float32]:
+    """A line of so many pixels to either side of where the ground ends."""
+    return _grown(_edges(outside[..., None].astype(np.float32), 0.5), pixels)
+
+
+def _lines(picture: Picture) -> NDArray[np.float32]:
+    """Lines around the thing and between its parts, as one would draw it."""
+    return np.maximum(_rim(ground(picture), 1), _grown(_edges(picture, 0.12), 0))
+
+
 def outlined(picture: Picture) -> Picture:
     """A dark line around the thing and between its parts."""
     outside = ground(picture)
-    rim = _grown(_edges(outside[..., None].astype(np.float32), 0.5), 2)
-    return _over(_over(picture, INK, 0.8 * _grown(_edges(picture, 0.22) & ~outside, 0)), INK, rim)
+    parts = 0.8 * _grown(_edges(picture, 0.22) & ~outside, 0)
+    return _over(_over(picture, INK, parts), INK, _rim(outside, 2))
 
 
 def shadowed(picture: Picture) -> Picture:
@@ -108,9 +118,7 @@ def pastel(picture: Picture) -> Picture:
 
 def pencil(picture: Picture) -> Picture:
     """Dark lines on white, nothing filled."""
-    outside = ground(picture)
-    lines = np.maximum(_grown(_edges(outside[..., None].astype(np.float32), 0.5), 1), _grown(_edges(picture, 0.12), 0))
-    return _over(np.ones_like(picture), INK, lines)
+    return _over(np.ones_like(picture), INK, _lines(picture))
 
 
 def night(picture: Picture) -> Picture:
@@ -156,8 +164,7 @@ def striped(picture: Picture) -> Picture:
 
 def inked(picture: Picture) -> Picture:
     """A heavy dark line around the thing."""
-    outside = ground(picture)
-    return _over(picture, INK, _grown(_edges(outside[..., None].astype(np.float32), 0.5), 4))
+    return _over(picture, INK, _rim(ground(picture), 4))
 
 
 def sticker(picture: Picture) -> Picture:
@@ -184,9 +191,7 @@ def mosaic(picture: Picture) -> Picture:
 
 def chalk(picture: Picture) -> Picture:
     """Light lines on a dark board, nothing filled."""
-    outside = ground(picture)
-    lines = np.maximum(_grown(_edges(outside[..., None].astype(np.float32), 0.5), 1), _grown(_edges(picture, 0.12), 0))
-    return _over(np.broadcast_to(SLATE, picture.shape), CHALK, lines)
+    return _over(np.broadcast_to(SLATE, picture.shape), CHALK, _lines(picture))
 
 
 FORMS: dict[str, Callable[[Picture], Picture]] = {
